@@ -1,0 +1,33 @@
+//! What a task graph is, decided without side effects: no threads, no Tokio, and no I/O but reading the topology.
+//!
+//! ```text
+//!   Topology ──processors()──▶ Processor ◀──contains()── Scope ◀──execution_scope()── OptionSet
+//!   what this machine has      what runs tasks           where a task may run         what a task was given
+//! ```
+//!
+//! - [`Topology`]: the CPUs that this process may use, with their cores, caches, packages and NUMA nodes.
+//! - [`Processor`] and [`ProcessorKind`]: a place that executes tasks, such as a pinned thread or a GPU.
+//! - [`Scope`]: a set of processors, written without knowing the machine, closed under `|` and `&`.
+//! - [`OptionSet`]: the options of one task, and how inner ones win over outer ones.
+//!
+//! ```
+//! use dagger_core::{OptionSet, Scope, Topology};
+//!
+//! let machine = Topology::detect();
+//! let options = OptionSet::new();
+//! let places = machine.processors(0, machine.usable());
+//! assert!(places.iter().all(|place| options.execution_scope().contains(place)));
+//! assert_eq!(Scope::thread(0) | Scope::thread(1), Scope::threads([1, 0]));
+//! ```
+
+mod options;
+mod processor;
+mod scope;
+mod topology;
+
+pub use options::OptionSet;
+pub use processor::{Processor, ProcessorKind};
+pub use scope::Scope;
+#[cfg(feature = "hwloc")]
+pub use topology::TopologyError;
+pub use topology::{Cpu, Topology};
