@@ -1,0 +1,109 @@
+//! `spawn!(f(a, b))` for ordinary functions and closures.
+
+use super::arg::Arg;
+use super::args::Args;
+use super::source::Source;
+use super::{Body, Stop};
+use crate::task::{Linker, RawTask};
+use std::error::Error as StdError;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// A function that takes these arguments.
+pub trait Callee<A: Args>: Send + 'static {
+    /// What it returns.
+    type Output;
+    #[doc(hidden)]
+    fn call(self, args: A::Refs<'_>) -> Self::Output;
+}
+
+macro_rules! callee {
+    ($($name:ident)*) => {
+        #[allow(non_snake_case, reason = "one identifier names the type and its value")]
+        impl<Function, Output, $($name: Arg),*> Callee<($($name,)*)> for Function
+        where
+            Function: for<'a> FnOnce($($name::Ref<'a>),*) -> Output + Send + 'static,
+        {
+            type Output = Output;
+            fn call(self, ($($name,)*): <($($name,)*) as Args>::Refs<'_>) -> Output {
+                self($($name),*)
+            }
+        }
+    };
+}
+
+for_each_arity!(callee);
+
+/// A call of a function.
+pub struct Call<F, A, S> {
+    callee: Option<F>,
+    args: A,
+    source: PhantomData<S>,
+}
+
+impl<F, A, S> Call<F, A, S> {
+    pub(crate) fn new(callee: F, args: A) -> Self {
+        Call { callee: Some(callee), args, source: PhantomData }
+    }
+}
+
+// Nothing in it is pinned: awaited futures are boxed, edges are reached through cells.
+impl<F, A, S> Unpin for Call<F, A, S> {}
+
+impl<F, A, S> Body for Call<F, A, S>
+where
+    F: Callee<A>,
+    A: Args,
+    S: Source<F, A>,
+{
+    type Output = F::Output;
+    type Name = F;
+
+    fn link(&self, linker: &mut Linker) {
+        self.args.link(linker);
+    }
+    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+        self.args.inputs(visit);
+    }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<F::Output, Stop>> {
+        if let Err(error) = ready!(self.args.poll_ready(cx)) {
+            return Poll::Ready(Err(Stop::Error(error)));
+        }
+        let callee = S::callee(&mut self.callee);
+        Poll::Ready(Ok(callee.call(S::args(&mut self.args))))
+    }
+}
+
+/// A body whose `Err` fails the task: the `?` of `spawn!(f(x)?)`.
+pub struct TryBody<B>(B);
+
+/// An `Err` of this body fails its task.
+pub fn fallible<B: Body>(body: B) -> TryBody<B> {
+    TryBody(body)
+}
+
+impl<B, T, E> Body for TryBody<B>
+where
+    B: Body<Output = Result<T, E>>,
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Output = T;
+    type Name = B::Name;
+
+    fn link(&self, linker: &mut Linker) {
+        self.0.link(linker);
+    }
+    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+        self.0.inputs(visit);
+    }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Stop>> {
+        // SAFETY: the field is pinned when the wrapper is; the wrapper has no `Drop` and never moves it.
+        let body = unsafe { self.map_unchecked_mut(|this| &mut this.0) };
+        match ready!(body.poll(cx)) {
+            Ok(Ok(value)) => Poll::Ready(Ok(value)),
+            Ok(Err(error)) => Poll::Ready(Err(Stop::user(error))),
+            Err(stop) => Poll::Ready(Err(stop)),
+        }
+    }
+}

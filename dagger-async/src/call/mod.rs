@@ -1,0 +1,93 @@
+//! From `spawn!(f(a, b))` to a body that the scheduler can poll.
+//!
+//! ```text
+//!  a: DTask<T>  ──IntoArg──▶  Arg (keeps a claim, has an edge)  ──ready──▶  Ref<'a> = T
+//!  b: &DTask<U> ──IntoArg──▶  Arg                               ──ready──▶  Ref<'a> = &'a U
+//!                        f: for<'a> FnOnce(T, &'a U) -> R   ──Call──▶  Body<Output = R>
+//! ```
+//! 1. A body is polled only after all linked inputs are done and none of those that pass failures on failed.
+//! 2. `link` and `inputs` take `&self`: the edges are written by others while the body waits, through their cells.
+//! 3. A synchronous callee runs inside one poll; everything that it borrows lies in the body, which outlives it.
+//!
+//! The traits here are public because the functions behind `spawn!` name them; they are sealed by `Linker`,
+//! which nobody outside can make.
+
+/// Calls `$macro! { A B .. }` for 0 to 12 names.
+macro_rules! for_each_arity {
+    ($macro:ident) => {
+        $macro! {}
+        $macro! { A }
+        $macro! { A B }
+        $macro! { A B C }
+        $macro! { A B C D }
+        $macro! { A B C D E }
+        $macro! { A B C D E G }
+        $macro! { A B C D E G H }
+        $macro! { A B C D E G H I }
+        $macro! { A B C D E G H I J }
+        $macro! { A B C D E G H I J K }
+        $macro! { A B C D E G H I J K L }
+        $macro! { A B C D E G H I J K L M }
+    };
+}
+
+mod arg;
+mod args;
+mod asynchronous;
+mod function;
+mod future;
+mod retry;
+mod source;
+
+pub use arg::{Arg, Await, IntoArg, Probe, Value, ViaPlain, ViaTask};
+pub use args::{Args, RetryArgs};
+pub(crate) use asynchronous::{AsyncCall, AsyncCallee};
+pub(crate) use function::Call;
+pub use function::fallible;
+pub use retry::{Retry, TryIntoFuture, retry, retrying};
+pub(crate) use source::{Again, Once};
+
+pub(crate) use future::FutureBody;
+
+/// `spawn!` dispatches here by the number of arguments; see `make.rs`.
+pub mod make;
+
+use crate::error::Error;
+use crate::task::{Linker, RawTask};
+use std::any::Any;
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// What a task does: the scheduler's view of a call or a future.
+pub trait Body: Send + 'static {
+    /// What it ends with.
+    type Output;
+    /// The type that names a task made from a future.
+    type Name: ?Sized;
+
+    /// Makes the task wait for its inputs.
+    fn link(&self, linker: &mut Linker);
+    /// Lists the tasks that `link` was given.
+    fn inputs(&self, visit: &mut dyn FnMut(RawTask));
+    /// Runs the body, or one step of it.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Output, Stop>>;
+}
+
+/// Why a body ended without a value.
+pub enum Stop {
+    /// The user's function returned `Err`.
+    User(Arc<dyn StdError + Send + Sync>),
+    /// It panicked.
+    Panic(Box<dyn Any + Send>),
+    /// An input could not be used.
+    Error(Error),
+}
+
+impl Stop {
+    /// A user's error of any type that can become one.
+    pub(crate) fn user<E: Into<Box<dyn StdError + Send + Sync>>>(error: E) -> Self {
+        Stop::User(Arc::from(error.into()))
+    }
+}

@@ -1,0 +1,143 @@
+//! Tasks that not every worker may run, or that others must let pass: lanes by scope and priority.
+//!
+//! Plain tasks (any CPU thread, priority 0) never come here: they live in the workers' own queues. Each distinct set
+//! of workers that some scope denotes is a *domain*; a domain has a *lane* (first in, first out) for each priority in
+//! use.
+//!
+//! 1. `best` is the highest priority with a task in it, or `EMPTY`: workers look at it without the lock.
+//! 2. Domains are found by their set, made on first need and kept as long as the pool: programs use few scopes.
+//! 3. The domain of all workers is the first; it holds the plain-scope tasks with a priority other than 0.
+
+use crate::task::RawTask;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicI64, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// No task at all.
+pub(crate) const EMPTY: i64 = i64::MIN;
+
+/// The tasks of one set of workers.
+pub(crate) struct Domain {
+    /// Worker indices, ascending.
+    pub(crate) workers: Box<[usize]>,
+    best: AtomicI64,
+    lanes_len: AtomicUsize,
+    lanes: Mutex<BTreeMap<i32, VecDeque<RawTask>>>,
+}
+
+impl Domain {
+    /// Lanes for these workers.
+    pub(crate) fn new(workers: Box<[usize]>) -> Self {
+        Domain {
+            workers,
+            best: AtomicI64::new(EMPTY),
+            lanes_len: AtomicUsize::new(0),
+            lanes: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The highest priority that has a task, or [`EMPTY`].
+    pub(crate) fn best(&self) -> i64 {
+        self.best.load(Acquire)
+    }
+
+    /// How many lanes have tasks.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes_len.load(Relaxed)
+    }
+
+    pub(crate) fn push(&self, task: RawTask, priority: i32) {
+        let mut lanes = self.lanes.lock();
+        lanes.entry(priority).or_default().push_back(task);
+        self.publish(&lanes);
+    }
+
+    /// The oldest task of the highest priority.
+    pub(crate) fn pop(&self) -> Option<RawTask> {
+        if self.best() == EMPTY {
+            return None;
+        }
+        let mut lanes = self.lanes.lock();
+        let mut lane = lanes.last_entry()?;
+        let task = lane.get_mut().pop_front();
+        if lane.get().is_empty() {
+            lane.remove();
+        }
+        self.publish(&lanes);
+        task
+    }
+
+    /// The oldest task of the lane with this index, counted from the lowest priority.
+    pub(crate) fn pop_lane(&self, index: usize) -> Option<RawTask> {
+        let mut lanes = self.lanes.lock();
+        let priority = *lanes.keys().nth(index)?;
+        let lane = lanes.get_mut(&priority)?;
+        let task = lane.pop_front();
+        if lane.is_empty() {
+            lanes.remove(&priority);
+        }
+        self.publish(&lanes);
+        task
+    }
+
+    fn publish(&self, lanes: &BTreeMap<i32, VecDeque<RawTask>>) {
+        self.lanes_len.store(lanes.len(), Relaxed);
+        let best = lanes.last_key_value().map_or(EMPTY, |(&priority, _)| i64::from(priority));
+        self.best.store(best, Release);
+    }
+}
+
+/// All domains of a pool.
+pub(crate) struct Domains {
+    version: AtomicU32,
+    all: RwLock<Vec<Arc<Domain>>>,
+}
+
+impl Domains {
+    pub(crate) fn new(workers: usize) -> Self {
+        Domains {
+            version: AtomicU32::new(1),
+            all: RwLock::new(vec![Arc::new(Domain::new((0..workers).collect()))]),
+        }
+    }
+
+    /// The domain of all workers.
+    pub(crate) fn everyone(&self) -> Arc<Domain> {
+        self.all.read()[0].clone()
+    }
+
+    /// The domain of exactly these workers (ascending).
+    pub(crate) fn of(&self, workers: &[usize]) -> Arc<Domain> {
+        if let Some(found) = self.all.read().iter().find(|domain| *domain.workers == *workers) {
+            return found.clone();
+        }
+        let mut all = self.all.write();
+        if let Some(found) = all.iter().find(|domain| *domain.workers == *workers) {
+            return found.clone();
+        }
+        let domain = Arc::new(Domain::new(workers.into()));
+        all.push(domain.clone());
+        // Release: a worker that sees the version finds the domain in the list.
+        self.version.fetch_add(1, Release);
+        domain
+    }
+
+    /// Changes when a domain is added.
+    pub(crate) fn version(&self) -> u32 {
+        self.version.load(Acquire)
+    }
+
+    /// The domains that `worker` belongs to.
+    pub(crate) fn with(&self, worker: usize) -> Vec<Arc<Domain>> {
+        self.all
+            .read()
+            .iter()
+            .filter(|domain| domain.workers.binary_search(&worker).is_ok())
+            .cloned()
+            .collect()
+    }
+}

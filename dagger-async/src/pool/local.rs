@@ -1,0 +1,160 @@
+//! What a thread knows of where it is: worker, runtime, task, options in effect.
+//!
+//! 1. Every pointer is set for the length of a call on this thread's stack and put back after it, so that what it
+//!    points to outlives it.
+//! 2. `pool` is kept alive by the one who set it: whoever runs here may use it without counting.
+
+use super::{Place, Pool};
+use crate::options::Options;
+use crate::scoped::Frame;
+use crate::task::RawTask;
+use std::cell::Cell;
+use std::ptr::null;
+use std::sync::Arc;
+
+thread_local! {
+    static LOCAL: Local = const {
+        Local { place: Cell::new(null()), pool: Cell::new(null()), task: Cell::new(None), thread: Cell::new(usize::MAX),
+            depth: Cell::new(0), layer: Cell::new(null()), queue: Cell::new(null()) }
+    };
+}
+
+/// The state of this thread.
+pub(crate) struct Local {
+    /// The worker's place, while the thread has one.
+    place: Cell<*const Place>,
+    pool: Cell<*const Pool>,
+    /// The task whose body is being polled.
+    task: Cell<Option<RawTask>>,
+    /// The number of the worker (or of the thread beside the workers) that runs here.
+    pub(crate) thread: Cell<usize>,
+    /// How many bodies are on this stack.
+    pub(crate) depth: Cell<u32>,
+    /// The options of `with_options` in effect.
+    layer: Cell<*const Arc<Options>>,
+    /// The `in_order` or `bulk` block whose body is being polled.
+    queue: Cell<*const Frame>,
+}
+
+/// Runs `f` with this thread's state; `None` while the thread is being torn down.
+pub(crate) fn with<R>(f: impl FnOnce(&Local) -> R) -> R {
+    LOCAL.with(f)
+}
+
+impl Local {
+    pub(crate) fn place(&self) -> Option<&Place> {
+        // SAFETY: set by `set_place` to a place that this thread owns until `take_place`; callers do not keep the
+        // reference across user code (worker.rs, invariant 2).
+        unsafe { self.place.get().as_ref() }
+    }
+    /// The place, if it belongs to this pool.
+    pub(crate) fn place_of(&self, pool: *const Pool) -> Option<&Place> {
+        if std::ptr::eq(self.pool.get(), pool) { self.place() } else { None }
+    }
+    /// Makes the thread the owner of a place.
+    pub(crate) fn set_place(&self, place: Box<Place>) {
+        debug_assert!(self.place.get().is_null());
+        self.thread.set(place.index);
+        self.place.set(Box::into_raw(place));
+    }
+    /// Takes the place from the thread.
+    pub(crate) fn take_place(&self) -> Option<Box<Place>> {
+        let place = self.place.replace(null()).cast_mut();
+        // SAFETY: it came from `Box::into_raw` in `set_place` and is taken once.
+        (!place.is_null()).then(|| unsafe { Box::from_raw(place) })
+    }
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        // SAFETY: invariant 2.
+        unsafe { self.pool.get().as_ref() }
+    }
+    pub(crate) fn is_in(&self, pool: *const Pool) -> bool {
+        std::ptr::eq(self.pool.get(), pool)
+    }
+    pub(crate) fn task(&self) -> Option<RawTask> {
+        self.task.get()
+    }
+    pub(crate) fn layer(&self) -> Option<&Arc<Options>> {
+        // SAFETY: invariant 1.
+        unsafe { self.layer.get().as_ref() }
+    }
+    pub(crate) fn queue(&self) -> Option<&Frame> {
+        // SAFETY: invariant 1.
+        unsafe { self.queue.get().as_ref() }
+    }
+    /// True if no option, block or `with_options` is in effect here.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.layer.get().is_null() && self.queue.get().is_null()
+    }
+
+    /// The thread works for `pool`, on no task, until the guard is dropped. The caller keeps the pool for as long.
+    pub(crate) fn enter_pool(&self, pool: &Pool) -> Entered<'_> {
+        let entered = self.leave_task();
+        self.pool.set(pool);
+        entered
+    }
+    /// Spawns go to `pool` until the guard is dropped. The caller keeps the pool for as long.
+    pub(crate) fn enter_runtime(&self, pool: &Pool) -> Entered<'_> {
+        let entered = self.remember();
+        self.pool.set(pool);
+        entered
+    }
+    /// The body of `task` is being polled until the guard is dropped.
+    pub(crate) fn enter_task(&self, task: RawTask) -> Entered<'_> {
+        let entered = self.remember();
+        self.pool.set(task.pool);
+        self.task.set(Some(task));
+        self.layer
+            .set(task.spec.as_ref().and_then(|spec| spec.layer.as_ref()).map_or(null(), std::ptr::from_ref));
+        self.queue.set(null());
+        self.depth.set(self.depth.get() + 1);
+        entered
+    }
+    /// No task is running here until the guard is dropped (`block_on`).
+    pub(crate) fn leave_task(&self) -> Entered<'_> {
+        let entered = self.remember();
+        self.task.set(None);
+        self.layer.set(null());
+        self.queue.set(null());
+        entered
+    }
+    pub(crate) fn enter_layer(&self, layer: &Arc<Options>) -> Entered<'_> {
+        let entered = self.remember();
+        self.layer.set(layer);
+        entered
+    }
+    pub(crate) fn enter_queue(&self, queue: &Frame) -> Entered<'_> {
+        let entered = self.remember();
+        self.queue.set(queue);
+        entered
+    }
+    fn remember(&self) -> Entered<'_> {
+        Entered {
+            local: self,
+            pool: self.pool.get(),
+            task: self.task.get(),
+            layer: self.layer.get(),
+            queue: self.queue.get(),
+            depth: self.depth.get(),
+        }
+    }
+}
+
+/// Puts the thread's state back when dropped.
+pub(crate) struct Entered<'a> {
+    local: &'a Local,
+    pool: *const Pool,
+    task: Option<RawTask>,
+    layer: *const Arc<Options>,
+    queue: *const Frame,
+    depth: u32,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.local.pool.set(self.pool);
+        self.local.task.set(self.task);
+        self.local.layer.set(self.layer);
+        self.local.queue.set(self.queue);
+        self.local.depth.set(self.depth);
+    }
+}

@@ -1,0 +1,376 @@
+//! The workers of a runtime and what they share.
+//!
+//! ```text
+//!   outside ──▶ injector ─┐            ┌ steal ┐
+//!   spawn in a task ──▶ own queue ─▶ worker ─▶ body ─▶ slot (next successor)
+//!   scope or priority ──▶ lanes of a domain ─┘
+//!   may block ──▶ spare threads ◀── place of a worker whose body blocks
+//! ```
+//! 1. The memory of a pool outlives its unfinished tasks: worker threads keep it, and they end only when the pool is
+//!    closed and no task is unfinished. So a task that is not retired may follow its `pool` pointer; a thread
+//!    that is not the pool's own counts itself in (`keep`) before it does what may retire the last one.
+//! 2. A task is unfinished from its spawn until its body is gone (or, ended before its inputs came, until then).
+//! 3. A pool that is closed runs nothing new: what is queued, suspended or waiting ends with `Shutdown`.
+
+pub(crate) mod domain;
+pub(crate) mod local;
+mod place;
+mod reactor;
+mod sleep;
+mod spares;
+mod stall;
+pub(crate) mod worker;
+
+pub(crate) use local::Local;
+pub(crate) use place::Place;
+
+use crate::task::{self, RawTask, TaskRef};
+use crossbeam_deque::{Injector, Stealer, Worker};
+use crossbeam_utils::CachePadded;
+use dagger_core::Processor;
+use domain::Domains;
+use parking_lot::Mutex;
+use reactor::Reactor;
+use slab::Slab;
+use sleep::Sleep;
+use spares::Spares;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+use std::task::Waker;
+use std::time::Duration;
+
+/// What a pool is made with.
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) processors: Vec<Processor>,
+    pub(crate) pin: bool,
+    pub(crate) spare_threads: usize,
+    pub(crate) blocking_threads: usize,
+    pub(crate) stall_after: Duration,
+    pub(crate) tokio: Option<tokio::runtime::Handle>,
+}
+
+/// What the workers of one runtime share.
+pub(crate) struct Pool {
+    pub(crate) name: String,
+    pub(crate) processors: Vec<Processor>,
+    pin: bool,
+    injector: Injector<RawTask>,
+    stealers: Box<[Stealer<RawTask>]>,
+    pub(crate) domains: Domains,
+    sleep: Sleep,
+    pub(crate) spares: Spares,
+    pub(crate) reactor: Reactor,
+    /// One for each worker, written by it alone, and one that all other threads share.
+    counts: Box<[CachePadded<Counts>]>,
+    /// How often each worker has woken: the stall watch sees by it whether anything happened.
+    wakes: Box<[CachePadded<AtomicU64>]>,
+    closed: AtomicBool,
+    /// Tasks that the shutdown must find: suspended ones, and those that wait for tasks of other pools.
+    registered: Box<[CachePadded<Mutex<Slab<RawTask>>>]>,
+    idle: Mutex<Vec<Waker>>,
+    idle_waiters: AtomicUsize,
+    threads: AtomicUsize,
+    ended: Mutex<Vec<Waker>>,
+    stall: stall::Watch,
+}
+
+#[derive(Default)]
+struct Counts {
+    spawned: AtomicU64,
+    finished: AtomicU64,
+}
+
+impl Pool {
+    /// Starts the workers.
+    pub(crate) fn start(config: Config) -> std::io::Result<Arc<Pool>> {
+        let reactor = Reactor::new(&config.name, config.tokio.clone())?;
+        let queues: Vec<Worker<RawTask>> = config.processors.iter().map(|_| Worker::new_fifo()).collect();
+        let stealers = queues.iter().map(Worker::stealer).collect();
+        let pool = Self::make(config, reactor, stealers);
+        for (index, queue) in queues.into_iter().enumerate() {
+            let started = worker::start(&pool, "worker", index, move |pool| {
+                pool.spares.work(pool, Box::new(Place::new(index, queue)));
+                pool.spares.serve(pool, index);
+            });
+            if let Err(error) = started {
+                pool.close();
+                return Err(error);
+            }
+        }
+        Ok(pool)
+    }
+
+    fn make(config: Config, reactor: Reactor, stealers: Box<[Stealer<RawTask>]>) -> Arc<Pool> {
+        let workers = stealers.len();
+        Arc::new(Pool {
+            reactor,
+            name: config.name,
+            processors: config.processors,
+            pin: config.pin,
+            injector: Injector::new(),
+            stealers,
+            domains: Domains::new(workers),
+            sleep: Sleep::new(workers),
+            spares: Spares::new(workers, config.spare_threads, config.blocking_threads),
+            counts: (0..=workers).map(|_| CachePadded::default()).collect(),
+            wakes: (0..workers).map(|_| CachePadded::default()).collect(),
+            closed: AtomicBool::new(false),
+            registered: (0..=workers).map(|_| CachePadded::default()).collect(),
+            idle: Mutex::new(Vec::new()),
+            idle_waiters: AtomicUsize::new(0),
+            threads: AtomicUsize::new(0),
+            ended: Mutex::new(Vec::new()),
+            stall: stall::Watch::new(config.stall_after),
+        })
+    }
+
+    /// A pool without threads that was closed from the start.
+    pub(crate) fn ended() -> Arc<Pool> {
+        let config = Config {
+            name: String::new(),
+            processors: Vec::new(),
+            pin: false,
+            spare_threads: 0,
+            blocking_threads: 0,
+            stall_after: Duration::MAX,
+            tokio: None,
+        };
+        let pool = Self::make(config, Reactor::none(), Box::default());
+        pool.close();
+        pool
+    }
+
+    /// Counts the caller in. `self` is alive now (invariant 1) and came from an `Arc`.
+    pub(crate) fn keep(&self) -> Arc<Pool> {
+        // SAFETY: every pool is made in an `Arc` (`start`), and the caller's reference says that it is alive.
+        unsafe {
+            Arc::increment_strong_count(self);
+            Arc::from_raw(self)
+        }
+    }
+
+    /// Binds the calling thread to the processor of a worker, if workers are pinned.
+    fn pin_to(&self, worker: usize) {
+        if let (true, Some(cpu)) = (self.pin, self.processors[worker].cpu) {
+            // Where the system forbids it the worker runs unpinned: slower at worst.
+            let _ = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+        }
+    }
+
+    // Tasks come and go.
+
+    /// A task was made by this thread.
+    pub(crate) fn spawned(&self, local: &Local) {
+        match local.place_of(self) {
+            Some(place) => bump(&self.counts[place.index].spawned),
+            None => _ = self.shared_counts().spawned.fetch_add(1, SeqCst),
+        }
+    }
+
+    /// A task was retired by this thread.
+    pub(crate) fn finished(&self, local: &Local) {
+        match local.place_of(self) {
+            Some(place) => bump(&self.counts[place.index].finished),
+            None => {
+                self.shared_counts().finished.fetch_add(1, SeqCst);
+                fence(SeqCst);
+                self.tell_idle();
+            }
+        }
+        if self.is_closed() && self.unfinished() == 0 {
+            self.sleep.wake_all();
+            self.spares.end();
+        }
+    }
+
+    /// How many tasks are unfinished. Zero is exact: there was a moment without any.
+    pub(crate) fn unfinished(&self) -> u64 {
+        // Finished first: who sees a task's end sees its spawn, and the spawns of its children, so the sum of
+        // spawns read afterwards is never too small.
+        let finished: u64 = self.counts.iter().map(|counts| counts.finished.load(Acquire)).sum();
+        fence(SeqCst);
+        let spawned: u64 = self.counts.iter().map(|counts| counts.spawned.load(Acquire)).sum();
+        spawned.wrapping_sub(finished)
+    }
+
+    fn shared_counts(&self) -> &Counts {
+        &self.counts[self.stealers.len()]
+    }
+
+    /// Queues a task that is in phase `Queued`. The caller keeps the pool alive; the task may be gone afterwards.
+    pub(crate) fn enqueue(&self, task: RawTask, local: &Local) {
+        let place = local.place_of(self);
+        let Some(spec) = task.spec.as_deref().filter(|spec| !spec.placement.is_plain()) else {
+            match place {
+                Some(place) => {
+                    if place.push(task) {
+                        self.sleep.wake_one();
+                    }
+                }
+                None => {
+                    self.injector.push(task);
+                    self.sleep.wake_one();
+                }
+            }
+            return;
+        };
+        let placement = &spec.placement;
+        if placement.blocking {
+            return self.spares.run(&self.keep(), task, placement.priority);
+        }
+        let Some(domain) = placement.domain.clone() else { return };
+        domain.push(task, placement.priority);
+        self.sleep.wake_one_of(&domain.workers);
+    }
+
+    /// True if this thread's worker may run the task.
+    pub(crate) fn may_run_here(&self, task: RawTask, local: &Local) -> bool {
+        let Some(place) = local.place_of(self) else { return false };
+        match task.spec.as_deref() {
+            None => true,
+            Some(spec) if spec.placement.blocking => false,
+            Some(spec) => spec
+                .placement
+                .domain
+                .as_ref()
+                .is_none_or(|domain| domain.workers.binary_search(&place.index).is_ok()),
+        }
+    }
+
+    // Suspended tasks.
+
+    /// Makes the shutdown find this task. Called by the owner of its body, once.
+    pub(crate) fn register(&self, task: RawTask, local: &Local) -> (u32, u32) {
+        let shard = local.place_of(self).map_or(self.stealers.len(), |place| place.index);
+        let key = self.registered[shard].lock().insert(task);
+        (shard as u32, key as u32)
+    }
+
+    pub(crate) fn unregister(&self, (shard, key): (u32, u32)) {
+        self.registered[shard as usize].lock().remove(key as usize);
+    }
+
+    /// The registered tasks, kept in memory.
+    fn registered_tasks(&self) -> Vec<TaskRef> {
+        let mut tasks = Vec::new();
+        for shard in &self.registered {
+            tasks.extend(shard.lock().iter().map(|(_, &task)| TaskRef::new(task)));
+        }
+        tasks
+    }
+
+    // Idle.
+
+    /// Registers a waker for the next moment without unfinished tasks; true if that is now.
+    pub(crate) fn poll_idle(&self, waker: &Waker) -> bool {
+        if self.unfinished() == 0 {
+            return true;
+        }
+        {
+            let mut idle = self.idle.lock();
+            if !idle.iter().any(|known| known.will_wake(waker)) {
+                idle.push(waker.clone());
+                self.idle_waiters.store(idle.len(), SeqCst);
+            }
+        }
+        fence(SeqCst);
+        self.unfinished() == 0
+    }
+
+    fn tell_idle(&self) {
+        if self.idle_waiters.load(SeqCst) != 0 && self.unfinished() == 0 {
+            let wakers = {
+                let mut idle = self.idle.lock();
+                self.idle_waiters.store(0, SeqCst);
+                std::mem::take(&mut *idle)
+            };
+            for waker in wakers {
+                crate::error::quietly(|| waker.wake());
+            }
+        }
+    }
+
+    /// What a worker does before it sleeps.
+    fn before_sleep(self: &Arc<Self>) {
+        fence(SeqCst);
+        self.tell_idle();
+        self.stall.arm(self);
+    }
+
+    // The end.
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    /// As `is_closed`, ordered against the count of a spawn from outside.
+    pub(crate) fn is_closed_after_count(&self) -> bool {
+        fence(SeqCst);
+        self.closed.load(SeqCst)
+    }
+
+    /// Ends what waits and lets the workers end. Never blocks.
+    pub(crate) fn close(&self) {
+        if self.closed.swap(true, SeqCst) {
+            return;
+        }
+        fence(SeqCst);
+        for task in self.registered_tasks() {
+            task::end_by_shutdown(task.raw());
+        }
+        self.sleep.wake_all();
+        if self.unfinished() == 0 {
+            self.spares.end();
+        }
+    }
+
+    pub(crate) fn thread_started(&self) {
+        self.threads.fetch_add(1, Release);
+    }
+
+    fn thread_ended(&self) {
+        if self.threads.fetch_sub(1, SeqCst) == 1 {
+            for waker in std::mem::take(&mut *self.ended.lock()) {
+                crate::error::quietly(|| waker.wake());
+            }
+        }
+    }
+
+    /// Registers a waker for the end of the last thread; true if that was before.
+    pub(crate) fn poll_ended(&self, waker: &Waker) -> bool {
+        if self.threads.load(SeqCst) == 0 {
+            return true;
+        }
+        let mut ended = self.ended.lock();
+        if !ended.iter().any(|known| known.will_wake(waker)) {
+            ended.push(waker.clone());
+        }
+        self.threads.load(SeqCst) == 0
+    }
+
+    /// The processor with this number: a worker's, or a thread beside them.
+    pub(crate) fn processor(&self, thread: usize) -> Processor {
+        self.processors.get(thread).cloned().unwrap_or_else(|| Processor::blocking(0, thread))
+    }
+}
+
+/// Adds one to a count that only this thread writes.
+fn bump(count: &AtomicU64) {
+    // Release: pairs with the Acquire of `unfinished`.
+    count.store(count.load(Relaxed) + 1, Release);
+}
+
+/// Says which attempt the current task is at.
+pub(crate) fn set_attempt(attempt: u32) {
+    local::with(|local| {
+        if let Some(task) = local.task() {
+            let guard = task.state.lock();
+            task.guarded(&guard).extra().attempt = attempt;
+        }
+    });
+}

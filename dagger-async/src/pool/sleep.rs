@@ -1,0 +1,222 @@
+//! Who sleeps and who is woken: the protocol that loses no wake.
+//!
+//! ```text
+//!   worker:  searching −= 1   join the sleepers   fence   look again   block
+//!   pusher:  push             fence               sleepers, and none searching?   wake one
+//! ```
+//! 1. Both sides publish, fence (SeqCst), then look at the other's side: one of them sees the other, so a task is
+//!    never queued while everybody who could run it sleeps.
+//! 2. A woken worker counts as searching until it finds work or sleeps; while somebody searches, nobody is woken.
+//! 3. Whoever stops searching looks at the queues once more and wakes the next one if there is work (a burst
+//!    costs one wake at a time), so a pusher that saw a searcher may leave.
+//! 4. Each sleeper leaves the list once for each sleep: taken by a waker, who then delivers a token, or by itself when it
+//!    found work. The list's lock is taken only by those who sleep or wake, which cost far more than it does.
+
+use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, fence};
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// The sleepers of a pool.
+pub(crate) struct Sleep {
+    /// Indices of the workers that sleep, the one that slept last at the end.
+    sleepers: Mutex<Vec<usize>>,
+    /// The length of the list, for those who only look.
+    sleeping: CachePadded<AtomicU32>,
+    searching: CachePadded<AtomicU32>,
+    tokens: Box<[CachePadded<Token>]>,
+}
+
+/// The end of a sleep.
+struct Token {
+    delivered: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Token {
+    fn deliver(&self) {
+        *lock(&self.delivered) = true;
+        self.changed.notify_one();
+    }
+    fn wait(&self) {
+        let mut delivered = lock(&self.delivered);
+        while !*delivered {
+            delivered = self.changed.wait(delivered).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        *delivered = false;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing can panic under these locks.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Sleep {
+    /// All workers awake, none searching.
+    pub(crate) fn new(workers: usize) -> Self {
+        let token = || CachePadded::new(Token { delivered: Mutex::new(false), changed: Condvar::new() });
+        Sleep {
+            sleepers: Mutex::new(Vec::with_capacity(workers)),
+            sleeping: CachePadded::new(AtomicU32::new(0)),
+            searching: CachePadded::new(AtomicU32::new(0)),
+            tokens: (0..workers).map(|_| token()).collect(),
+        }
+    }
+
+    /// The worker starts to search.
+    pub(crate) fn start_search(&self) {
+        self.searching.fetch_add(1, SeqCst);
+    }
+
+    /// The worker found work. `more` says whether there is some left (invariant 3).
+    pub(crate) fn found(&self, more: impl FnOnce() -> bool) {
+        if self.searching.fetch_sub(1, SeqCst) == 1 {
+            fence(SeqCst);
+            if more() {
+                self.wake_one();
+            }
+        }
+    }
+
+    /// Sleeps until woken unless `work` sees something to do. The worker searches before and after.
+    pub(crate) fn sleep(&self, worker: usize, work: impl FnOnce() -> bool) {
+        self.searching.fetch_sub(1, SeqCst);
+        {
+            let mut sleepers = lock(&self.sleepers);
+            sleepers.push(worker);
+            self.count(&sleepers);
+        }
+        fence(SeqCst);
+        if work() && self.take(|sleepers| sleepers.iter().position(|&sleeper| sleeper == worker)).is_some() {
+            return;
+        }
+        // Invariant 4: either nobody has woken us yet, or the token is on its way.
+        self.tokens[worker].wait();
+    }
+
+    /// After a push that any worker may take.
+    pub(crate) fn wake_one(&self) {
+        fence(SeqCst);
+        if self.sleeping.load(Relaxed) == 0 || self.searching.load(Relaxed) != 0 {
+            return;
+        }
+        let taken = self.take(|sleepers| match self.searching.load(SeqCst) {
+            0 => sleepers.len().checked_sub(1),
+            _ => None,
+        });
+        if let Some(worker) = taken {
+            self.tokens[worker].deliver();
+        }
+    }
+
+    /// After a push that only these workers (ascending) may take: wakes one of them that sleeps.
+    pub(crate) fn wake_one_of(&self, workers: &[usize]) {
+        fence(SeqCst);
+        if self.sleeping.load(Relaxed) == 0 {
+            return;
+        }
+        let taken =
+            self.take(|sleepers| sleepers.iter().rposition(|sleeper| workers.binary_search(sleeper).is_ok()));
+        if let Some(worker) = taken {
+            self.tokens[worker].deliver();
+        }
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn wake_all(&self) {
+        fence(SeqCst);
+        while let Some(worker) = self.take(|sleepers| sleepers.len().checked_sub(1)) {
+            self.tokens[worker].deliver();
+        }
+    }
+
+    /// True if no worker is awake.
+    pub(crate) fn all_asleep(&self) -> bool {
+        self.sleeping.load(SeqCst) as usize == self.tokens.len()
+    }
+
+    /// Takes the sleeper that `choose` points at off the list; it counts as searching from here on.
+    fn take(&self, choose: impl FnOnce(&[usize]) -> Option<usize>) -> Option<usize> {
+        let mut sleepers = lock(&self.sleepers);
+        let worker = choose(&sleepers).map(|index| sleepers.remove(index))?;
+        self.searching.fetch_add(1, SeqCst);
+        self.count(&sleepers);
+        Some(worker)
+    }
+
+    fn count(&self, sleepers: &[usize]) {
+        self.sleeping.store(sleepers.len() as u32, SeqCst);
+    }
+}
+
+#[cfg(all(test, dagger_loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU32 as Tasks;
+    use loom::thread;
+
+    /// A worker that takes `take` tasks and then stops.
+    fn worker(sleep: &Sleep, index: usize, tasks: &Tasks, done: &Tasks, total: u32) {
+        let try_take = || tasks.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        sleep.start_search();
+        while done.load(SeqCst) < total {
+            if try_take() {
+                sleep.found(|| tasks.load(SeqCst) > 0);
+                if done.fetch_add(1, SeqCst) + 1 == total {
+                    sleep.wake_all();
+                }
+                sleep.start_search();
+            } else {
+                sleep.sleep(index, || tasks.load(SeqCst) > 0 || done.load(SeqCst) == total);
+            }
+        }
+    }
+
+    fn push(sleep: &Sleep, tasks: &Tasks) {
+        // Relaxed on purpose: the fence of `wake_one` is what orders it.
+        tasks.fetch_add(1, Relaxed);
+        sleep.wake_one();
+    }
+
+    /// ```text
+    /// pusher                    worker
+    /// push                      asleep, sleeping += 1
+    /// fence               ╳     fence
+    /// sleeping? wake            look again
+    /// ```
+    /// If both missed each other the worker would sleep for ever, and loom reports the deadlock.
+    #[test]
+    fn loom_a_push_is_not_slept_through() {
+        loom::model(|| {
+            let shared = Arc::new((Sleep::new(1), Tasks::new(0), Tasks::new(0)));
+            let sleeper = {
+                let shared = shared.clone();
+                thread::spawn(move || worker(&shared.0, 0, &shared.1, &shared.2, 1))
+            };
+            push(&shared.0, &shared.1);
+            sleeper.join().unwrap();
+        });
+    }
+
+    /// Two pushes, two workers: the one who is woken wakes the other if there is more.
+    #[test]
+    fn loom_two_pushes_are_not_slept_through_by_two_workers() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let shared = Arc::new((Sleep::new(2), Tasks::new(0), Tasks::new(0)));
+            let sleepers: Vec<_> = (0..2)
+                .map(|index| {
+                    let shared = shared.clone();
+                    thread::spawn(move || worker(&shared.0, index, &shared.1, &shared.2, 2))
+                })
+                .collect();
+            push(&shared.0, &shared.1);
+            push(&shared.0, &shared.1);
+            for sleeper in sleepers {
+                sleeper.join().unwrap();
+            }
+        });
+    }
+}

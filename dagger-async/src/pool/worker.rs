@@ -1,0 +1,149 @@
+//! The loop of a worker, and what happens when a body blocks.
+//!
+//! 1. A thread works as long as it has a place. When a body blocks, its place goes to a spare thread; the body goes
+//!    on without one when its wait ends, and its thread then is a spare itself.
+//! 2. No reference to the place is kept while user code runs: it may leave the thread meanwhile.
+//! 3. Nothing runs on top of a waiting body but the very task that it waits for (`run_in_place`), and only while
+//!    the stack has room.
+
+use super::{Place, Pool, local};
+use crate::task::{self, RawTask, ThreadWaker};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll, Waker};
+
+/// Polls before an idle worker sleeps, about 10 µs: spinning longer would take the core from others.
+const POLLS: u32 = 300;
+/// The first of them in which it leaves short queues to their owners.
+const PATIENT_POLLS: u32 = 20;
+
+/// Works at `place` until the pool has ended or the place has gone to another thread.
+pub(crate) fn work(pool: &Arc<Pool>, place: Box<Place>) {
+    pool.pin_to(place.index);
+    stack_has_room(); // From here on it is measured.
+    local::with(|local| {
+        let _entered = local.enter_pool(pool);
+        local.set_place(place);
+        while let Some(place) = local.place() {
+            match next(pool, place) {
+                Some(task) => {
+                    place.finishing.set(false);
+                    task::run(task, pool, local);
+                }
+                None => {
+                    drop(local.take_place());
+                    break;
+                }
+            }
+        }
+        local.thread.set(usize::MAX);
+    });
+}
+
+/// The next task; `None` when the pool has ended.
+fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
+    if let Some(task) = place.pick(pool) {
+        return Some(task);
+    }
+    pool.sleep.start_search();
+    loop {
+        for poll in 0..POLLS {
+            let found = match poll {
+                0 => place.steal(pool, true),
+                _ => place.pick(pool).or_else(|| place.steal(pool, poll < PATIENT_POLLS)),
+            };
+            if let Some(task) = found.or_else(|| place.pick_low()) {
+                pool.sleep.found(|| place.has_surplus() || !pool.injector.is_empty());
+                return Some(task);
+            }
+            std::hint::spin_loop();
+        }
+        if pool.is_closed() && pool.unfinished() == 0 {
+            pool.sleep.found(|| false);
+            return None;
+        }
+        pool.before_sleep();
+        pool.sleep.sleep(place.index, || place.sees_work(pool) || pool.is_closed() && pool.unfinished() == 0);
+        pool.wakes[place.index].fetch_add(1, SeqCst);
+    }
+}
+
+/// Lets others use this thread's processor while `wait` blocks. Not a worker: just waits.
+///
+/// # Errors
+/// How many spare threads there are, when none can take over.
+pub(crate) fn blocking<R>(wait: impl FnOnce() -> R) -> Result<R, usize> {
+    local::with(|local| {
+        if let Some(place) = local.take_place() {
+            place.flush_slot();
+            let pool = local.pool().map(Pool::keep);
+            let handed = match &pool {
+                Some(pool) => pool.spares.hand_over(pool, place),
+                None => Err((place, 0)),
+            };
+            if let Err((place, limit)) = handed {
+                local.set_place(place);
+                return Err(limit);
+            }
+        }
+        Ok(wait())
+    })
+}
+
+/// Drives a future on this thread. A worker's processor goes to a spare thread while it waits, if one can be had.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(ThreadWaker(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => {
+                if blocking(std::thread::park).is_err() {
+                    std::thread::park();
+                }
+            }
+        }
+    }
+}
+
+/// True if there is room on this stack for another body: at least half of what worker threads have.
+pub(crate) fn stack_has_room() -> bool {
+    thread_local!(static TOP: usize = here());
+    TOP.with(|top| top.abs_diff(here())) < STACK_BYTES / 2
+}
+
+/// The stack of worker and spare threads.
+const STACK_BYTES: usize = 4 << 20;
+
+fn here() -> usize {
+    let mark = 0u8;
+    std::ptr::from_ref(std::hint::black_box(&mark)).addr()
+}
+
+/// Starts a thread of the pool, inside its Tokio context. The pool knows when it ends, however it ends.
+pub(crate) fn start(
+    pool: &Arc<Pool>,
+    role: &str,
+    index: usize,
+    run: impl FnOnce(&Arc<Pool>) + Send + 'static,
+) -> std::io::Result<()> {
+    pool.thread_started();
+    let counted = ThreadCount(pool.clone());
+    let builder =
+        std::thread::Builder::new().name(format!("{}-{role}-{index}", pool.name)).stack_size(STACK_BYTES);
+    builder.spawn(move || {
+        let counted = counted;
+        let _reactor = counted.0.reactor.enter();
+        run(&counted.0);
+    })?;
+    Ok(())
+}
+
+struct ThreadCount(Arc<Pool>);
+
+impl Drop for ThreadCount {
+    fn drop(&mut self) {
+        self.0.thread_ended();
+    }
+}

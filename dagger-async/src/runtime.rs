@@ -1,0 +1,253 @@
+//! [`Runtime`]: the workers, and the reactor beside them.
+//!
+//! Most programs never make one: the first spawn outside any runtime starts a default one with a worker for each usable
+//! core, which lives as long as the process.
+
+use crate::error::{Error, Result};
+use crate::pool::{Config, Pool, local, worker};
+use dagger_core::{Processor, Topology};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A set of pinned workers that run tasks, with the Tokio reactor that drives their timers and sockets.
+///
+/// Dropping it ends what waits (with [`Error::Shutdown`]) and lets running functions finish in the background; it never
+/// blocks or panics, also inside async code or on one of its own workers.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// # fn main() -> dagger_async::Result<()> {
+/// let rt = Runtime::builder().threads(2).name("solver").build()?;
+/// let sum = rt.block_on(async { spawn!((|| (1..=10).sum::<i32>())()).await })?;
+/// assert_eq!(sum, 55);
+/// # Ok(()) }
+/// ```
+pub struct Runtime {
+    pool: Arc<Pool>,
+}
+
+impl Runtime {
+    /// Settings for a new runtime.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A runtime with the default settings: a pinned worker for each usable core.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Runs a future on this thread until it ends. What it spawns goes to this runtime, and Tokio's timers and sockets
+    /// work in it. The future itself is no task: [`current`](crate::current) is `None` in it.
+    ///
+    /// Inside a task the worker's processor goes to a spare thread meanwhile.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _reactor = self.pool.reactor.enter();
+        worker::block_on(In { pool: &self.pool, task_left: true, future })
+    }
+
+    /// Polls a future where it is awaited, with this runtime as the one that its spawns go to.
+    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<'_, F> {
+        In { pool: &self.pool, task_left: false, future }
+    }
+
+    /// Ends when no task of this runtime is unfinished.
+    pub async fn idle(&self) {
+        std::future::poll_fn(
+            |cx| if self.pool.poll_idle(cx.waker()) { Poll::Ready(()) } else { Poll::Pending },
+        )
+        .await;
+    }
+
+    /// Ends the runtime: suspended and waiting tasks end with [`Error::Shutdown`], running functions are waited for.
+    /// A task spawned afterwards fails with `Shutdown`.
+    ///
+    /// Dropping the future leaves the rest to the background.
+    pub fn shutdown(self) -> impl Future<Output = ()> + Send + 'static {
+        let pool = self.pool.clone();
+        drop(self); // Closes it.
+        std::future::poll_fn(
+            move |cx| if pool.poll_ended(cx.waker()) { Poll::Ready(()) } else { Poll::Pending },
+        )
+    }
+
+    /// The processors that tasks can run on.
+    pub fn processors(&self) -> Vec<Processor> {
+        self.pool.processors.clone()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Runtime(`{}`, {} workers, {} unfinished tasks)",
+            self.pool.name,
+            self.pool.processors.len(),
+            self.pool.unfinished()
+        )
+    }
+}
+
+/// A future whose spawns go to a runtime.
+struct In<'a, F> {
+    pool: &'a Arc<Pool>,
+    task_left: bool,
+    future: F,
+}
+
+impl<F: Future> Future for In<'_, F> {
+    type Output = F::Output;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `future` is pinned when `self` is and only projected; the other fields are `Unpin`.
+        let (pool, task_left, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            (this.pool, this.task_left, Pin::new_unchecked(&mut this.future))
+        };
+        local::with(|local| {
+            let _left = task_left.then(|| local.leave_task());
+            let _entered = local.enter_runtime(pool);
+            future.poll(cx)
+        })
+    }
+}
+
+/// The pool of the default runtime.
+pub(crate) fn default_pool() -> &'static Pool {
+    static DEFAULT: OnceLock<Runtime> = OnceLock::new();
+    &DEFAULT
+        .get_or_init(|| {
+            let builder = || Runtime::builder().name("dagger");
+            match builder().build().or_else(|_| builder().threads(1).build()) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    // No thread to be had: every task fails with `Shutdown`, and this says why.
+                    tracing::error!(target: "dagger", "the default runtime cannot start: {error}");
+                    Runtime { pool: Pool::ended() }
+                }
+            }
+        })
+        .pool
+}
+
+/// Settings of a [`Runtime`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    threads: Option<usize>,
+    pin: bool,
+    name: String,
+    spare_threads: usize,
+    blocking_threads: usize,
+    stall_after: Duration,
+    tokio: Option<tokio::runtime::Handle>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            threads: None,
+            pin: true,
+            name: "dagger".to_owned(),
+            spare_threads: 512,
+            blocking_threads: 512,
+            stall_after: Duration::from_secs(10),
+            tokio: None,
+        }
+    }
+}
+
+impl Builder {
+    /// How many workers. Default: one for each core that the affinity mask and the cgroup's quota leave to the process.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Whether each worker is bound to one core (default) or left to the operating system.
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// The name of the runtime; its threads are called `name-worker-0` and so on.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How many threads may take over the processors of bodies that block in `blocking_wait` or `block_on` (default 512).
+    /// Beyond, such a wait is [`Error::TooManyThreads`]. They are started when needed and end when unused.
+    pub fn spare_threads(mut self, threads: usize) -> Self {
+        self.spare_threads = threads;
+        self
+    }
+
+    /// How many bodies with the option `blocking` may run at once (default 512); more of them queue.
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        self.blocking_threads = threads;
+        self
+    }
+
+    /// How long nothing may move while tasks wait for each other before that is reported, at warn level, with who waits
+    /// for whom (default 10 s). `Duration::MAX` turns the watch off.
+    pub fn stall_after(mut self, after: Duration) -> Self {
+        self.stall_after = after;
+        self
+    }
+
+    /// Uses this Tokio runtime for the timers and sockets of tasks, instead of a reactor of its own. It has to be driven: a
+    /// multi-thread runtime always is, a current-thread one only inside its `block_on`.
+    pub fn tokio(mut self, handle: tokio::runtime::Handle) -> Self {
+        self.tokio = Some(handle);
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    /// [`Error::Options`]: zero threads, or the operating system refuses a thread or the reactor.
+    pub fn build(self) -> Result<Runtime> {
+        let refuse = |message: String| Err(Error::Options { root: None, message: message.into() });
+        if self.threads == Some(0) {
+            return refuse("`threads(0)`: a runtime needs at least one worker".to_owned());
+        }
+        if self.blocking_threads == 0 {
+            return refuse(
+                "`blocking_threads(0)`: tasks with the option `blocking` could never run".to_owned(),
+            );
+        }
+        if self.name.contains('\0') {
+            return refuse(format!("`name({:?})`: a thread name cannot contain a zero byte", self.name));
+        }
+        let topology = Topology::detect();
+        let threads = self.threads.unwrap_or_else(|| topology.usable());
+        let config = Config {
+            name: self.name,
+            processors: topology.processors(0, threads),
+            pin: self.pin,
+            spare_threads: self.spare_threads,
+            blocking_threads: self.blocking_threads,
+            stall_after: self.stall_after,
+            tokio: self.tokio,
+        };
+        match Pool::start(config) {
+            Ok(pool) => Ok(Runtime { pool }),
+            Err(error) => refuse(format!(
+                "the operating system refused a thread or the reactor of the runtime: {error}"
+            )),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! [`in_order`] and [`bulk`].
+
+use crate::error::Error;
+use crate::options::Spec;
+use crate::pool::local;
+use crate::task::{self, Linker, RawTask, TaskRef};
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// What a block remembers of the tasks spawned in it.
+struct Queue {
+    kind: Kind,
+    /// In order: the tasks of the last step. Bulk: all that it holds back.
+    tasks: Mutex<Vec<TaskRef>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    InOrder,
+    Bulk,
+}
+
+/// A block whose body is being polled, and those around it.
+pub(crate) struct Frame {
+    queue: *const Queue,
+    outer: *const Frame,
+}
+
+impl Frame {
+    /// Runs `poll` with `queue` as the innermost block.
+    fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
+        local::with(|local| {
+            let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
+            let frame = Frame { queue, outer };
+            let _entered = local.enter_queue(&frame);
+            poll()
+        })
+    }
+
+    fn queue(&self) -> &Queue {
+        // SAFETY: frames live on the stack below the poll of their block, which borrows the queue.
+        unsafe { &*self.queue }
+    }
+
+    /// This block and those around it, innermost first.
+    fn chain(&self) -> impl Iterator<Item = &Queue> {
+        let mut next = Some(self);
+        std::iter::from_fn(move || {
+            let frame = next?;
+            // SAFETY: the frame around is further down the same stack.
+            next = unsafe { frame.outer.as_ref() };
+            Some(frame.queue())
+        })
+    }
+
+    /// True if a `bulk` block whose body is being polled here holds the task back.
+    pub(crate) fn holds(&self, task: RawTask) -> bool {
+        let mut bulks = self.chain().filter(|queue| queue.kind == Kind::Bulk);
+        bulks.any(|queue| queue.tasks.lock().iter().any(|held| held.raw() == task))
+    }
+
+    /// The steps that a task spawned here comes after.
+    pub(crate) fn order(&self, spec: &mut Spec) {
+        for queue in self.chain().filter(|queue| queue.kind == Kind::InOrder) {
+            for before in queue.tasks.lock().iter() {
+                spec.order_after(before.clone());
+            }
+        }
+    }
+
+    /// The task is spawned: it is the last step, or held back.
+    pub(crate) fn add(&self, task: RawTask, linker: &mut Linker) {
+        let mut held = false;
+        for queue in self.chain() {
+            match queue.kind {
+                Kind::Bulk => {
+                    queue.tasks.lock().push(TaskRef::new(task));
+                    linker.hold();
+                    held = true;
+                }
+                Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
+                Kind::InOrder => {} // The whole bulk is the step, when it ends.
+            }
+        }
+    }
+}
+
+/// Runs each task spawned in `body` after the one before it has ended, however it ended.
+///
+/// Gives the output of the body as it is and does not wait for the tasks. A [`bulk`] inside is one step. Neither block
+/// is inherited by tasks. Dropping the future drops the body; what was spawned goes on, in order.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// let last = in_order(async {
+///     spawn!((|| println!("first"))());
+///     spawn!((|| println!("second"))())
+/// }).await;
+/// last.await
+/// # }
+/// ```
+pub fn in_order<F: Future>(body: F) -> InOrder<F> {
+    InOrder { queue: Queue { kind: Kind::InOrder, tasks: Mutex::new(Vec::new()) }, body }
+}
+
+/// The future of [`in_order`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct InOrder<F> {
+    queue: Queue,
+    body: F,
+}
+
+impl<F: Future> Future for InOrder<F> {
+    type Output = F::Output;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `body` is pinned when `self` is and only projected; the queue is `Unpin`.
+        let (queue, body) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&this.queue, Pin::new_unchecked(&mut this.body))
+        };
+        Frame::around(queue, || body.poll(cx))
+    }
+}
+
+/// Holds back the tasks spawned in `body` until it ends, then submits them together.
+///
+/// Gives the output of the body as it is and does not wait for the tasks. Awaiting one of its own tasks inside is
+/// [`Error::Deadlock`], and the task goes on when the block ends. When the future is dropped before that, or the body
+/// panics, the tasks are cancelled.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// let tasks = bulk(async { (0..4).map(|i| spawn!((|i: i32| i * i)(i))).collect::<Vec<_>>() }).await;
+/// let squares: Vec<i32> = wait_all(tasks).await.into_iter().collect::<Result<_, _>>()?;
+/// assert_eq!(squares, [0, 1, 4, 9]);
+/// # Ok(()) }
+/// ```
+pub fn bulk<F: Future>(body: F) -> Bulk<F> {
+    Bulk { queue: Queue { kind: Kind::Bulk, tasks: Mutex::new(Vec::new()) }, body }
+}
+
+/// The future of [`bulk`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Bulk<F> {
+    queue: Queue,
+    body: F,
+}
+
+impl<F: Future> Future for Bulk<F> {
+    type Output = F::Output;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `body` is pinned when `self` is and only projected; the queue is `Unpin`.
+        let (queue, body) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&this.queue, Pin::new_unchecked(&mut this.body))
+        };
+        let output = match Frame::around(queue, || body.poll(cx)) {
+            Poll::Ready(output) => output,
+            Poll::Pending => return Poll::Pending,
+        };
+        let tasks = std::mem::take(&mut *queue.tasks.lock());
+        if !tasks.is_empty() {
+            end_step(&tasks);
+        }
+        for task in &tasks {
+            release(task);
+        }
+        Poll::Ready(output)
+    }
+}
+
+/// A bulk that ends is the last step of the `in_order` blocks around it, up to the next bulk.
+fn end_step(tasks: &[TaskRef]) {
+    local::with(|local| {
+        let Some(frame) = local.queue() else { return };
+        for queue in frame.chain() {
+            match queue.kind {
+                Kind::Bulk => return,
+                Kind::InOrder => *queue.tasks.lock() = tasks.to_vec(),
+            }
+        }
+    });
+}
+
+fn release(task: &TaskRef) {
+    if task.input_came() {
+        task::ready(task.raw());
+    }
+}
+
+impl<F> Drop for Bulk<F> {
+    fn drop(&mut self) {
+        for task in std::mem::take(&mut *self.queue.tasks.lock()) {
+            task::end(task.raw(), |header| Error::Cancelled { root: header.info().into() });
+            release(&task);
+        }
+    }
+}

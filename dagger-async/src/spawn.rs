@@ -1,0 +1,197 @@
+//! Submitting a task: from a body and options to a cell that waits or is queued.
+//!
+//! ```text
+//!   body ─▶ cell (pending = BIAS) ─▶ link inputs ─▶ pending −= BIAS − waiting ─▶ 0? queue it
+//! ```
+//! 1. Until the bias is taken off no input can start the task, so linking needs no lock of the task.
+//! 2. A task without unfinished inputs that nobody else knows is queued without a locked operation on it.
+//! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
+
+use crate::call::{Body, FutureBody, TryIntoFuture, fallible};
+use crate::error::Error;
+use crate::options::{Options, Refused, Spec};
+use crate::pool::{Local, Pool, local};
+use crate::runtime;
+use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask};
+use dagger_core::Scope;
+use std::error::Error as StdError;
+use std::future::IntoFuture;
+use std::panic::Location;
+use std::sync::atomic::Ordering::AcqRel;
+
+/// More inputs than a task can have.
+const BIAS: u32 = 1 << 31;
+
+/// Spawns a future as a task, like `tokio::spawn`: it starts at once, on a worker of the current runtime.
+///
+/// For function calls there is [`spawn!`](crate::spawn!). An `Err` that the future gives is a plain value; see
+/// [`try_spawn`]. Takes a [`retry`](crate::retry) too.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// let task = spawn(async { 6 * spawn!((|| 7)()).await.unwrap() });
+/// assert_eq!(task.await?, 42);
+/// # Ok(()) }
+/// ```
+#[track_caller]
+pub fn spawn<F>(future: F) -> DTask<F::Output>
+where
+    F: IntoFuture,
+    F::IntoFuture: Send + 'static,
+    F::Output: Send + Sync + 'static,
+{
+    spawn_future(future, None)
+}
+
+/// Spawns a future of a `Result` as a task that fails with its `Err`.
+///
+/// Dependants and handles get [`Error::Task`], and [`Error::downcast_ref`] finds the user's error.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// # #[tokio::main] async fn main() {
+/// let task = try_spawn(async { "x".parse::<i32>() });
+/// let error = task.await.unwrap_err();
+/// assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
+/// # }
+/// ```
+#[track_caller]
+pub fn try_spawn<F>(future: F) -> DTask<F::Ok>
+where
+    F: TryIntoFuture,
+    F::Future: Send + 'static,
+    F::Ok: Send + Sync + 'static,
+    F::Err: Into<Box<dyn StdError + Send + Sync>>,
+{
+    try_spawn_future(future, None)
+}
+
+#[track_caller]
+pub(crate) fn spawn_future<F>(future: F, options: Option<Options>) -> DTask<F::Output>
+where
+    F: IntoFuture,
+    F::IntoFuture: Send + 'static,
+    F::Output: Send + Sync + 'static,
+{
+    submit(FutureBody(future.into_future()), Origin::Future(Location::caller()), options)
+}
+
+#[track_caller]
+pub(crate) fn try_spawn_future<F>(future: F, options: Option<Options>) -> DTask<F::Ok>
+where
+    F: TryIntoFuture,
+    F::Future: Send + 'static,
+    F::Ok: Send + Sync + 'static,
+    F::Err: Into<Box<dyn StdError + Send + Sync>>,
+{
+    submit(fallible(FutureBody(future.try_into_future())), Origin::Future(Location::caller()), options)
+}
+
+/// Submits a call; the end of what `spawn!` expands to.
+#[doc(hidden)]
+pub fn submit_call<B>(body: B, site: &'static CallSite, options: Option<Options>) -> DTask<B::Output>
+where
+    B: Body,
+    B::Output: Send + Sync + 'static,
+{
+    submit(body, Origin::Call(site), options)
+}
+
+fn submit<B>(body: B, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
+where
+    B: Body,
+    B::Output: Send + Sync + 'static,
+{
+    local::with(|local| {
+        let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
+        let mut inputs = None;
+        body.inputs(&mut |input| note_result_scope(input, &mut inputs));
+        let (spec, refused) = if inline.is_none() && local.is_plain() && inputs.is_none() {
+            (None, None)
+        } else {
+            let (spec, refused) = resolve(inline, inputs, pool, local);
+            (Some(Box::new(spec)), refused)
+        };
+        let task = RawTask::new(body, pool, origin, spec, BIAS);
+        // SAFETY: the cell starts with one claim, which is the handle's.
+        let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
+        let mut linker = Linker::new(task);
+        task.link_body::<B>(&mut linker);
+        launch(task, linker, refused, pool, local);
+        handle
+    })
+}
+
+/// A task runs where the results that it takes may be used.
+fn note_result_scope(input: RawTask, scope: &mut Option<Scope>) {
+    if let Some(result_scope) = input.spec.as_deref().and_then(|spec| spec.result_scope.clone()) {
+        *scope = Some(match scope.take() {
+            Some(scope) => scope & result_scope,
+            None => result_scope,
+        });
+    }
+}
+
+fn resolve(
+    inline: Option<Options>,
+    inputs: Option<Scope>,
+    pool: &Pool,
+    local: &Local,
+) -> (Spec, Option<Refused>) {
+    let layer = local.layer().cloned();
+    let options = match (inline, &layer) {
+        (Some(inline), Some(layer)) => Options::merge(&inline, layer),
+        (Some(inline), None) => inline,
+        (None, Some(layer)) => Options::clone(layer),
+        (None, None) => Options::new(),
+    };
+    let (mut spec, refused) = Spec::resolve(options, layer, inputs, pool);
+    if let Some(frame) = local.queue() {
+        frame.order(&mut spec);
+    }
+    (spec, refused)
+}
+
+fn launch(task: RawTask, mut linker: Linker, refused: Option<Refused>, pool: &Pool, local: &Local) {
+    pool.spawned(local);
+    if let Some(spec) = task.spec.as_deref() {
+        for dep in &spec.syncdeps {
+            linker.after(dep.task.raw(), &dep.edge);
+        }
+        if let Some(frame) = local.queue() {
+            frame.add(task, &mut linker);
+        }
+    }
+    let closed = pool.is_closed_after_count();
+    if refused.is_some() || closed || linker.failure.is_some() || linker.registers || task.spec.is_some() {
+        return launch_slowly(task, linker, refused, pool, local);
+    }
+    if linker.waiting == 0 {
+        task.state.queue_unshared();
+        pool.enqueue(task, local);
+    } else if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {
+        task::ready(task);
+    }
+}
+
+/// A task that others may know already: by a token, a block, the registry.
+#[cold]
+fn launch_slowly(task: RawTask, linker: Linker, refused: Option<Refused>, pool: &Pool, local: &Local) {
+    if linker.registers {
+        task::register(task, pool, local);
+    }
+    let cancelled = !task::join_tokens(task);
+    if pool.is_closed_after_count() {
+        task::end(task, |header| Error::Shutdown { root: header.info().into() });
+    } else if cancelled {
+        task::end(task, |header| Error::Cancelled { root: header.info().into() });
+    } else if let Some(refused) = refused {
+        task::end(task, |_| refused.into_error(task, pool));
+    } else if let Some(error) = linker.failure {
+        task::end(task, |_| error);
+    }
+    if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {
+        task::ready(task);
+    }
+}

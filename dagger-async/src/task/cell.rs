@@ -1,0 +1,521 @@
+//! The memory of a task: one allocation with header, then body, later result.
+//!
+//! ```text
+//!  ┌ Header ──────────────────────────────────────────────┐┌ Slot ────────────────┐
+//!  │ state  pending  refs  vtable  pool  id  origin  spec ││ body  ──▶  value     │
+//!  │ guarded: wakers, successors, error (under the lock)  ││ (the value lies over │
+//!  └──────────────────────────────────────────────────────┘│  the finished body)  │
+//!                                                          └──────────────────────┘
+//! ```
+//! 1. The cell never moves; everything refers to it by pointer and is counted in `refs` (see `refs.rs`).
+//! 2. `guarded` is touched only under the lock of `state`, or by the one who frees the cell.
+//! 3. The slot holds the body until the phase is `Retired` (or its last input discards it), then the value while
+//!    the flag `VALUE` is set. The body is touched only by whoever took the task from `Queued` to `Running`, or
+//!    brought its last input.
+//! 4. An [`Edge`] lies in the body (or spec) of the successor and is in the list of its input from `link` until
+//!    the input is done; `pending` keeps the body in place for as long.
+//! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.
+
+use super::id::{Origin, TaskId};
+use super::refs::Refs;
+use super::state::State;
+use crate::call::{Body, Stop};
+use crate::error::{Error, TaskInfo};
+use crate::options::Spec;
+use crate::pool::Pool;
+use crate::sync::{AtomicU32, UnsafeCell};
+use std::cell::Cell;
+use std::mem::{ManuallyDrop, offset_of};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::sync::atomic::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire, Release},
+};
+use std::task::{Context, Poll, Waker};
+
+/// What every task has.
+pub struct Header {
+    pub(crate) state: State,
+    /// Inputs that are not there, plus a bias while they are being linked.
+    pub(crate) pending: AtomicU32,
+    pub(crate) refs: Refs,
+    pub(crate) vtable: &'static VTable,
+    pub(crate) pool: *const Pool,
+    pub(crate) id: TaskId,
+    pub(crate) origin: Origin,
+    /// `fn(&T) -> T` once somebody who knew that `T: Clone` has said so.
+    clone: AtomicPtr<()>,
+    /// Options, for the tasks that have any.
+    pub(crate) spec: Option<Box<Spec>>,
+    guarded: UnsafeCell<Guarded>,
+}
+
+/// What the lock protects.
+pub(crate) struct Guarded {
+    pub(crate) waker: Option<Waker>,
+    pub(crate) successors: *const Edge,
+    pub(crate) error: Option<Box<Error>>,
+    pub(crate) extra: Option<Box<Extra>>,
+    /// The task that this one waits for inside its body, and whether it blocks its thread there.
+    pub(crate) awaiting: Option<(TaskRef, bool)>,
+    /// Place in the pool's list of suspended tasks, from the first suspension on.
+    pub(crate) registered: Option<(u32, u32)>,
+}
+
+impl Guarded {
+    /// What few tasks need, made on first need.
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+/// What few tasks need.
+#[derive(Default)]
+pub(crate) struct Extra {
+    pub(crate) wakers: slab::Slab<Waker>,
+    pub(crate) sole: Option<Waker>,
+    pub(crate) timer: Option<tokio::task::AbortHandle>,
+    /// Keys at the tokens of the spec, in their order.
+    pub(crate) tokens: Vec<usize>,
+    pub(crate) attempt: u32,
+}
+
+/// What differs by the type of the body.
+pub(crate) struct VTable {
+    /// Polls the body once. When it returns anything but `Pending` the body is gone, after `Value` the value is
+    /// there.
+    pub(crate) poll: unsafe fn(RawTask, &mut Context<'_>) -> Step,
+    pub(crate) drop_body: unsafe fn(RawTask),
+    pub(crate) drop_value: unsafe fn(RawTask),
+    pub(crate) dealloc: unsafe fn(RawTask),
+    /// Links the inputs of the body, or lists them.
+    pub(crate) inputs: unsafe fn(RawTask, &mut dyn FnMut(RawTask)),
+    value_offset: usize,
+    pub(crate) body_name: fn() -> &'static str,
+}
+
+/// What one poll of a body came to.
+pub(crate) enum Step {
+    Pending,
+    Value,
+    Stopped(Stop),
+}
+
+#[repr(C)]
+struct TaskCell<B: Body> {
+    header: Header,
+    slot: std::cell::UnsafeCell<Slot<B>>,
+}
+
+#[repr(C)]
+union Slot<B: Body> {
+    body: ManuallyDrop<B>,
+    value: ManuallyDrop<B::Output>,
+}
+
+impl<B: Body> TaskCell<B> {
+    const VTABLE: VTable = VTable {
+        poll: Self::poll,
+        drop_body: Self::drop_body,
+        drop_value: Self::drop_value,
+        dealloc: Self::dealloc,
+        inputs: Self::inputs,
+        value_offset: offset_of!(TaskCell<B>, slot),
+        body_name: std::any::type_name::<B::Name>,
+    };
+
+    fn slot(task: RawTask) -> *mut Slot<B> {
+        let cell = task.0.as_ptr().cast::<TaskCell<B>>();
+        // SAFETY: the vtable with this function belongs to a cell of this type, alive by the caller's reference;
+        // `raw_get` makes no reference.
+        unsafe { std::cell::UnsafeCell::raw_get(&raw const (*cell).slot) }
+    }
+
+    unsafe fn poll(task: RawTask, cx: &mut Context<'_>) -> Step {
+        let slot = Self::slot(task);
+        // SAFETY: the caller took the task to `Running` (invariant 3), so the body is there and only ours; it is
+        // pinned because the cell never moves and the body is dropped in place.
+        let body = unsafe { Pin::new_unchecked(&mut *(*slot).body) };
+        let out = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body.poll(cx)));
+        let out = match out {
+            Ok(Poll::Pending) => return Step::Pending,
+            Ok(Poll::Ready(out)) => out,
+            Err(payload) => Err(Stop::Panic(payload)),
+        };
+        // SAFETY: as above; nobody looks at the body again.
+        unsafe { Self::drop_body(task) };
+        match out {
+            Ok(value) => {
+                // SAFETY: the body is gone, the slot is ours until the state says `DONE | VALUE`.
+                unsafe { (&raw mut (*slot).value).write(ManuallyDrop::new(value)) };
+                Step::Value
+            }
+            Err(stop) => Step::Stopped(stop),
+        }
+    }
+
+    unsafe fn drop_body(task: RawTask) {
+        // SAFETY: the caller owns the body (invariant 3) and this is the end of it. A panic leaves it dropped
+        // as far as drop glue goes; nobody touches it again.
+        crate::error::quietly(|| unsafe { ManuallyDrop::drop(&mut (*Self::slot(task)).body) });
+    }
+
+    unsafe fn drop_value(task: RawTask) {
+        // SAFETY: the caller cleared `VALUE` under the lock, so the value is there and only its own.
+        crate::error::quietly(|| unsafe { ManuallyDrop::drop(&mut (*Self::slot(task)).value) });
+    }
+
+    unsafe fn dealloc(task: RawTask) {
+        let cell = task.0.as_ptr().cast::<TaskCell<B>>();
+        // SAFETY: nothing refers to the cell any more (`refs.rs`, invariant 3) and it came from `Box`. The slot
+        // is a union: its drop is nothing, body and value were dropped by their owners.
+        drop(unsafe { Box::from_raw(cell) });
+    }
+
+    unsafe fn inputs(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
+        // SAFETY: the caller holds the lock in phase `Waiting` or `Queued`, in which nobody has the body mutably.
+        unsafe { (*Self::slot(task)).body.inputs(visit) }
+    }
+}
+
+/// A pointer to a task. Whoever keeps one says which count keeps the task alive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RawTask(NonNull<Header>);
+
+// SAFETY: bodies and outputs are `Send` (bounds of `Body`), outputs also `Sync`; what is in the header is atomic or
+// guarded by the lock, and `pool` points to a `Sync` type.
+unsafe impl Send for RawTask {}
+// SAFETY: as above.
+unsafe impl Sync for RawTask {}
+
+impl Deref for RawTask {
+    type Target = Header;
+    fn deref(&self) -> &Header {
+        // SAFETY: kept by whoever holds this pointer, through a count in `refs` (see the type).
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl RawTask {
+    /// Makes the cell of a task in phase `Waiting`, with one claim and the scheduler's holder.
+    pub(crate) fn new<B: Body>(
+        body: B,
+        pool: *const Pool,
+        origin: Origin,
+        spec: Option<Box<Spec>>,
+        pending: u32,
+    ) -> Self {
+        let cell = Box::new(TaskCell {
+            header: Header {
+                state: State::waiting(),
+                pending: AtomicU32::new(pending),
+                refs: Refs::new(),
+                vtable: &TaskCell::<B>::VTABLE,
+                pool,
+                id: TaskId::next(),
+                origin,
+                clone: AtomicPtr::new(std::ptr::null_mut()),
+                spec,
+                guarded: UnsafeCell::new(Guarded {
+                    waker: None,
+                    successors: std::ptr::null(),
+                    error: None,
+                    extra: None,
+                    awaiting: None,
+                    registered: None,
+                }),
+            },
+            slot: std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body) }),
+        });
+        RawTask(NonNull::from(Box::leak(cell)).cast())
+    }
+
+    /// The body, to link its inputs, before anybody else knows the task.
+    pub(crate) fn link_body<B: Body>(self, linker: &mut Linker) {
+        // SAFETY: called by `submit` with the `B` that it made the cell of, while `pending` is held.
+        let body = unsafe { &(*TaskCell::<B>::slot(self)).body };
+        body.link(linker);
+    }
+
+    pub(crate) fn as_ptr(self) -> *const Header {
+        self.0.as_ptr()
+    }
+
+    /// A waker's data back to the task; the pointer came from [`RawTask::as_ptr`].
+    pub(crate) fn from_data(data: *const ()) -> Self {
+        // A null pointer cannot come from `as_ptr`; the fallback is never read.
+        RawTask(NonNull::new(data.cast_mut().cast()).unwrap_or(NonNull::dangling()))
+    }
+
+    /// The value of a done task.
+    ///
+    /// # Safety
+    /// The caller has a claim, saw `VALUE` set, and `T` is the output type of the body.
+    pub(crate) unsafe fn value<T>(self) -> NonNull<T> {
+        // SAFETY: the header lies at the start of its cell, the value at this offset of it.
+        unsafe { self.0.byte_add(self.vtable.value_offset).cast() }
+    }
+
+    /// Gives up a holder that the caller owns; may free the task.
+    pub(crate) fn release_holder(self) {
+        if self.refs.release_holder() {
+            // SAFETY: that was the last reference.
+            unsafe { (self.vtable.dealloc)(self) };
+        }
+    }
+
+    /// Gives up a claim that the caller owns; drops the value after the last, may free the task.
+    pub(crate) fn release_claim(self) {
+        use super::refs::Released;
+        match self.refs.release_claim() {
+            Released::Shared => {}
+            Released::Sole => {
+                let sole = {
+                    let guard = self.state.lock();
+                    self.guarded(&guard).extra.as_mut().and_then(|extra| extra.sole.take())
+                };
+                if let Some(waker) = sole {
+                    crate::error::quietly(|| waker.wake());
+                }
+            }
+            Released::Last => self.release_last_claim(),
+        }
+    }
+
+    fn release_last_claim(self) {
+        let mut guard = self.state.lock();
+        if !guard.is_done() {
+            // The scheduler's holder keeps the cell until completion, which waits for this lock.
+            self.refs.release_last(false);
+            return;
+        }
+        self.refs.release_last(true);
+        let has_value = guard.has_value();
+        guard.clear_value();
+        let unseen = if guard.is_observed() { None } else { self.guarded(&guard).error.as_deref().cloned() };
+        drop(guard);
+        if has_value {
+            // SAFETY: we cleared `VALUE` under the lock, and no claim is left.
+            unsafe { (self.vtable.drop_value)(self) };
+        }
+        if let Some(error) = unseen {
+            super::run::report(&error);
+        }
+        self.release_holder();
+    }
+}
+
+impl Header {
+    /// What the lock protects. `_proof` is the lock of this task's state.
+    #[expect(clippy::mut_from_ref, reason = "the lock makes it exclusive")]
+    pub(crate) fn guarded<'a>(&'a self, _proof: &'a super::state::Locked<'_>) -> &'a mut Guarded {
+        // SAFETY: invariant 2; callers pass the lock of this very task (all calls are in this folder and read
+        // `task.guarded(&task.state.lock())`), and keep the reference shorter than the lock.
+        unsafe { &mut *self.guarded.get() }
+    }
+
+    /// The error of a task that is done without a value.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        debug_assert!(self.state.load().is_done());
+        // SAFETY: the error is written under the lock before DONE is published, and never after.
+        unsafe { (*self.guarded.get()).error.as_deref() }
+    }
+
+    pub(crate) fn info(&self) -> TaskInfo {
+        TaskInfo::new(self.id, self.name(), self.origin.location())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self.spec.as_ref().and_then(|spec| spec.name.as_deref()) {
+            Some(name) => name,
+            None => self.origin.name((self.vtable.body_name)()),
+        }
+    }
+
+    /// Remembers how to clone the value.
+    pub(crate) fn set_clone<T>(&self, clone: fn(&T) -> T) {
+        // Relaxed would do for the pointer to a function; Release costs nothing here.
+        self.clone.store(clone as *mut (), Release);
+    }
+
+    /// How to clone the value, if anybody knows.
+    ///
+    /// # Safety
+    /// `T` is the output type of the body.
+    pub(crate) unsafe fn clone_fn<T>(&self) -> Option<fn(&T) -> T> {
+        let clone = self.clone.load(Acquire);
+        // SAFETY: only `set_clone::<T>` stores here, called with the handle's `T`.
+        (!clone.is_null()).then(|| unsafe { std::mem::transmute::<*mut (), fn(&T) -> T>(clone) })
+    }
+
+    /// One input came. True: it was the last.
+    pub(crate) fn input_came(&self) -> bool {
+        // AcqRel: what the inputs' completions wrote is seen by whoever starts the body. A count that reads 1
+        // needs no locked operation: nobody else is left to change it.
+        self.pending.load(Acquire) == 1 || self.pending.fetch_sub(1, AcqRel) == 1
+    }
+}
+
+/// A place in the successor list of an input. Lies in the successor (invariant 4).
+pub(crate) struct Edge {
+    next: Cell<*const Edge>,
+    successor: Cell<Option<RawTask>>,
+    /// The input's failure is the successor's failure; else only the order counts.
+    passes_failure: bool,
+}
+
+// SAFETY: written by `link` before it is published, then read and written only under the lock of the input, then
+// only by the completion that took the list.
+unsafe impl Send for Edge {}
+// SAFETY: as above.
+unsafe impl Sync for Edge {}
+
+impl Edge {
+    /// An edge that hands on the failure of its input.
+    pub(crate) fn new() -> Self {
+        Edge { next: Cell::new(std::ptr::null()), successor: Cell::new(None), passes_failure: true }
+    }
+    /// An edge that only orders.
+    pub(crate) fn order_only() -> Self {
+        Edge { passes_failure: false, ..Edge::new() }
+    }
+}
+
+/// The successors that a completion took over, first linked first.
+pub(crate) struct Successors(*const Edge);
+
+impl Successors {
+    /// Takes a list that was pushed at its head and reverses it.
+    pub(crate) fn take(guarded: &mut Guarded) -> Self {
+        let mut edge = std::mem::replace(&mut guarded.successors, std::ptr::null());
+        let mut reversed: *const Edge = std::ptr::null();
+        while !edge.is_null() {
+            // SAFETY: invariant 4: linked edges stay where they are until their input is processed.
+            let this = unsafe { &*edge };
+            edge = this.next.replace(reversed);
+            reversed = this;
+        }
+        Successors(reversed)
+    }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_null()
+    }
+}
+
+impl Iterator for Successors {
+    /// The successor, and whether it takes on a failure.
+    type Item = (RawTask, bool);
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: invariant 4: the successor has not been told of this input yet, so its body is in place. All of
+        // the edge is read here, before the caller's decrement of `pending` may let it go.
+        let edge = unsafe { &*self.0 };
+        self.0 = edge.next.get();
+        edge.successor.get().map(|successor| (successor, edge.passes_failure))
+    }
+}
+
+/// Calls `visit` with the successors that wait for `task`.
+pub(crate) fn visit_successors(
+    task: RawTask,
+    guard: &super::state::Locked<'_>,
+    visit: &mut dyn FnMut(RawTask),
+) {
+    let mut edge = task.guarded(guard).successors;
+    while !edge.is_null() {
+        // SAFETY: invariant 4, and the lock keeps the list.
+        let this = unsafe { &*edge };
+        if let Some(successor) = this.successor.get() {
+            visit(successor);
+        }
+        edge = this.next.get();
+    }
+}
+
+/// Collects the inputs of a task that is being spawned.
+pub struct Linker {
+    task: RawTask,
+    /// How many inputs are not there yet.
+    pub(crate) waiting: u32,
+    /// The first failure among those that are.
+    pub(crate) failure: Option<Error>,
+    /// It waits for something outside its pool: the shutdown must find it.
+    pub(crate) registers: bool,
+}
+
+impl Linker {
+    pub(crate) fn new(task: RawTask) -> Self {
+        Linker { task, waiting: 0, failure: None, registers: false }
+    }
+
+    /// Makes the task wait for the end of a block: one more input, without an edge.
+    pub(crate) fn hold(&mut self) {
+        self.waiting += 1;
+        self.registers = true;
+    }
+
+    /// Makes the task wait for `input`. The edge lies in the task and is used once.
+    pub(crate) fn after(&mut self, input: RawTask, edge: &Edge) {
+        let mut guard = input.state.lock();
+        if !guard.is_done() {
+            edge.successor.set(Some(self.task));
+            let guarded = input.guarded(&guard);
+            edge.next.set(guarded.successors);
+            guarded.successors = edge;
+            self.waiting += 1;
+            self.registers |= !std::ptr::eq(input.pool, self.task.pool);
+        } else if edge.passes_failure
+            && !guard.has_value()
+            && let Some(error) = input.guarded(&guard).error.as_deref()
+        {
+            let error = error.clone();
+            guard.set_observed();
+            drop(guard);
+            if self.failure.is_none() {
+                let task = self.task;
+                self.failure = Some(error.passed_to(|| task.info()));
+            }
+        }
+    }
+}
+
+/// Keeps the memory of a task, not its value.
+pub(crate) struct TaskRef(RawTask);
+
+impl TaskRef {
+    /// Adds a holder to a task that the caller knows to be alive.
+    pub(crate) fn new(task: RawTask) -> Self {
+        task.refs.add_holder();
+        TaskRef(task)
+    }
+    pub(crate) fn raw(&self) -> RawTask {
+        self.0
+    }
+}
+
+impl Clone for TaskRef {
+    fn clone(&self) -> Self {
+        TaskRef::new(self.0)
+    }
+}
+
+impl Drop for TaskRef {
+    fn drop(&mut self) {
+        self.0.release_holder();
+    }
+}
+
+impl Deref for TaskRef {
+    type Target = Header;
+    fn deref(&self) -> &Header {
+        &self.0
+    }
+}
+
+// The header is part of every task: it must not grow by accident.
+#[cfg(not(dagger_loom))]
+const _: () = assert!(size_of::<Header>() <= 160);

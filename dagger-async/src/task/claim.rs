@@ -1,0 +1,153 @@
+//! A claim: one use of a task's value, by value or by reference.
+//!
+//! 1. While a claim exists the value, once there, stays where it is, unless this very claim takes it.
+//! 2. A claim takes the value by moving it if it is the only one, else by cloning, if it is known how; else it waits
+//!    until it is the only one.
+
+use super::cell::RawTask;
+use super::wait::{self, NONE};
+use crate::error::{Error, Result};
+use std::marker::PhantomData;
+use std::task::{Poll, Waker};
+
+/// A counted use of the value of a task with output `T`. Also carries the waker that its owner left with the task.
+pub(crate) struct Claim<T: Send + Sync + 'static> {
+    task: RawTask,
+    key: u32,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T: Send + Sync + 'static> Claim<T> {
+    /// Takes over a claim that the caller owns.
+    ///
+    /// # Safety
+    /// `T` is the output type of the task's body.
+    pub(crate) unsafe fn adopt(task: RawTask) -> Self {
+        Claim { task, key: NONE, value: PhantomData }
+    }
+
+    /// The task, alive as long as the claim.
+    pub(crate) fn raw(&self) -> RawTask {
+        self.task
+    }
+
+    /// Ends when the task is done.
+    pub(crate) fn poll_done(&mut self, waker: &Waker) -> Poll<Result<()>> {
+        wait::poll_done(self.task, &mut self.key, waker)
+    }
+
+    /// The error of the done task, or `Taken`, if there is no value.
+    pub(crate) fn check_value(&self) -> Result<()> {
+        if self.task.state.load().has_value() {
+            return Ok(());
+        }
+        match self.task.error() {
+            Some(error) => {
+                let error = error.clone();
+                self.task.state.lock().set_observed();
+                Err(error)
+            }
+            None => Err(Error::Taken { root: self.task.info().into() }),
+        }
+    }
+
+    /// The value. `check_value` said that it is there.
+    pub(crate) fn get(&self) -> &T {
+        // SAFETY: there is a value (the caller asked), `T` is its type (`adopt`), and invariant 1 keeps it: it is
+        // moved or dropped only through the last claim, and `take` needs this claim exclusively.
+        unsafe { self.task.value::<T>().as_ref() }
+    }
+
+    /// Ends when `take` may be called, or with the reason why it may not.
+    pub(crate) fn poll_takeable(&mut self, waker: &Waker) -> Poll<Result<()>> {
+        if let Err(error) = self.check_value() {
+            return Poll::Ready(Err(error));
+        }
+        // SAFETY: `T` is the output type (`adopt`).
+        if self.task.refs.claims() == 1 || unsafe { self.task.clone_fn::<T>() }.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let waker = waker.clone();
+        let old = {
+            let guard = self.task.state.lock();
+            self.task.guarded(&guard).extra().sole.replace(waker)
+        };
+        drop(old);
+        if self.task.refs.want_sole() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    /// The value, moved if this is the only claim, else cloned. `poll_takeable` ended well.
+    pub(crate) fn take(&mut self) -> T {
+        if self.task.refs.claims() != 1 {
+            // SAFETY: `T` is the output type (`adopt`).
+            if let Some(clone) = unsafe { self.task.clone_fn::<T>() } {
+                return clone(self.get());
+            }
+        }
+        self.task.state.lock().clear_value();
+        // SAFETY: the value is there (`poll_takeable`), ours is the only claim, and `VALUE` is cleared, so that
+        // nobody drops it again.
+        unsafe { self.task.value::<T>().read() }
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for Claim<T> {
+    /// Another use of the same value; the waker stays with the original.
+    fn clone(&self) -> Self {
+        self.task.refs.add_claim();
+        Claim { task: self.task, key: NONE, value: PhantomData }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Claim<T> {
+    fn drop(&mut self) {
+        if self.key != NONE {
+            wait::withdraw(self.task, &mut self.key);
+        }
+        self.task.release_claim();
+    }
+}
+
+/// The value of a task by reference, as `(&task).await` gives it; derefs to `T`.
+///
+/// As long as it lives the value stays: a use by value of a `T` that is not `Clone` waits for it to be dropped.
+pub struct Shared<T: Send + Sync + 'static>(Claim<T>);
+
+impl<T: Send + Sync + 'static> Shared<T> {
+    /// The caller saw `check_value` say yes.
+    pub(crate) fn new(claim: Claim<T>) -> Self {
+        Shared(claim)
+    }
+}
+
+impl<T: Send + Sync + 'static> std::ops::Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.0.get()
+    }
+}
+
+impl<T: Send + Sync + 'static> AsRef<T> for Shared<T> {
+    fn as_ref(&self) -> &T {
+        self
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for Shared<T> {
+    /// Another reference to the same value.
+    fn clone(&self) -> Self {
+        Shared(self.0.clone())
+    }
+}
+
+impl<T: Send + Sync + std::fmt::Debug + 'static> std::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: Send + Sync + std::fmt::Display + 'static> std::fmt::Display for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,116 @@
+//! Ids and origins: which task is this, and which line of the program made it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The id of a task, unique in the process and never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(NonZeroU64);
+
+impl TaskId {
+    /// The id as a number, for logs.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The next id. Threads take them in runs, so that ids cost no shared cache line.
+    pub(crate) fn next() -> Self {
+        const RUN: u64 = 4096;
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
+        let id = NEXT.with(|next| {
+            let mut id = next.get();
+            if id % RUN == 0 {
+                id = RUNS.fetch_add(1, Relaxed) * RUN;
+            }
+            next.set(id + 1);
+            id + 1
+        });
+        TaskId(NonZeroU64::new(id).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskId({})", self.0)
+    }
+}
+
+/// The place of one `spawn!` in the program.
+#[doc(hidden)]
+pub struct CallSite {
+    callee: &'static str,
+    location: &'static Location<'static>,
+}
+
+impl CallSite {
+    /// Made by `spawn!`, once for each place where it is written.
+    #[track_caller]
+    pub const fn new(callee: &'static str) -> Self {
+        CallSite { callee, location: Location::caller() }
+    }
+}
+
+/// Where a task comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Origin {
+    /// `spawn!(callee(..))`.
+    Call(&'static CallSite),
+    /// `spawn(future)`: the place, and the type of the future by its vtable.
+    Future(&'static Location<'static>),
+}
+
+impl Origin {
+    pub(crate) fn location(self) -> &'static Location<'static> {
+        match self {
+            Origin::Call(site) => site.location,
+            Origin::Future(location) => location,
+        }
+    }
+
+    /// The name of a task that was given none: the callee as written, or for a future the function that made it.
+    pub(crate) fn name(self, future: &'static str) -> &'static str {
+        match self {
+            Origin::Call(site) => site.callee,
+            Origin::Future(_) => function_of(future),
+        }
+    }
+}
+
+/// `app::load::{{closure}}` is the async block in `app::load`; generic arguments say nothing to a reader.
+fn function_of(type_name: &'static str) -> &'static str {
+    let path = type_name.split('<').next().unwrap_or_default();
+    let path = path.trim_end_matches("::{{closure}}");
+    if path.is_empty() { "future" } else { path }
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_are_unique_across_threads() {
+        let threads: Vec<_> = (0..4)
+            .map(|_| std::thread::spawn(|| (0..10_000).map(|_| TaskId::next()).collect::<Vec<_>>()))
+            .collect();
+        let all: Vec<_> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn a_future_is_named_after_the_function_that_made_it() {
+        assert_eq!(function_of("app::load::{{closure}}::{{closure}}"), "app::load");
+        assert_eq!(function_of("a::Retry<b::main::{{closure}}, c>"), "a::Retry");
+        assert_eq!(function_of("<x as y>::z"), "future");
+    }
+}

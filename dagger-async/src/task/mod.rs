@@ -1,0 +1,27 @@
+//! A task: one unit of work and the future of its result.
+//!
+//! The cell (`cell.rs`) is one allocation with state (`state.rs`), counts (`refs.rs`), body and value; `run.rs` moves it
+//! through its life; `wait.rs` is how others wait for it; [`DTask`] and [`Shared`] are what users hold.
+
+mod cell;
+mod claim;
+mod handle;
+mod id;
+#[cfg(all(test, dagger_loom))]
+mod models;
+mod refs;
+mod run;
+mod state;
+mod wait;
+mod waker;
+
+pub use claim::Shared;
+pub use handle::{AwaitRef, CloneProbe, DTask, NoteClone, NoteNothing, Wait, wait_all, wait_any};
+pub use id::{CallSite, TaskId};
+
+pub(crate) use cell::{Edge, Linker, RawTask, TaskRef};
+pub(crate) use claim::Claim;
+pub(crate) use handle::ThreadWaker;
+pub(crate) use id::Origin;
+pub(crate) use run::{end, end_by_shutdown, join_tokens, ready, register, run};
+pub(crate) use wait::visit_waits;

@@ -1,0 +1,426 @@
+//! What moves a task: run, finish, end early, tell successors. Acts on what `state.rs` decides.
+//!
+//! 1. Completion is one critical section: outcome, `DONE` and taking the waiters; all telling happens after it.
+//! 2. Failure travels by a worklist, so a chain of a million tasks needs no stack.
+//! 3. A task is retired once: by whoever dropped its body, or by whoever ended it while it waited for inputs.
+
+use super::cell::{Guarded, RawTask, Step, Successors, TaskRef};
+use super::state::{End, Phase, Ready, Start, Suspend};
+use super::waker;
+use crate::call::Stop;
+use crate::error::{Error, PanicText, quietly};
+use crate::pool::{Local, Pool, local};
+use smallvec::SmallVec;
+use std::task::{Context, Waker};
+
+/// Runs a task that came out of a queue of `pool`.
+pub(crate) fn run(task: RawTask, pool: &Pool, local: &Local) {
+    let (start, awaited) = {
+        let mut guard = task.state.lock();
+        (guard.start(), task.guarded(&guard).awaiting.take())
+    };
+    drop(awaited);
+    match start {
+        Start::Stale => task.release_holder(),
+        Start::Discard => discard(task, pool, local),
+        Start::Run { .. } if pool.is_closed() => {
+            end(task, |header| Error::Shutdown { root: header.info().into() });
+            discard(task, pool, local);
+        }
+        Start::Run { first } => step(task, first, pool, local),
+    }
+}
+
+/// Runs a task in place of waiting for it, if it is queued, was never started and may run here.
+pub(crate) fn run_in_place(task: RawTask, local: &Local) -> bool {
+    if !local.pool().is_some_and(|pool| std::ptr::eq(pool, task.pool)) {
+        return false;
+    }
+    let Some(pool) = local.pool() else { return false };
+    let mut guard = task.state.lock();
+    // The lock is held across `may_run_here` so that the task stays queued: it reads the spec only.
+    if pool.is_closed() || !pool.may_run_here(task, local) || !guard.claim() {
+        return false;
+    }
+    task.refs.add_holder(); // For the queue entry, which is stale now.
+    drop(guard);
+    step(task, true, pool, local);
+    true
+}
+
+fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
+    if first {
+        start_timer(task, pool);
+    }
+    let step = {
+        let _entered = local.enter_task(task);
+        let waker = waker::borrowed(task);
+        // SAFETY: this thread took the task to `Running`.
+        unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) }
+    };
+    match step {
+        Step::Pending => suspend(task, pool, local),
+        Step::Value => finish(task, None, pool, local),
+        Step::Stopped(stop) => {
+            let root = || task.info().into();
+            let error = match stop {
+                Stop::User(error) => Error::Task { root: root(), error },
+                Stop::Panic(payload) => Error::Panicked { root: root(), text: PanicText::of(payload) },
+                Stop::Error(error) => error.passed_to(|| task.info()),
+            };
+            finish(task, Some(Box::new(error)), pool, local);
+        }
+    }
+}
+
+fn suspend(task: RawTask, pool: &Pool, local: &Local) {
+    register(task, pool, local);
+    if pool.is_closed() {
+        // The shutdown leaves running bodies alone, and may have looked before this one was registered.
+        end(task, |header| Error::Shutdown { root: header.info().into() });
+    }
+    let suspend = task.state.lock().suspend();
+    match suspend {
+        Suspend::Wait => {}
+        Suspend::Again => pool.enqueue(task, local),
+        Suspend::Discard => discard(task, pool, local),
+    }
+}
+
+/// Makes the shutdown and the stall watch find this task. The caller runs its body, or has not launched it yet.
+pub(crate) fn register(task: RawTask, pool: &Pool, local: &Local) {
+    let known = {
+        let guard = task.state.lock();
+        task.guarded(&guard).registered.is_some()
+    };
+    if !known {
+        let key = pool.register(task, local);
+        let guard = task.state.lock();
+        task.guarded(&guard).registered = Some(key);
+    }
+}
+
+/// Gives a task that is being launched to its tokens. False if one of them is cancelled.
+pub(crate) fn join_tokens(task: RawTask) -> bool {
+    let Some(spec) = task.spec.as_deref() else { return true };
+    for token in &spec.tokens {
+        let Some(key) = token.register(task) else { return false };
+        let late = {
+            let guard = task.state.lock();
+            if !guard.is_done() {
+                task.guarded(&guard).extra().tokens.push(key);
+            }
+            guard.is_done()
+        };
+        if late {
+            token.unregister(key); // Cancelled meanwhile, and its lists are left already.
+        }
+    }
+    true
+}
+
+/// The current task is about to block its thread.
+pub(super) fn register_blocked(local: &Local) {
+    if let (Some(task), Some(pool)) = (local.task(), local.pool())
+        && std::ptr::eq(task.pool, pool)
+    {
+        register(task, pool, local);
+    }
+}
+
+/// Ends a task whose runtime shuts down, unless its body runs: that may return.
+pub(crate) fn end_by_shutdown(task: RawTask) {
+    if task.state.load().phase() != Phase::Running {
+        end(task, |header| Error::Shutdown { root: header.info().into() });
+    }
+}
+
+/// Drops the body of a task that was ended before it returned.
+fn discard(task: RawTask, pool: &Pool, local: &Local) {
+    {
+        let _entered = local.enter_pool(pool);
+        // SAFETY: this thread took the task to `Running`, and it will not be polled again.
+        unsafe { (task.vtable.drop_body)(task) };
+    }
+    let counts = task.state.lock().finish(false);
+    debug_assert!(!counts, "only what is done is discarded");
+    retire(task, pool, local);
+}
+
+/// The waiters of a task, taken out of it.
+#[derive(Default)]
+struct Wakers(SmallVec<[Waker; 1]>);
+
+impl Wakers {
+    fn take(guarded: &mut Guarded) -> Self {
+        let mut wakers = SmallVec::new();
+        wakers.extend(guarded.waker.take());
+        if let Some(extra) = &mut guarded.extra {
+            wakers.extend(extra.wakers.drain());
+        }
+        Wakers(wakers)
+    }
+    fn wake(self) {
+        for waker in self.0 {
+            quietly(|| waker.wake());
+        }
+    }
+}
+
+/// What a completion owes, all of it outside the lock.
+#[must_use]
+pub(super) struct Completed {
+    wakers: Wakers,
+    successors: Option<Successors>,
+    failure: Option<Error>,
+    /// Nobody holds a handle and nobody takes the failure on: it is logged.
+    unseen: bool,
+    /// Nobody wants the value, or another outcome came first.
+    drop_value: bool,
+}
+
+/// The body is gone; its value lies in the slot unless there is an error. Publishes the outcome (invariant 1).
+pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
+    let is_value = error.is_none();
+    let mut completed = Completed {
+        wakers: Wakers::default(),
+        successors: None,
+        failure: error.as_deref().cloned(),
+        unseen: false,
+        drop_value: is_value,
+    };
+    let mut guard = task.state.lock();
+    if guard.finish(is_value) {
+        let unclaimed = task.refs.claims() == 0;
+        let guarded = task.guarded(&guard);
+        completed.wakers = Wakers::take(guarded);
+        let successors = Successors::take(guarded);
+        guarded.error = error;
+        completed.unseen = !is_value && unclaimed && successors.is_empty();
+        completed.drop_value = is_value && unclaimed;
+        if completed.unseen || !successors.is_empty() {
+            guard.set_observed();
+        }
+        if completed.drop_value {
+            guard.clear_value();
+        }
+        completed.successors = Some(successors);
+    }
+    completed
+}
+
+impl Completed {
+    /// The successors alone, for the models.
+    #[cfg(all(test, dagger_loom))]
+    pub(super) fn into_successors(self) -> impl Iterator<Item = (RawTask, bool)> {
+        self.wakers.wake();
+        self.successors.into_iter().flatten()
+    }
+
+    /// Drops what nobody wants and tells those who wait.
+    pub(super) fn settle(self, task: RawTask) {
+        if self.drop_value {
+            // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
+            unsafe { (task.vtable.drop_value)(task) };
+        }
+        if let (true, Some(failure)) = (self.unseen, &self.failure) {
+            report(failure);
+        }
+        if let Some(successors) = self.successors {
+            settle(successors, self.failure);
+        }
+        self.wakers.wake();
+    }
+}
+
+fn finish(task: RawTask, error: Option<Box<Error>>, pool: &Pool, local: &Local) {
+    let completed = complete(task, error);
+    // What this completion makes ready may run next on this worker, but not while another body of its stack goes on.
+    let place = local.place_of(pool).filter(|_| local.depth.get() == 0);
+    if let Some(place) = place {
+        place.finishing.set(true);
+    }
+    completed.settle(task);
+    retire(task, pool, local);
+    if let Some(place) = local.place_of(pool) {
+        place.finishing.set(false);
+    }
+}
+
+/// Ends a task before its body does. The caller keeps the task in memory. False if it was done already.
+pub(crate) fn end(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error) -> bool {
+    if task.state.load().is_done() {
+        return false;
+    }
+    let mut work = Work::new();
+    let ended = end_into(task, error, &mut work);
+    work.drain();
+    ended
+}
+
+fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, work: &mut Work) -> bool {
+    let error = Box::new(error(&task));
+    let mut guard = task.state.lock();
+    let unclaimed = task.refs.claims() == 0;
+    let end = guard.end();
+    if end == End::Late {
+        return false;
+    }
+    // Here the task is not retired, so its pool is alive: count ourselves in before we may retire it.
+    let pool = match end {
+        // SAFETY: `cell.rs`, invariant 5.
+        End::Retire | End::Push => Some(unsafe { &*task.pool }.keep()),
+        End::Late | End::Leave => None,
+    };
+    let guarded = task.guarded(&guard);
+    let wakers = Wakers::take(guarded);
+    let successors = Successors::take(guarded);
+    let failure = Error::clone(&error);
+    guarded.error = Some(error);
+    let unseen = unclaimed && successors.is_empty();
+    if unseen || !successors.is_empty() {
+        guard.set_observed();
+    }
+    drop(guard);
+    if unseen {
+        report(&failure);
+    }
+    if !successors.is_empty() {
+        work.0.push((successors, Some(failure)));
+    }
+    wakers.wake();
+    if let Some(pool) = pool {
+        local::with(|local| match end {
+            End::Push => pool.enqueue(task, local),
+            _ => {
+                // The last input drops the body and gives up the scheduler's holder.
+                leave_lists(task, &pool);
+                pool.finished(local);
+            }
+        });
+    }
+    true
+}
+
+/// Successors that are still to be told, with the failure that they take on.
+struct Work(SmallVec<[(Successors, Option<Error>); 1]>);
+
+impl Work {
+    fn new() -> Self {
+        Work(SmallVec::new())
+    }
+    fn drain(mut self) {
+        while let Some((successors, failure)) = self.0.pop() {
+            for (successor, takes_failure) in successors {
+                if let (true, Some(error)) = (takes_failure, &failure) {
+                    end_into(successor, |header| error.passed_to(|| header.info()), &mut self);
+                }
+                if successor.input_came() {
+                    ready(successor);
+                }
+            }
+        }
+    }
+}
+
+fn settle(successors: Successors, failure: Option<Error>) {
+    if !successors.is_empty() {
+        let mut work = Work::new();
+        work.0.push((successors, failure));
+        work.drain();
+    }
+}
+
+/// The last input of a task is there (or a block let go of it).
+pub(crate) fn ready(task: RawTask) {
+    let ready = task.state.lock().ready();
+    match ready {
+        Ready::Push => push(task),
+        Ready::Discard => {
+            // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
+            unsafe { (task.vtable.drop_body)(task) };
+            task.release_holder();
+        }
+    }
+}
+
+/// Queues a task that this caller took to `Queued`.
+pub(crate) fn push(task: RawTask) {
+    local::with(|local| {
+        // SAFETY: `cell.rs`, invariant 5: the task is queued but in no queue, so nobody can retire it yet.
+        let pool = unsafe { &*task.pool };
+        if local.is_in(task.pool) {
+            pool.enqueue(task, local);
+        } else {
+            pool.keep().enqueue(task, local);
+        }
+    });
+}
+
+/// Wakes a suspended body.
+pub(super) fn wake(task: RawTask) {
+    let push_it = task.state.lock().wake();
+    if push_it {
+        push(task);
+    }
+}
+
+/// The body is gone: nothing of the pool belongs to the task any more.
+fn retire(task: RawTask, pool: &Pool, local: &Local) {
+    leave_lists(task, pool);
+    pool.finished(local);
+    task.release_holder();
+}
+
+/// Takes the task out of the pool's registry, its timer's and its tokens' lists.
+fn leave_lists(task: RawTask, pool: &Pool) {
+    let (registered, awaiting, timer, tokens) = {
+        let guard = task.state.lock();
+        let guarded = task.guarded(&guard);
+        let (timer, tokens) = match &mut guarded.extra {
+            Some(extra) => (extra.timer.take(), std::mem::take(&mut extra.tokens)),
+            None => (None, Vec::new()),
+        };
+        (guarded.registered.take(), guarded.awaiting.take(), timer, tokens)
+    };
+    drop(awaiting);
+    if let Some(key) = registered {
+        pool.unregister(key);
+    }
+    if let Some(timer) = timer {
+        timer.abort();
+    }
+    if let Some(spec) = task.spec.as_deref() {
+        for (token, key) in spec.tokens.iter().zip(tokens) {
+            token.unregister(key);
+        }
+    }
+}
+
+fn start_timer(task: RawTask, pool: &Pool) {
+    let Some(after) = task.spec.as_deref().and_then(|spec| spec.timeout) else { return };
+    let Some(timers) = pool.reactor.timers() else { return };
+    let deadline = tokio::time::Instant::now().checked_add(after);
+    let Some(deadline) = deadline else { return }; // Longer than the clock counts.
+    let held = TaskRef::new(task);
+    let timer = timers.spawn(async move {
+        tokio::time::sleep_until(deadline).await;
+        end(held.raw(), |header| Error::TimedOut { root: header.info().into(), after });
+    });
+    let guard = task.state.lock();
+    let retired = guard.phase() == Phase::Retired;
+    debug_assert!(!retired, "the body has not run yet");
+    task.guarded(&guard).extra().timer = Some(timer.abort_handle());
+}
+
+/// Logs a failure that nobody will see otherwise, once for its root.
+pub(super) fn report(error: &Error) {
+    if error.is_deliberate() {
+        return;
+    }
+    if let Some(root) = error.root()
+        && root.report()
+    {
+        tracing::error!(target: "dagger", task = root.name(), id = root.id().get(), site = root.site(), "{error}");
+    }
+}

@@ -1,0 +1,372 @@
+//! The state word of a task: a lock, a phase and some flags in 32 bits.
+//!
+//! ```text
+//!            inputs there          popped            returned
+//!  Waiting ───────────────▶ Queued ──────▶ Running ───────────▶ Retired
+//!     │                       ▲   wake       │ ▲                   ▲
+//!     │ ended early           └── Suspended ◀┘ └ NOTIFIED: again   │
+//!     └────────────────────────────────────────────────────────────┘
+//! ```
+//! 1. Every change happens under the lock bit; reading needs no lock.
+//! 2. `DONE` is set once: whoever sets it decides the outcome, everybody later is refused.
+//! 3. A phase says where the *body* is, `DONE` what the *handles* see; a cancelled task is `DONE` while its
+//!    body still runs.
+//! 4. The transitions are functions of the bits alone; each returns what its caller now owes.
+//! 5. The runtime's memory outlives every task that is not retired (`pool/mod.rs`, invariant 1).
+
+use crate::sync::AtomicU32;
+#[cfg(not(dagger_loom))]
+use crate::sync::relax;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+const LOCK: u32 = 1;
+const PHASE: u32 = 0b111 << 1;
+const NOTIFIED: u32 = 1 << 4;
+const DONE: u32 = 1 << 5;
+const VALUE: u32 = 1 << 6;
+const OBSERVED: u32 = 1 << 7;
+const STARTED: u32 = 1 << 8;
+const AWAITED: u32 = 1 << 9;
+
+/// Where the body of a task is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    /// Inputs are missing, or a `bulk` block holds it back.
+    Waiting = 0,
+    /// In a queue.
+    Queued = 1 << 1,
+    /// Its body is being polled.
+    Running = 2 << 1,
+    /// Its async body waits for a wake.
+    Suspended = 3 << 1,
+    /// The body is gone, or (ended early while waiting) will be dropped by whoever brings its last input.
+    Retired = 4 << 1,
+}
+
+/// A snapshot of the word, or under the lock the word itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Bits(u32);
+
+/// What taking a task out of a queue asks for.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Poll the body; `first` on its first poll.
+    Run { first: bool },
+    /// It was ended while it sat in the queue: drop the body and retire it.
+    Discard,
+    /// The entry is left over from a run in place: drop one holder.
+    Stale,
+}
+
+/// What a body that returned `Pending` asks for.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Suspend {
+    /// Nothing: a wake will come.
+    Wait,
+    /// It was woken while it ran: queue it again.
+    Again,
+    /// It was ended while it ran: drop the body and retire it.
+    Discard,
+}
+
+/// What the last input of a task asks for.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// Queue it.
+    Push,
+    /// It was ended while it waited (and is retired): drop the body and the scheduler's holder.
+    Discard,
+}
+
+/// What ending a task before its body did asks for (cancel, timeout, failed input, shutdown).
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was done already.
+    Late,
+    /// The body waited for inputs: it is retired now, its last input drops it.
+    Retire,
+    /// The body is suspended: queue it, a worker drops it.
+    Push,
+    /// The body is queued or runs: whoever has it will see.
+    Leave,
+}
+
+impl Bits {
+    pub(crate) fn phase(self) -> Phase {
+        match self.0 & PHASE {
+            0 => Phase::Waiting,
+            0b0010 => Phase::Queued,
+            0b0100 => Phase::Running,
+            0b0110 => Phase::Suspended,
+            _ => Phase::Retired,
+        }
+    }
+    fn set_phase(&mut self, phase: Phase) {
+        self.0 = self.0 & !PHASE | phase as u32;
+    }
+    fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+    /// The handles see an outcome.
+    pub(crate) fn is_done(self) -> bool {
+        self.has(DONE)
+    }
+    /// The outcome is a value and it is still there.
+    pub(crate) fn has_value(self) -> bool {
+        self.has(VALUE)
+    }
+    /// Somebody took notice of the failure.
+    pub(crate) fn is_observed(self) -> bool {
+        self.has(OBSERVED)
+    }
+    pub(crate) fn set_observed(&mut self) {
+        self.0 |= OBSERVED;
+    }
+    /// Some task has waited for it inside its body.
+    pub(crate) fn is_awaited_by_task(self) -> bool {
+        self.has(AWAITED)
+    }
+    pub(crate) fn set_awaited_by_task(&mut self) {
+        self.0 |= AWAITED;
+    }
+    /// The value left (or is about to be dropped).
+    pub(crate) fn clear_value(&mut self) {
+        self.0 &= !VALUE;
+    }
+
+    pub(crate) fn ready(&mut self) -> Ready {
+        if self.is_done() {
+            Ready::Discard
+        } else {
+            debug_assert_eq!(self.phase(), Phase::Waiting);
+            self.set_phase(Phase::Queued);
+            Ready::Push
+        }
+    }
+
+    pub(crate) fn start(&mut self) -> Start {
+        if self.phase() != Phase::Queued {
+            return Start::Stale;
+        }
+        self.set_phase(Phase::Running);
+        if self.is_done() {
+            return Start::Discard;
+        }
+        let first = !self.has(STARTED);
+        self.0 |= STARTED;
+        Start::Run { first }
+    }
+
+    /// Takes a task that is queued and was never started out of turn. Its queue entry becomes stale.
+    pub(crate) fn claim(&mut self) -> bool {
+        let free = self.phase() == Phase::Queued && !self.has(STARTED | DONE);
+        if free {
+            self.set_phase(Phase::Running);
+            self.0 |= STARTED;
+        }
+        free
+    }
+
+    pub(crate) fn suspend(&mut self) -> Suspend {
+        debug_assert_eq!(self.phase(), Phase::Running);
+        if self.is_done() {
+            Suspend::Discard
+        } else if self.has(NOTIFIED) {
+            self.0 &= !NOTIFIED;
+            self.set_phase(Phase::Queued);
+            Suspend::Again
+        } else {
+            self.set_phase(Phase::Suspended);
+            Suspend::Wait
+        }
+    }
+
+    /// True: the caller queues it.
+    #[must_use]
+    pub(crate) fn wake(&mut self) -> bool {
+        match self.phase() {
+            Phase::Suspended => {
+                self.set_phase(Phase::Queued);
+                true
+            }
+            Phase::Running => {
+                self.0 |= NOTIFIED;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// The body returned (or was dropped). True: its outcome counts; false: another outcome came before.
+    #[must_use]
+    pub(crate) fn finish(&mut self, value: bool) -> bool {
+        self.set_phase(Phase::Retired);
+        let counts = !self.is_done();
+        if counts {
+            self.0 |= DONE | if value { VALUE } else { 0 };
+        }
+        counts
+    }
+
+    pub(crate) fn end(&mut self) -> End {
+        if self.is_done() {
+            return End::Late;
+        }
+        self.0 |= DONE;
+        match self.phase() {
+            Phase::Waiting => {
+                self.set_phase(Phase::Retired);
+                End::Retire
+            }
+            Phase::Suspended => {
+                self.set_phase(Phase::Queued);
+                End::Push
+            }
+            Phase::Queued | Phase::Running | Phase::Retired => End::Leave,
+        }
+    }
+}
+
+/// The word.
+pub(crate) struct State {
+    word: AtomicU32,
+    /// loom cannot follow a spinning lock: in its models a mutex stands for the lock bit.
+    #[cfg(dagger_loom)]
+    mutex: crate::sync::Mutex<()>,
+}
+
+impl State {
+    /// A task whose inputs are not there yet.
+    pub(crate) fn waiting() -> Self {
+        State {
+            word: AtomicU32::new(Phase::Waiting as u32),
+            #[cfg(dagger_loom)]
+            mutex: crate::sync::Mutex::new(()),
+        }
+    }
+
+    /// Makes a waiting task that nobody else knows yet queued, without the lock.
+    pub(crate) fn queue_unshared(&self) {
+        self.word.store(Phase::Queued as u32, Relaxed);
+    }
+
+    pub(crate) fn load(&self) -> Bits {
+        // Acquire: pairs with the unlock that set DONE, so that a reader of DONE may read the outcome.
+        Bits(self.word.load(Acquire))
+    }
+
+    /// Takes the lock bit. Held for a few instructions only: never across user code.
+    #[cfg(not(dagger_loom))]
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        let mut round = 0;
+        loop {
+            // Acquire: pairs with the Release store of the unlock before.
+            let bits = self.word.fetch_or(LOCK, Acquire);
+            if bits & LOCK == 0 {
+                return Locked { state: self, bits: Bits(bits) };
+            }
+            while self.word.load(Relaxed) & LOCK != 0 {
+                relax(round);
+                round += 1;
+            }
+        }
+    }
+
+    #[cfg(dagger_loom)]
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        let mutex = self.mutex.lock().expect("models do not panic under the lock");
+        Locked { state: self, bits: Bits(self.word.load(Relaxed)), _mutex: mutex }
+    }
+}
+
+/// The lock; dropping it publishes the bits.
+pub(crate) struct Locked<'a> {
+    state: &'a State,
+    bits: Bits,
+    #[cfg(dagger_loom)]
+    _mutex: crate::sync::MutexGuard<'a, ()>,
+}
+
+impl std::ops::Deref for Locked<'_> {
+    type Target = Bits;
+    fn deref(&self) -> &Bits {
+        &self.bits
+    }
+}
+
+impl std::ops::DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Bits {
+        &mut self.bits
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Release: everything written under the lock (outcome, waiters) is seen by whoever locks or loads next.
+        self.state.word.store(self.bits.0 & !LOCK, Release);
+    }
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+mod tests {
+    use super::*;
+
+    fn bits(phase: Phase) -> Bits {
+        Bits(phase as u32)
+    }
+
+    #[test]
+    fn a_task_walks_from_waiting_to_retired() {
+        let mut b = bits(Phase::Waiting);
+        assert_eq!(b.ready(), Ready::Push);
+        assert_eq!(b.start(), Start::Run { first: true });
+        assert_eq!(b.suspend(), Suspend::Wait);
+        assert!(b.wake() && !b.wake());
+        assert_eq!(b.start(), Start::Run { first: false });
+        assert!(!b.wake());
+        assert_eq!(b.suspend(), Suspend::Again);
+        assert_eq!(b.start(), Start::Run { first: false });
+        assert!(b.finish(true));
+        assert!(b.is_done() && b.has_value());
+        assert_eq!(b.phase(), Phase::Retired);
+        assert_eq!(b.end(), End::Late);
+    }
+
+    #[test]
+    fn an_end_in_each_phase_leaves_one_owner_of_the_body() {
+        let mut waiting = bits(Phase::Waiting);
+        assert_eq!(waiting.end(), End::Retire);
+        assert_eq!(waiting.ready(), Ready::Discard);
+
+        let mut queued = bits(Phase::Queued);
+        assert_eq!(queued.end(), End::Leave);
+        assert_eq!(queued.start(), Start::Discard);
+
+        let mut running = bits(Phase::Running);
+        assert_eq!(running.end(), End::Leave);
+        assert!(!running.finish(true) && !running.has_value());
+
+        let mut suspended = bits(Phase::Suspended);
+        assert_eq!(suspended.end(), End::Push);
+        assert!(!suspended.wake());
+        assert_eq!(suspended.start(), Start::Discard);
+
+        let mut polled = bits(Phase::Running);
+        assert_eq!(polled.end(), End::Leave);
+        assert_eq!(polled.suspend(), Suspend::Discard);
+    }
+
+    #[test]
+    fn only_an_unstarted_task_is_claimed_and_its_entry_is_stale() {
+        let mut b = bits(Phase::Queued);
+        assert!(b.claim() && !b.claim());
+        assert_eq!(b.start(), Start::Stale);
+        assert_eq!(b.suspend(), Suspend::Wait);
+        assert!(b.wake() && !b.claim());
+    }
+}
