@@ -8,6 +8,7 @@ use dagger_core::{Processor, Scope};
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -368,44 +369,49 @@ impl PanicText {
 
     /// The text of a payload: strings as they are, errors and plain values as they print.
     pub(crate) fn of(payload: Box<dyn Any + Send>) -> Self {
-        macro_rules! shown {
-            ($($t:ty),*) => { $(if let Some(value) = payload.downcast_ref::<$t>() { value.to_string() } else)* { String::new() } };
-        }
-        type BoxedError = Box<dyn StdError + Send + Sync>;
-        let mut text = shown!(
-            &'static str,
-            String,
-            Box<str>,
-            Arc<str>,
-            std::borrow::Cow<'static, str>,
-            Error,
-            BoxedError,
-            Box<dyn StdError + Send>,
-            std::io::Error,
-            fmt::Error,
-            i8,
-            u8,
-            i16,
-            u16,
-            i32,
-            u32,
-            i64,
-            u64,
-            i128,
-            u128,
-            isize,
-            usize,
-            f32,
-            f64,
-            bool,
-            char
-        );
-        if text.is_empty() {
-            text = format!("a payload that is no text ({:?})", (*payload).type_id());
-        }
+        // The text of an error is made by foreign code, which may panic itself.
+        let text = catch_unwind(AssertUnwindSafe(|| text_of(&*payload))).ok().flatten();
+        let text = text.unwrap_or_else(|| format!("a payload that is no text ({:?})", (*payload).type_id()));
         quietly(move || drop(payload));
         PanicText(text.into())
     }
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> Option<String> {
+    type BoxedError = Box<dyn StdError + Send + Sync>;
+    macro_rules! first_of {
+        ($($t:ty),*) => {
+            None$(.or_else(|| payload.downcast_ref::<$t>().map(|value| value.to_string())))*
+        };
+    }
+    first_of!(
+        &'static str,
+        String,
+        Box<str>,
+        Arc<str>,
+        std::borrow::Cow<'static, str>,
+        Error,
+        BoxedError,
+        Box<dyn StdError + Send>,
+        std::io::Error,
+        fmt::Error,
+        i8,
+        u8,
+        i16,
+        u16,
+        i32,
+        u32,
+        i64,
+        u64,
+        i128,
+        u128,
+        isize,
+        usize,
+        f32,
+        f64,
+        bool,
+        char
+    )
 }
 
 impl fmt::Display for PanicText {
@@ -425,9 +431,8 @@ impl StdError for PanicText {}
 /// Runs user code that may panic where nobody can be told (a `Drop`, a waker): the panic hook has printed it, and
 /// it costs neither the worker nor other tasks.
 pub(crate) fn quietly(code: impl FnOnce()) {
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
         // A payload whose own drop panics is not worth a process.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(payload)))
-            .map_err(std::mem::forget);
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(payload))).map_err(std::mem::forget);
     }
 }

@@ -40,7 +40,7 @@ mod spawn;
 mod sync;
 mod task;
 
-pub use call::{Arg, Args, Await, IntoArg, Retry, RetryArgs, TryIntoFuture, Value, retry};
+pub use call::{Arg, Await, IntoArg, Retry, TryIntoFuture, Value, retry};
 pub use cancel::CancelToken;
 pub use current::{Current, current};
 pub use dagger_core::{Processor, ProcessorKind, Scope};

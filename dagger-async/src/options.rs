@@ -4,7 +4,7 @@ use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::pool::domain::Domain;
-use crate::task::{DTask, Edge, RawTask, TaskRef};
+use crate::task::{DTask, Edge, RawTask, SyncDep, TaskRef};
 use dagger_core::{OptionSet, Scope};
 use std::error::Error as StdError;
 use std::fmt;
@@ -140,22 +140,26 @@ impl fmt::Debug for Options {
     }
 }
 
-/// What a task keeps of its options.
+/// What a task keeps of its options for as long as anybody refers to it.
 pub(crate) struct Spec {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) placement: Placement,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) tokens: Vec<CancelToken>,
-    /// The options of the block that it was spawned in: its children inherit them.
-    pub(crate) layer: Option<Arc<Options>>,
     pub(crate) result_scope: Option<Scope>,
+}
+
+/// What a task keeps of its options until it is retired: they refer to other tasks.
+pub(crate) struct Ties {
+    pub(crate) tokens: Vec<CancelToken>,
+    pub(crate) layer: Option<Arc<Options>>,
     pub(crate) syncdeps: Vec<SyncDep>,
 }
 
-/// A task to wait for without its value.
-pub(crate) struct SyncDep {
-    pub(crate) task: TaskRef,
-    pub(crate) edge: Edge,
+impl Ties {
+    /// Makes the task wait for another one's end, however it ends.
+    pub(crate) fn order_after(&mut self, task: TaskRef) {
+        self.syncdeps.push(SyncDep { task, edge: Edge::order_only() });
+    }
 }
 
 /// Which queue a task goes to.
@@ -180,35 +184,21 @@ pub(crate) enum Refused {
     Contradiction(String),
 }
 
-impl Spec {
-    /// Resolves options against a pool. `inputs` is where the results of its arguments may be used.
-    pub(crate) fn resolve(
-        options: Options,
-        layer: Option<Arc<Options>>,
-        inputs: Option<Scope>,
-        pool: &Pool,
-    ) -> (Spec, Option<Refused>) {
-        let Options { set, syncdeps, cancel } = options;
-        let (placement, refused) = match place(&set, inputs, pool) {
-            Ok(placement) => (placement, None),
-            Err(refused) => (Placement::default(), Some(refused)),
-        };
-        let spec = Spec {
-            name: set.name,
-            placement,
-            timeout: set.timeout,
-            tokens: cancel,
-            layer,
-            result_scope: set.result_scope,
-            syncdeps: syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect(),
-        };
-        (spec, refused)
-    }
-
-    /// Makes the task wait for another one's end, however it ends.
-    pub(crate) fn order_after(&mut self, task: TaskRef) {
-        self.syncdeps.push(SyncDep { task, edge: Edge::order_only() });
-    }
+/// Resolves options against a pool. `inputs` is where the results of the task's arguments may be used.
+pub(crate) fn resolve(
+    options: Options,
+    layer: Option<Arc<Options>>,
+    inputs: Option<Scope>,
+    pool: &Pool,
+) -> (Spec, Ties, Option<Refused>) {
+    let Options { set, syncdeps, cancel } = options;
+    let (placement, refused) = match place(&set, inputs, pool) {
+        Ok(placement) => (placement, None),
+        Err(refused) => (Placement::default(), Some(refused)),
+    };
+    let spec = Spec { name: set.name, placement, timeout: set.timeout, result_scope: set.result_scope };
+    let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
+    (spec, Ties { tokens: cancel, layer, syncdeps }, refused)
 }
 
 fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placement, Refused> {

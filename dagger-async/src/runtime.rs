@@ -57,12 +57,9 @@ impl Runtime {
         In { pool: &self.pool, task_left: false, future }
     }
 
-    /// Ends when no task of this runtime is unfinished.
+    /// Ends when no task of this runtime is unfinished. Inside one of its tasks that never is: that task is unfinished.
     pub async fn idle(&self) {
-        std::future::poll_fn(
-            |cx| if self.pool.poll_idle(cx.waker()) { Poll::Ready(()) } else { Poll::Pending },
-        )
-        .await;
+        self.pool.idle().await;
     }
 
     /// Ends the runtime: suspended and waiting tasks end with [`Error::Shutdown`], running functions are waited for.
@@ -72,9 +69,7 @@ impl Runtime {
     pub fn shutdown(self) -> impl Future<Output = ()> + Send + 'static {
         let pool = self.pool.clone();
         drop(self); // Closes it.
-        std::future::poll_fn(
-            move |cx| if pool.poll_ended(cx.waker()) { Poll::Ready(()) } else { Poll::Pending },
-        )
+        async move { pool.ended().await }
     }
 
     /// The processors that tasks can run on.
@@ -124,6 +119,12 @@ impl<F: Future> Future for In<'_, F> {
     }
 }
 
+/// The machine as the first runtime saw it: a thread that builds another one may be bound to one core by then.
+fn topology() -> &'static Topology {
+    static TOPOLOGY: OnceLock<Topology> = OnceLock::new();
+    TOPOLOGY.get_or_init(Topology::detect)
+}
+
 /// The pool of the default runtime.
 pub(crate) fn default_pool() -> &'static Pool {
     static DEFAULT: OnceLock<Runtime> = OnceLock::new();
@@ -135,7 +136,7 @@ pub(crate) fn default_pool() -> &'static Pool {
                 Err(error) => {
                     // No thread to be had: every task fails with `Shutdown`, and this says why.
                     tracing::error!(target: "dagger", "the default runtime cannot start: {error}");
-                    Runtime { pool: Pool::ended() }
+                    Runtime { pool: Pool::none() }
                 }
             }
         })
@@ -232,7 +233,7 @@ impl Builder {
         if self.name.contains('\0') {
             return refuse(format!("`name({:?})`: a thread name cannot contain a zero byte", self.name));
         }
-        let topology = Topology::detect();
+        let topology = topology();
         let threads = self.threads.unwrap_or_else(|| topology.usable());
         let config = Config {
             name: self.name,

@@ -7,12 +7,12 @@
 //! 2. A task without unfinished inputs that nobody else knows is queued without a locked operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
-use crate::call::{Body, FutureBody, TryIntoFuture, fallible};
+use crate::call::{Body, FutureBody, TryIntoFuture, fallible, make};
 use crate::error::Error;
-use crate::options::{Options, Refused, Spec};
+use crate::options::{self, Options, Refused, Spec, Ties};
 use crate::pool::{Local, Pool, local};
 use crate::runtime;
-use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask};
+use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
@@ -103,22 +103,36 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
+    submit_after(body, origin, inline, &[])
+}
+
+/// Submits a task that also comes after these, however they end.
+fn submit_after<B>(body: B, origin: Origin, inline: Option<Options>, after: &[TaskRef]) -> DTask<B::Output>
+where
+    B: Body,
+    B::Output: Send + Sync + 'static,
+{
     local::with(|local| {
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let mut inputs = None;
-        body.inputs(&mut |input| note_result_scope(input, &mut inputs));
-        let (spec, refused) = if inline.is_none() && local.is_plain() && inputs.is_none() {
+        body.inputs(&mut |input: RawTask| note_result_scope(input, &mut inputs));
+        let (spec, extras) = if inline.is_none() && local.is_plain() && inputs.is_none() && after.is_empty() {
             (None, None)
         } else {
-            let (spec, refused) = resolve(inline, inputs, pool, local);
-            (Some(Box::new(spec)), refused)
+            let (spec, mut ties, refused) = resolve(inline, inputs, pool, local);
+            for task in after {
+                ties.order_after(task.clone());
+            }
+            (Some(Box::new(spec)), Some((ties, refused)))
         };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
+        // Before anything can end it.
+        pool.spawned(local);
         // SAFETY: the cell starts with one claim, which is the handle's.
         let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
         let mut linker = Linker::new(task);
         task.link_body::<B>(&mut linker);
-        launch(task, linker, refused, pool, local);
+        launch(task, linker, extras, pool, local);
         handle
     })
 }
@@ -138,7 +152,7 @@ fn resolve(
     inputs: Option<Scope>,
     pool: &Pool,
     local: &Local,
-) -> (Spec, Option<Refused>) {
+) -> (Spec, Ties, Option<Refused>) {
     let layer = local.layer().cloned();
     let options = match (inline, &layer) {
         (Some(inline), Some(layer)) => Options::merge(&inline, layer),
@@ -146,26 +160,23 @@ fn resolve(
         (None, Some(layer)) => Options::clone(layer),
         (None, None) => Options::new(),
     };
-    let (mut spec, refused) = Spec::resolve(options, layer, inputs, pool);
+    let (spec, mut ties, refused) = options::resolve(options, layer, inputs, pool);
     if let Some(frame) = local.queue() {
-        frame.order(&mut spec);
+        frame.order(&mut ties);
     }
-    (spec, refused)
+    (spec, ties, refused)
 }
 
-fn launch(task: RawTask, mut linker: Linker, refused: Option<Refused>, pool: &Pool, local: &Local) {
-    pool.spawned(local);
-    if let Some(spec) = task.spec.as_deref() {
-        for dep in &spec.syncdeps {
-            linker.after(dep.task.raw(), &dep.edge);
-        }
-        if let Some(frame) = local.queue() {
-            frame.add(task, &mut linker);
-        }
-    }
+fn launch(
+    task: RawTask,
+    linker: Linker,
+    extras: Option<(Ties, Option<Refused>)>,
+    pool: &Pool,
+    local: &Local,
+) {
     let closed = pool.is_closed_after_count();
-    if refused.is_some() || closed || linker.failure.is_some() || linker.registers || task.spec.is_some() {
-        return launch_slowly(task, linker, refused, pool, local);
+    if closed || linker.failure.is_some() || linker.registers || extras.is_some() {
+        return launch_slowly(task, linker, extras, pool, local);
     }
     if linker.waiting == 0 {
         task.state.queue_unshared();
@@ -177,11 +188,25 @@ fn launch(task: RawTask, mut linker: Linker, refused: Option<Refused>, pool: &Po
 
 /// A task that others may know already: by a token, a block, the registry.
 #[cold]
-fn launch_slowly(task: RawTask, linker: Linker, refused: Option<Refused>, pool: &Pool, local: &Local) {
+fn launch_slowly(
+    task: RawTask,
+    mut linker: Linker,
+    extras: Option<(Ties, Option<Refused>)>,
+    pool: &Pool,
+    local: &Local,
+) {
+    let mut refused = None;
+    let mut cancelled = false;
+    if let Some((ties, refusal)) = extras {
+        refused = refusal;
+        cancelled = !task::tie(task, ties, &mut linker);
+        if let Some(frame) = local.queue() {
+            frame.add(task, &mut linker);
+        }
+    }
     if linker.registers {
         task::register(task, pool, local);
     }
-    let cancelled = !task::join_tokens(task);
     if pool.is_closed_after_count() {
         task::end(task, |header| Error::Shutdown { root: header.info().into() });
     } else if cancelled {
@@ -193,5 +218,15 @@ fn launch_slowly(task: RawTask, linker: Linker, refused: Option<Refused>, pool: 
     }
     if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {
         task::ready(task);
+    }
+}
+
+/// Makes the tasks of a `bulk` that ends one step of the `in_order` block around it: a task that ends after all of
+/// them, so that the next step needs one edge.
+pub(crate) fn end_step(tasks: &[TaskRef]) {
+    static SITE: CallSite = CallSite::new("end of bulk");
+    let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
+    if is_step && !tasks.is_empty() {
+        submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks);
     }
 }

@@ -1,7 +1,8 @@
 //! What may stand between the parentheses of `spawn!(f(..))`.
 
+use super::Turn;
 use crate::DTask;
-use crate::error::Error;
+use crate::error::{Error, quietly};
 use crate::task::{Claim, Edge, Linker, RawTask};
 use std::cell::Cell;
 use std::future::{Future, IntoFuture};
@@ -34,18 +35,23 @@ pub trait Arg: Send + 'static {
         let _ = linker;
     }
     #[doc(hidden)]
-    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
-        let _ = visit;
+    fn inputs(&self, turn: Turn, visit: &mut dyn FnMut(RawTask)) {
+        let _ = (turn, visit);
     }
     /// Ends when [`Arg::get`] may be called. Polled after the linked input is done.
     #[doc(hidden)]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let _ = cx;
+    fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let _ = (turn, cx);
         Poll::Ready(Ok(()))
+    }
+    /// Drops what is left of it.
+    #[doc(hidden)]
+    fn clear(&mut self, turn: Turn) {
+        let _ = turn;
     }
     /// What the callee gets. Called once, after `poll_ready` ended.
     #[doc(hidden)]
-    fn get(&mut self) -> Self::Ref<'_>;
+    fn get(&mut self, turn: Turn) -> Self::Ref<'_>;
 }
 
 /// Hands the value over as it is: `Value(task)` gives the callee the handle instead of the result, and
@@ -74,7 +80,11 @@ impl<T> Plain<T> {
 
 impl<T: Send + 'static> Arg for Plain<T> {
     type Ref<'a> = T;
-    fn get(&mut self) -> T {
+    fn clear(&mut self, _: Turn) {
+        let value = self.0.take();
+        quietly(|| drop(value));
+    }
+    fn get(&mut self, _: Turn) -> T {
         self.0.take().expect("an argument is handed over once (`Arg::get`)")
     }
 }
@@ -104,13 +114,13 @@ impl<T: Send + Sync + 'static> Arg for TaskArg<T> {
     fn link(&self, linker: &mut Linker) {
         linker.after(self.claim.raw(), &self.edge);
     }
-    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+    fn inputs(&self, _: Turn, visit: &mut dyn FnMut(RawTask)) {
         visit(self.claim.raw());
     }
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.claim.poll_takeable(cx.waker())
     }
-    fn get(&mut self) -> T {
+    fn get(&mut self, _: Turn) -> T {
         self.claim.take()
     }
 }
@@ -147,13 +157,13 @@ impl<T: Send + Sync + 'static> Arg for TaskRefArg<T> {
     fn link(&self, linker: &mut Linker) {
         linker.after(self.claim.raw(), &self.edge);
     }
-    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+    fn inputs(&self, _: Turn, visit: &mut dyn FnMut(RawTask)) {
         visit(self.claim.raw());
     }
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(self.claim.check_value())
     }
-    fn get(&mut self) -> &T {
+    fn get(&mut self, _: Turn) -> &T {
         self.claim.get()
     }
 }
@@ -189,7 +199,12 @@ where
     F::Output: Send + 'static,
 {
     type Ref<'a> = F::Output;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn clear(&mut self, _: Turn) {
+        let (future, output) = (self.future.take(), self.output.take());
+        quietly(|| drop(future));
+        quietly(|| drop(output));
+    }
+    fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if let Some(future) = &mut self.future {
             match future.as_mut().poll(cx) {
                 Poll::Ready(output) => self.output = Some(output),
@@ -199,7 +214,7 @@ where
         }
         Poll::Ready(Ok(()))
     }
-    fn get(&mut self) -> F::Output {
+    fn get(&mut self, _: Turn) -> F::Output {
         self.output.take().expect("an argument is handed over once, when it is ready (`Arg::get`)")
     }
 }

@@ -1,5 +1,6 @@
 //! All arguments of one call, as a tuple.
 
+use super::Turn;
 use super::arg::{Arg, AwaitArg, Plain, TaskArg, TaskRefArg};
 use crate::error::Error;
 use crate::task::{Linker, RawTask};
@@ -13,41 +14,43 @@ pub trait Args: Send + 'static {
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker);
     #[doc(hidden)]
-    fn inputs(&self, visit: &mut dyn FnMut(RawTask));
+    fn inputs(&self, turn: Turn, visit: &mut dyn FnMut(RawTask));
     #[doc(hidden)]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
+    fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
     #[doc(hidden)]
-    fn get(&mut self) -> Self::Refs<'_>;
+    fn clear(&mut self, turn: Turn);
+    #[doc(hidden)]
+    fn get(&mut self, turn: Turn) -> Self::Refs<'_>;
 }
 
 /// Arguments that can be handed over again: by-value ones are cloned for every attempt.
 pub trait RetryArgs: Args {
     /// What the callee gets at this attempt.
     #[doc(hidden)]
-    fn get_again(&mut self) -> Self::Refs<'_>;
+    fn get_again(&mut self, turn: Turn) -> Self::Refs<'_>;
 }
 
 /// One argument that can be handed over again.
 pub trait RetryArg: Arg {
     #[doc(hidden)]
-    fn get_again(&mut self) -> Self::Ref<'_>;
+    fn get_again(&mut self, turn: Turn) -> Self::Ref<'_>;
 }
 
 impl<T: Clone + Send + 'static> RetryArg for Plain<T> {
-    fn get_again(&mut self) -> T {
+    fn get_again(&mut self, _: Turn) -> T {
         self.peek().clone()
     }
 }
 
 impl<T: Clone + Send + Sync + 'static> RetryArg for TaskArg<T> {
-    fn get_again(&mut self) -> T {
+    fn get_again(&mut self, _: Turn) -> T {
         self.peek().clone()
     }
 }
 
 impl<T: Send + Sync + 'static> RetryArg for TaskRefArg<T> {
-    fn get_again(&mut self) -> &T {
-        self.get()
+    fn get_again(&mut self, turn: Turn) -> &T {
+        self.get(turn)
     }
 }
 
@@ -56,7 +59,7 @@ where
     F: Future + Send + 'static,
     F::Output: Clone + Send + 'static,
 {
-    fn get_again(&mut self) -> F::Output {
+    fn get_again(&mut self, _: Turn) -> F::Output {
         self.peek().clone()
     }
 }
@@ -72,32 +75,43 @@ macro_rules! args {
                 $($name.link(linker);)*
                 let _ = linker;
             }
-            fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+            fn inputs(&self, turn: Turn, visit: &mut dyn FnMut(RawTask)) {
                 let ($($name,)*) = self;
-                $($name.inputs(visit);)*
-                let _ = visit;
+                $($name.inputs(turn, visit);)*
+                let _ = (turn, visit);
             }
-            fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
                 let ($($name,)*) = self;
-                $(match $name.poll_ready(cx) {
+                #[allow(unused_mut, reason = "the tuple of no arguments")]
+                let mut all = Poll::Ready(Ok(()));
+                // All of them each time: one awaited future may need another to go on.
+                $(match $name.poll_ready(turn, cx) {
                     Poll::Ready(Ok(())) => {}
-                    other => return other,
+                    Poll::Pending => all = Poll::Pending,
+                    failed => return failed,
                 })*
-                let _ = cx;
-                Poll::Ready(Ok(()))
+                let _ = (turn, cx);
+                all
             }
-            fn get(&mut self) -> Self::Refs<'_> {
+            fn clear(&mut self, turn: Turn) {
                 let ($($name,)*) = self;
-                ($($name.get(),)*)
+                $($name.clear(turn);)*
+                let _ = turn;
+            }
+            fn get(&mut self, turn: Turn) -> Self::Refs<'_> {
+                let ($($name,)*) = self;
+                let _ = turn;
+                ($($name.get(turn),)*)
             }
         }
 
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]
         #[allow(clippy::unused_unit, reason = "the tuple of no arguments")]
         impl<$($name: RetryArg),*> RetryArgs for ($($name,)*) {
-            fn get_again(&mut self) -> Self::Refs<'_> {
+            fn get_again(&mut self, turn: Turn) -> Self::Refs<'_> {
                 let ($($name,)*) = self;
-                ($($name.get_again(),)*)
+                let _ = turn;
+                ($($name.get_again(turn),)*)
             }
         }
     };

@@ -6,7 +6,8 @@
 use super::arg::Arg;
 use super::args::Args;
 use super::source::Source;
-use super::{Body, Stop};
+use super::{Body, Stop, Turn};
+use crate::error::quietly;
 use crate::task::{Linker, RawTask};
 use std::future::Future;
 use std::marker::{PhantomData, PhantomPinned};
@@ -99,13 +100,21 @@ where
         self.args.link(linker);
     }
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.args.inputs(visit);
+        self.args.inputs(Turn(()), visit);
+    }
+    fn clear(self: Pin<&mut Self>) {
+        // SAFETY: the future, which borrows from `args`, goes first, in place as pinning asks.
+        let this = unsafe { self.get_unchecked_mut() };
+        quietly(|| this.future = None);
+        let callee = this.callee.take();
+        quietly(|| drop(callee));
+        this.args.clear(Turn(()));
     }
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<F::Output, Stop>> {
         // SAFETY: nothing is moved out of `args` while `future` borrows it; `Drop` is by fields, `future` first.
         let this = unsafe { self.get_unchecked_mut() };
         if this.future.is_none() {
-            if let Err(error) = ready!(this.args.poll_ready(cx)) {
+            if let Err(error) = ready!(this.args.poll_ready(Turn(()), cx)) {
                 return Poll::Ready(Err(Stop::Error(error)));
             }
             let callee = S::callee(&mut this.callee);

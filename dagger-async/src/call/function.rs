@@ -3,7 +3,8 @@
 use super::arg::Arg;
 use super::args::Args;
 use super::source::Source;
-use super::{Body, Stop};
+use super::{Body, Stop, Turn};
+use crate::error::quietly;
 use crate::task::{Linker, RawTask};
 use std::error::Error as StdError;
 use std::marker::PhantomData;
@@ -64,10 +65,15 @@ where
         self.args.link(linker);
     }
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.args.inputs(visit);
+        self.args.inputs(Turn(()), visit);
+    }
+    fn clear(mut self: Pin<&mut Self>) {
+        let callee = self.callee.take();
+        quietly(|| drop(callee));
+        self.args.clear(Turn(()));
     }
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<F::Output, Stop>> {
-        if let Err(error) = ready!(self.args.poll_ready(cx)) {
+        if let Err(error) = ready!(self.args.poll_ready(Turn(()), cx)) {
             return Poll::Ready(Err(Stop::Error(error)));
         }
         let callee = S::callee(&mut self.callee);
@@ -96,6 +102,10 @@ where
     }
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
         self.0.inputs(visit);
+    }
+    fn clear(self: Pin<&mut Self>) {
+        // SAFETY: as in `poll`.
+        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.clear();
     }
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Stop>> {
         // SAFETY: the field is pinned when the wrapper is; the wrapper has no `Drop` and never moves it.

@@ -9,8 +9,8 @@
 //! 2. `link` and `inputs` take `&self`: the edges are written by others while the body waits, through their cells.
 //! 3. A synchronous callee runs inside one poll; everything that it borrows lies in the body, which outlives it.
 //!
-//! The traits here are public because the functions behind `spawn!` name them; they are sealed by `Linker`,
-//! which nobody outside can make.
+//! The traits here are public because the functions behind `spawn!` name them; what could break an invariant takes
+//! a [`Turn`] or a `Linker`, which nobody outside can make.
 
 /// Calls `$macro! { A B .. }` for 0 to 12 names.
 macro_rules! for_each_arity {
@@ -40,7 +40,6 @@ mod retry;
 mod source;
 
 pub use arg::{Arg, Await, IntoArg, Probe, Value, ViaPlain, ViaTask};
-pub use args::{Args, RetryArgs};
 pub(crate) use asynchronous::{AsyncCall, AsyncCallee};
 pub(crate) use function::Call;
 pub use function::fallible;
@@ -71,9 +70,16 @@ pub trait Body: Send + 'static {
     fn link(&self, linker: &mut Linker);
     /// Lists the tasks that `link` was given.
     fn inputs(&self, visit: &mut dyn FnMut(RawTask));
+    /// Drops what the user gave, piece by piece: two drops that panic in one go would abort the process.
+    fn clear(self: Pin<&mut Self>) {}
     /// Runs the body, or one step of it.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Output, Stop>>;
 }
+
+/// The proof that a body has its turn: its inputs are done and nobody else touches it. Made in this module only, so
+/// that the arguments of a task cannot be used by anybody else.
+#[derive(Clone, Copy)]
+pub struct Turn(());
 
 /// Why a body ended without a value.
 pub enum Stop {

@@ -92,6 +92,10 @@ impl<B: Body> Body for RetryBody<B> {
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
         self.body.inputs(visit);
     }
+    fn clear(self: Pin<&mut Self>) {
+        // SAFETY: as in `poll`.
+        unsafe { self.map_unchecked_mut(|this| &mut this.body) }.clear();
+    }
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<B::Output, Stop>> {
         // SAFETY: `body` is pinned when the wrapper is and only projected; `attempts` is `Unpin`.
         let this = unsafe { self.get_unchecked_mut() };

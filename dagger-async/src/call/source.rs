@@ -1,5 +1,6 @@
 //! Whether a callee and its arguments are used up by a call or kept for another one.
 
+use super::Turn;
 use super::args::{Args, RetryArgs};
 
 /// Where a call takes its callee and arguments from.
@@ -23,7 +24,7 @@ impl<F, A: Args> Source<F, A> for Once {
         slot.take().expect(KEPT)
     }
     fn args(args: &mut A) -> A::Refs<'_> {
-        args.get()
+        args.get(Turn(()))
     }
 }
 
@@ -32,6 +33,6 @@ impl<F: Clone, A: RetryArgs> Source<F, A> for Again {
         slot.clone().expect(KEPT)
     }
     fn args(args: &mut A) -> A::Refs<'_> {
-        args.get_again()
+        args.get_again(Turn(()))
     }
 }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 thread_local! {
     static LOCAL: Local = const {
-        Local { place: Cell::new(null()), pool: Cell::new(null()), task: Cell::new(None), thread: Cell::new(usize::MAX),
-            depth: Cell::new(0), layer: Cell::new(null()), queue: Cell::new(null()) }
+        Local { place: Cell::new(null()), employer: Cell::new(null()), pool: Cell::new(null()), task: Cell::new(None), lost_place: Cell::new(false), thread: Cell::new(usize::MAX),
+            depth: Cell::new(0), searched: Cell::new(0), layer: Cell::new(null()), queue: Cell::new(null()) }
     };
 }
 
@@ -23,11 +23,17 @@ thread_local! {
 pub(crate) struct Local {
     /// The worker's place, while the thread has one.
     place: Cell<*const Place>,
+    /// The pool that the place belongs to. `pool` may be another one, inside `Runtime::run` or `block_on`.
+    employer: Cell<*const Pool>,
     pool: Cell<*const Pool>,
     /// The task whose body is being polled.
     task: Cell<Option<RawTask>>,
+    /// The body on this stack gave its place to a spare thread.
+    pub(crate) lost_place: Cell<bool>,
     /// The number of the worker (or of the thread beside the workers) that runs here.
     pub(crate) thread: Cell<usize>,
+    /// How many tasks the deadlock searches of this poll have looked at.
+    pub(crate) searched: Cell<usize>,
     /// How many bodies are on this stack.
     pub(crate) depth: Cell<u32>,
     /// The options of `with_options` in effect.
@@ -49,13 +55,19 @@ impl Local {
     }
     /// The place, if it belongs to this pool.
     pub(crate) fn place_of(&self, pool: *const Pool) -> Option<&Place> {
-        if std::ptr::eq(self.pool.get(), pool) { self.place() } else { None }
+        if std::ptr::eq(self.employer.get(), pool) { self.place() } else { None }
     }
-    /// Makes the thread the owner of a place.
-    pub(crate) fn set_place(&self, place: Box<Place>) {
+    /// Makes the thread the owner of a place of a pool, which it keeps alive until it gives the place away.
+    pub(crate) fn set_place(&self, place: Box<Place>, pool: &Pool) {
         debug_assert!(self.place.get().is_null());
+        self.employer.set(pool);
         self.thread.set(place.index);
         self.place.set(Box::into_raw(place));
+    }
+    /// The pool that the thread's place belongs to, while it has one.
+    pub(crate) fn employer(&self) -> Option<&Pool> {
+        // SAFETY: kept by the worker's loop, which is further down this stack (`set_place`).
+        self.place().and(unsafe { self.employer.get().as_ref() })
     }
     /// Takes the place from the thread.
     pub(crate) fn take_place(&self) -> Option<Box<Place>> {
@@ -99,12 +111,12 @@ impl Local {
         entered
     }
     /// The body of `task` is being polled until the guard is dropped.
-    pub(crate) fn enter_task(&self, task: RawTask) -> Entered<'_> {
+    pub(crate) fn enter_task(&self, task: RawTask, layer: Option<&Arc<Options>>) -> Entered<'_> {
         let entered = self.remember();
         self.pool.set(task.pool);
         self.task.set(Some(task));
-        self.layer
-            .set(task.spec.as_ref().and_then(|spec| spec.layer.as_ref()).map_or(null(), std::ptr::from_ref));
+        self.layer.set(layer.map_or(null(), std::ptr::from_ref));
+        self.searched.set(0);
         self.queue.set(null());
         self.depth.set(self.depth.get() + 1);
         entered

@@ -12,6 +12,7 @@
 //! 2. A task is unfinished from its spawn until its body is gone (or, ended before its inputs came, until then).
 //! 3. A pool that is closed runs nothing new: what is queued, suspended or waiting ends with `Shutdown`.
 
+mod affinity;
 pub(crate) mod domain;
 pub(crate) mod local;
 mod place;
@@ -24,6 +25,7 @@ pub(crate) mod worker;
 pub(crate) use local::Local;
 pub(crate) use place::Place;
 
+use crate::error::quietly;
 use crate::task::{self, RawTask, TaskRef};
 use crossbeam_deque::{Injector, Stealer, Worker};
 use crossbeam_utils::CachePadded;
@@ -40,8 +42,8 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
-use std::task::Waker;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// What a pool is made with.
 pub(crate) struct Config {
@@ -72,10 +74,10 @@ pub(crate) struct Pool {
     closed: AtomicBool,
     /// Tasks that the shutdown must find: suspended ones, and those that wait for tasks of other pools.
     registered: Box<[CachePadded<Mutex<Slab<RawTask>>>]>,
-    idle: Mutex<Vec<Waker>>,
+    idle: Notify,
     idle_waiters: AtomicUsize,
     threads: AtomicUsize,
-    ended: Mutex<Vec<Waker>>,
+    ended: Notify,
     stall: stall::Watch,
 }
 
@@ -88,14 +90,14 @@ struct Counts {
 impl Pool {
     /// Starts the workers.
     pub(crate) fn start(config: Config) -> std::io::Result<Arc<Pool>> {
+        affinity::remember();
         let reactor = Reactor::new(&config.name, config.tokio.clone())?;
         let queues: Vec<Worker<RawTask>> = config.processors.iter().map(|_| Worker::new_fifo()).collect();
         let stealers = queues.iter().map(Worker::stealer).collect();
         let pool = Self::make(config, reactor, stealers);
         for (index, queue) in queues.into_iter().enumerate() {
             let started = worker::start(&pool, "worker", index, move |pool| {
-                pool.spares.work(pool, Box::new(Place::new(index, queue)));
-                pool.spares.serve(pool, index);
+                pool.spares.work_and_serve(pool, Box::new(Place::new(index, queue)));
             });
             if let Err(error) = started {
                 pool.close();
@@ -121,16 +123,16 @@ impl Pool {
             wakes: (0..workers).map(|_| CachePadded::default()).collect(),
             closed: AtomicBool::new(false),
             registered: (0..=workers).map(|_| CachePadded::default()).collect(),
-            idle: Mutex::new(Vec::new()),
+            idle: Notify::new(),
             idle_waiters: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
-            ended: Mutex::new(Vec::new()),
+            ended: Notify::new(),
             stall: stall::Watch::new(config.stall_after),
         })
     }
 
     /// A pool without threads that was closed from the start.
-    pub(crate) fn ended() -> Arc<Pool> {
+    pub(crate) fn none() -> Arc<Pool> {
         let config = Config {
             name: String::new(),
             processors: Vec::new(),
@@ -157,8 +159,14 @@ impl Pool {
     /// Binds the calling thread to the processor of a worker, if workers are pinned.
     fn pin_to(&self, worker: usize) {
         if let (true, Some(cpu)) = (self.pin, self.processors[worker].cpu) {
-            // Where the system forbids it the worker runs unpinned: slower at worst.
-            let _ = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+            affinity::bind(cpu);
+        }
+    }
+
+    /// Undoes `pin_to` for a thread that now runs what may block.
+    fn unpin(&self) {
+        if self.pin {
+            affinity::release();
         }
     }
 
@@ -266,32 +274,24 @@ impl Pool {
 
     // Idle.
 
-    /// Registers a waker for the next moment without unfinished tasks; true if that is now.
-    pub(crate) fn poll_idle(&self, waker: &Waker) -> bool {
-        if self.unfinished() == 0 {
-            return true;
-        }
-        {
-            let mut idle = self.idle.lock();
-            if !idle.iter().any(|known| known.will_wake(waker)) {
-                idle.push(waker.clone());
-                self.idle_waiters.store(idle.len(), SeqCst);
+    /// Ends at a moment without unfinished tasks.
+    pub(crate) async fn idle(&self) {
+        self.idle_waiters.fetch_add(1, SeqCst);
+        let _counted = scopeguard(|| _ = self.idle_waiters.fetch_sub(1, SeqCst));
+        loop {
+            let mut told = std::pin::pin!(self.idle.notified());
+            told.as_mut().enable();
+            fence(SeqCst);
+            if self.unfinished() == 0 {
+                return;
             }
+            told.await;
         }
-        fence(SeqCst);
-        self.unfinished() == 0
     }
 
     fn tell_idle(&self) {
         if self.idle_waiters.load(SeqCst) != 0 && self.unfinished() == 0 {
-            let wakers = {
-                let mut idle = self.idle.lock();
-                self.idle_waiters.store(0, SeqCst);
-                std::mem::take(&mut *idle)
-            };
-            for waker in wakers {
-                crate::error::quietly(|| waker.wake());
-            }
+            quietly(|| self.idle.notify_waiters());
         }
     }
 
@@ -300,6 +300,11 @@ impl Pool {
         fence(SeqCst);
         self.tell_idle();
         self.stall.arm(self);
+    }
+
+    /// How long a wait may last before it is reported.
+    pub(crate) fn stall_after(&self) -> Option<Duration> {
+        self.stall.after()
     }
 
     // The end.
@@ -335,28 +340,37 @@ impl Pool {
 
     fn thread_ended(&self) {
         if self.threads.fetch_sub(1, SeqCst) == 1 {
-            for waker in std::mem::take(&mut *self.ended.lock()) {
-                crate::error::quietly(|| waker.wake());
-            }
+            quietly(|| self.ended.notify_waiters());
         }
     }
 
-    /// Registers a waker for the end of the last thread; true if that was before.
-    pub(crate) fn poll_ended(&self, waker: &Waker) -> bool {
-        if self.threads.load(SeqCst) == 0 {
-            return true;
+    /// Ends when the last thread has.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.ended.notified());
+            told.as_mut().enable();
+            if self.threads.load(SeqCst) == 0 {
+                return;
+            }
+            told.await;
         }
-        let mut ended = self.ended.lock();
-        if !ended.iter().any(|known| known.will_wake(waker)) {
-            ended.push(waker.clone());
-        }
-        self.threads.load(SeqCst) == 0
     }
 
     /// The processor with this number: a worker's, or a thread beside them.
     pub(crate) fn processor(&self, thread: usize) -> Processor {
         self.processors.get(thread).cloned().unwrap_or_else(|| Processor::blocking(0, thread))
     }
+}
+
+/// Runs `end` when dropped.
+fn scopeguard(end: impl FnMut()) -> impl Drop {
+    struct Guard<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Guard(end)
 }
 
 /// Adds one to a count that only this thread writes.

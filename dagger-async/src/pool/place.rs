@@ -30,6 +30,7 @@ pub(crate) struct Place {
     slot: Cell<Option<RawTask>>,
     streak: Cell<u32>,
     tick: Cell<u32>,
+    round: Cell<usize>,
     random: Cell<u32>,
     /// A body just returned to the worker's loop: what its completion makes ready may use the slot.
     pub(crate) finishing: Cell<bool>,
@@ -44,6 +45,7 @@ impl Place {
             slot: Cell::new(None),
             streak: Cell::new(0),
             tick: Cell::new(0),
+            round: Cell::new(0),
             random: Cell::new(0x9E37_79B9 ^ (index as u32 + 1)),
             finishing: Cell::new(false),
             domains: RefCell::new((0, Vec::new())),
@@ -61,21 +63,29 @@ impl Place {
     }
 
     /// Empties the slot into the queue, where others can reach it.
-    pub(crate) fn flush_slot(&self) {
+    pub(crate) fn flush_slot(&self, pool: &Pool) {
         if let Some(task) = self.slot.take() {
             self.queue.push(task);
+            pool.sleep.wake_one();
         }
-    }
-
-    /// True if there is a plain task here that others could take.
-    pub(crate) fn has_surplus(&self) -> bool {
-        !self.queue.is_empty()
     }
 
     /// The next task from what this worker has or shares, without stealing.
     pub(crate) fn pick(&self, pool: &Pool) -> Option<RawTask> {
+        let picked = self.pick_next(pool);
+        // The slot cannot be stolen: while another body runs here its task must lie in the queue.
+        self.flush_slot(pool);
+        picked
+    }
+
+    fn pick_next(&self, pool: &Pool) -> Option<RawTask> {
         let tick = self.tick.get();
-        self.tick.set(if tick + 1 == ROUND { 0 } else { tick + 1 });
+        if tick + 1 == ROUND {
+            self.tick.set(0);
+            self.round.set(self.round.get().wrapping_add(1));
+        } else {
+            self.tick.set(tick + 1);
+        }
         self.refresh(pool);
         let domains = &self.domains.borrow().1;
         if let Some(task) = self.pick_fairly(pool, domains, tick as usize) {
@@ -115,7 +125,13 @@ impl Place {
             0 if !pool.injector.is_empty() => self.take_injected(pool),
             1 => self.queue.pop(),
             _ => {
+                let lanes: usize = domains.iter().map(|domain| domain.lanes()).sum();
+                let turns = ROUND as usize - 2;
                 let mut lane = turn.checked_sub(2)?;
+                if lanes > turns {
+                    // More lanes than turns: each round goes on where the one before ended.
+                    lane = (lane + self.round.get().wrapping_mul(turns)) % lanes;
+                }
                 for domain in domains {
                     match domain.lanes() {
                         lanes if lane < lanes => return domain.pop_lane(lane),
@@ -168,6 +184,13 @@ impl Place {
         !pool.injector.is_empty()
             || pool.stealers.iter().any(|stealer| !stealer.is_empty())
             || self.domains.borrow().1.iter().any(|domain| domain.best() != EMPTY)
+    }
+
+    /// A worker that was woken for a lane and found something else passes the wake on.
+    pub(crate) fn wake_for_lanes(&self, pool: &Pool) {
+        for domain in self.domains.borrow().1.iter().filter(|domain| domain.best() != EMPTY) {
+            pool.sleep.wake_one_of(&domain.workers);
+        }
     }
 
     fn refresh(&self, pool: &Pool) {

@@ -65,6 +65,7 @@ fn start(name: &str) -> std::io::Result<Own> {
     let handle = runtime.handle().clone();
     let (stop, mut stopped) = tokio::sync::mpsc::channel::<()>(1);
     std::thread::Builder::new().name(format!("{name}-reactor")).spawn(move || {
+        super::affinity::release(); // It may be started by a worker.
         runtime.block_on(async { stopped.recv().await });
         // Functions that still run on Tokio's blocking threads are left to themselves.
         runtime.shutdown_background();

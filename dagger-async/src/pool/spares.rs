@@ -6,7 +6,8 @@
 //! 3. When the pool is closed and empty the threads end.
 
 use super::domain::Domain;
-use super::{Place, Pool, local, worker};
+use super::{Local, Place, Pool, local, worker};
+use crate::error::quietly;
 use crate::task::{self, RawTask};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -32,10 +33,20 @@ struct State {
     idle: usize,
     /// Threads at a place, or whose body blocks and gave it away: as many as workers, and the spare ones.
     at_place: usize,
-    /// Threads that run a blocking task.
+    /// Threads that run a blocking task, and tasks that wait for one.
     at_task: usize,
+    queued: usize,
+    /// Blocking tasks taken so far, for the fairness rule of the workers.
+    taken: usize,
     next_index: usize,
     ended: bool,
+}
+
+impl State {
+    /// How many threads could start something now.
+    fn jobs(&self) -> usize {
+        self.places.len() + self.queued
+    }
 }
 
 /// What a spare thread does next.
@@ -51,6 +62,8 @@ impl Spares {
             idle: 0,
             at_place: workers,
             at_task: 0,
+            queued: 0,
+            taken: 0,
             next_index: workers,
             ended: false,
         };
@@ -66,7 +79,7 @@ impl Spares {
         if spare >= self.spare_max {
             return Err((place, self.spare_max));
         }
-        if state.idle <= state.places.len() && start(pool, &mut state).is_err() {
+        if state.idle <= state.jobs() && start(pool, &mut state).is_err() {
             return Err((place, spare));
         }
         state.at_place += 1;
@@ -77,23 +90,38 @@ impl Spares {
 
     /// Queues a task whose body may block.
     pub(crate) fn run(&self, pool: &Arc<Pool>, task: RawTask, priority: i32) {
-        self.blocking.push(task, priority);
         let mut state = self.state.lock();
-        if state.at_task >= self.blocking_max {
+        self.blocking.push(task, priority);
+        state.queued += 1;
+        if state.at_task + state.queued > self.blocking_max {
             return; // One of them takes it when it is done.
         }
-        if state.idle <= state.places.len() && start(pool, &mut state).is_err() {
+        if state.idle < state.jobs() && start(pool, &mut state).is_err() {
             if state.at_task != 0 {
                 return;
             }
             // The system refuses even one thread: better here than never.
+            let task = self.next_task(&mut state);
             drop(state);
-            if let Some(task) = self.blocking.pop() {
+            if let Some(task) = task {
                 local::with(|local| task::run(task, pool, local));
+                self.state.lock().at_task -= 1;
             }
             return;
         }
         self.jobs.notify_one();
+    }
+
+    fn next_task(&self, state: &mut State) -> Option<RawTask> {
+        if state.at_task >= self.blocking_max {
+            return None;
+        }
+        // As with the workers: once in 61 picks the oldest of the lowest priority.
+        let task = if state.taken % 61 == 60 { self.blocking.pop_lane(0) } else { self.blocking.pop() }?;
+        state.taken += 1;
+        state.queued -= 1;
+        state.at_task += 1;
+        Some(task)
     }
 
     /// True while a body runs on a blocking thread.
@@ -114,10 +142,7 @@ impl Spares {
             if let Some(place) = state.places.pop_front() {
                 return Some(Job::Place(place));
             }
-            if state.at_task < self.blocking_max
-                && let Some(task) = self.blocking.pop()
-            {
-                state.at_task += 1;
+            if let Some(task) = self.next_task(&mut state) {
                 return Some(Job::Task(task));
             }
             if state.ended || timed_out {
@@ -129,16 +154,28 @@ impl Spares {
         }
     }
 
-    /// Does jobs until there are none: the life of a spare thread, and of a worker after its place has gone.
-    pub(crate) fn serve(&self, pool: &Arc<Pool>, index: usize) {
+    /// The life of a worker: works at its place, then, if that has gone to another thread, as a spare.
+    pub(crate) fn work_and_serve(&self, pool: &Arc<Pool>, place: Box<Place>) {
+        self.work(pool, place);
+        let index = {
+            let mut state = self.state.lock();
+            state.next_index += 1;
+            state.next_index - 1
+        };
+        self.serve(pool, index);
+    }
+
+    /// Does jobs until there are none: the life of a spare thread.
+    fn serve(&self, pool: &Arc<Pool>, index: usize) {
         while let Some(job) = self.next() {
             match job {
                 Job::Place(place) => self.work(pool, place),
                 Job::Task(task) => {
+                    pool.unpin();
                     local::with(|local| {
                         let _entered = local.enter_pool(pool);
                         local.thread.set(index);
-                        task::run(task, pool, local);
+                        quietly(|| task::run(task, pool, local));
                         local.thread.set(usize::MAX);
                     });
                     self.state.lock().at_task -= 1;
@@ -148,9 +185,17 @@ impl Spares {
     }
 
     /// Works at a place until it is gone.
-    pub(crate) fn work(&self, pool: &Arc<Pool>, place: Box<Place>) {
+    fn work(&self, pool: &Arc<Pool>, place: Box<Place>) {
         worker::work(pool, place);
-        self.state.lock().at_place -= 1;
+        local::with(|local| self.is_spare_again(local));
+    }
+
+    /// The body that gave its place away is over: its thread counts no longer. Said before the task's handles know, so that
+    /// whoever waits for them finds the thread free.
+    pub(crate) fn is_spare_again(&self, local: &Local) {
+        if local.lost_place.replace(false) {
+            self.state.lock().at_place -= 1;
+        }
     }
 }
 

@@ -30,6 +30,11 @@ impl Watch {
         Watch { after, armed: AtomicBool::new(false) }
     }
 
+    /// How long nothing may move; `None`: never report.
+    pub(super) fn after(&self) -> Option<Duration> {
+        (self.after != Duration::MAX).then_some(self.after)
+    }
+
     /// Starts to watch if there is anything unfinished. Called by a worker that is about to sleep.
     pub(super) fn arm(&self, pool: &Arc<Pool>) {
         if self.after == Duration::MAX || self.armed.load(Relaxed) || pool.unfinished() == 0 {
@@ -83,7 +88,10 @@ fn report(pool: &Pool) -> Option<String> {
     }
     let mut text = format!("{} tasks are unfinished", pool.unfinished());
     for (waiting, awaited) in waits.iter().take(LINES_MAX) {
-        let what = if waiting.raw() == awaited.raw() { "that others let go of the value of" } else { "for" };
+        let what = match awaited.raw().state.load().is_done() {
+            true => "until others let go of the value of",
+            false => "for",
+        };
         let _ = write!(text, "\n  {} waits {what} {}", waiting.info(), awaited.info());
     }
     if waits.len() > LINES_MAX {

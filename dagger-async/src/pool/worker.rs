@@ -23,12 +23,13 @@ pub(crate) fn work(pool: &Arc<Pool>, place: Box<Place>) {
     stack_has_room(); // From here on it is measured.
     local::with(|local| {
         let _entered = local.enter_pool(pool);
-        local.set_place(place);
+        local.set_place(place, pool);
         while let Some(place) = local.place() {
             match next(pool, place) {
                 Some(task) => {
                     place.finishing.set(false);
-                    task::run(task, pool, local);
+                    // What may panic is caught where it is called; a place is too precious to rely on that.
+                    crate::error::quietly(|| task::run(task, pool, local));
                 }
                 None => {
                     drop(local.take_place());
@@ -53,13 +54,17 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
                 _ => place.pick(pool).or_else(|| place.steal(pool, poll < PATIENT_POLLS)),
             };
             if let Some(task) = found.or_else(|| place.pick_low()) {
-                pool.sleep.found(|| place.has_surplus() || !pool.injector.is_empty());
+                pool.sleep.found(|| place.sees_work(pool));
+                place.wake_for_lanes(pool);
                 return Some(task);
             }
             std::hint::spin_loop();
         }
         if pool.is_closed() && pool.unfinished() == 0 {
             pool.sleep.found(|| false);
+            // The last two tasks may have ended at once, each believing in the other: tell the rest.
+            pool.sleep.wake_all();
+            pool.spares.end();
             return None;
         }
         pool.before_sleep();
@@ -74,17 +79,15 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
 /// How many spare threads there are, when none can take over.
 pub(crate) fn blocking<R>(wait: impl FnOnce() -> R) -> Result<R, usize> {
     local::with(|local| {
-        if let Some(place) = local.take_place() {
-            place.flush_slot();
-            let pool = local.pool().map(Pool::keep);
-            let handed = match &pool {
-                Some(pool) => pool.spares.hand_over(pool, place),
-                None => Err((place, 0)),
-            };
-            if let Err((place, limit)) = handed {
-                local.set_place(place);
+        if let Some(pool) = local.employer().map(Pool::keep)
+            && let Some(place) = local.take_place()
+        {
+            place.flush_slot(&pool);
+            if let Err((place, limit)) = pool.spares.hand_over(&pool, place) {
+                local.set_place(place, &pool);
                 return Err(limit);
             }
+            local.lost_place.set(true);
         }
         Ok(wait())
     })

@@ -1,9 +1,9 @@
 //! [`in_order`] and [`bulk`].
 
 use crate::error::Error;
-use crate::options::Spec;
+use crate::options::Ties;
 use crate::pool::local;
-use crate::task::{self, Linker, RawTask, TaskRef};
+use crate::task::{self, Linker, Phase, RawTask, TaskRef};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
@@ -57,15 +57,23 @@ impl Frame {
 
     /// True if a `bulk` block whose body is being polled here holds the task back.
     pub(crate) fn holds(&self, task: RawTask) -> bool {
+        if task.state.load().phase() != Phase::Waiting {
+            return false;
+        }
         let mut bulks = self.chain().filter(|queue| queue.kind == Kind::Bulk);
         bulks.any(|queue| queue.tasks.lock().iter().any(|held| held.raw() == task))
     }
 
+    /// True if the next task spawned here is a step of an `in_order` block.
+    pub(crate) fn is_step(&self) -> bool {
+        self.chain().take_while(|queue| queue.kind != Kind::Bulk).any(|queue| queue.kind == Kind::InOrder)
+    }
+
     /// The steps that a task spawned here comes after.
-    pub(crate) fn order(&self, spec: &mut Spec) {
+    pub(crate) fn order(&self, ties: &mut Ties) {
         for queue in self.chain().filter(|queue| queue.kind == Kind::InOrder) {
             for before in queue.tasks.lock().iter() {
-                spec.order_after(before.clone());
+                ties.order_after(before.clone());
             }
         }
     }
@@ -78,6 +86,9 @@ impl Frame {
                 Kind::Bulk => {
                     queue.tasks.lock().push(TaskRef::new(task));
                     linker.hold();
+                    if let Some(owner) = local::with(|local| local.task()) {
+                        task::held_by(task, owner);
+                    }
                     held = true;
                 }
                 Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
@@ -163,9 +174,7 @@ impl<F: Future> Future for Bulk<F> {
             Poll::Pending => return Poll::Pending,
         };
         let tasks = std::mem::take(&mut *queue.tasks.lock());
-        if !tasks.is_empty() {
-            end_step(&tasks);
-        }
+        crate::spawn::end_step(&tasks);
         for task in &tasks {
             release(task);
         }
@@ -173,28 +182,16 @@ impl<F: Future> Future for Bulk<F> {
     }
 }
 
-/// A bulk that ends is the last step of the `in_order` blocks around it, up to the next bulk.
-fn end_step(tasks: &[TaskRef]) {
-    local::with(|local| {
-        let Some(frame) = local.queue() else { return };
-        for queue in frame.chain() {
-            match queue.kind {
-                Kind::Bulk => return,
-                Kind::InOrder => *queue.tasks.lock() = tasks.to_vec(),
-            }
-        }
-    });
-}
-
 fn release(task: &TaskRef) {
-    if task.input_came() {
+    if task.raw().input_came() {
         task::ready(task.raw());
     }
 }
 
 impl<F> Drop for Bulk<F> {
     fn drop(&mut self) {
-        for task in std::mem::take(&mut *self.queue.tasks.lock()) {
+        let tasks = std::mem::take(&mut *self.queue.tasks.lock());
+        for task in tasks {
             task::end(task.raw(), |header| Error::Cancelled { root: header.info().into() });
             release(&task);
         }

@@ -20,8 +20,9 @@ use super::id::{Origin, TaskId};
 use super::refs::Refs;
 use super::state::State;
 use crate::call::{Body, Stop};
+use crate::cancel::CancelToken;
 use crate::error::{Error, TaskInfo};
-use crate::options::Spec;
+use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::sync::{AtomicU32, UnsafeCell};
 use std::cell::Cell;
@@ -29,6 +30,7 @@ use std::mem::{ManuallyDrop, offset_of};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicPtr,
     Ordering::{AcqRel, Acquire, Release},
@@ -47,21 +49,43 @@ pub struct Header {
     pub(crate) origin: Origin,
     /// `fn(&T) -> T` once somebody who knew that `T: Clone` has said so.
     clone: AtomicPtr<()>,
+    /// Wakers of the body that are not left with a task: while there are any, who wakes it is not known.
+    pub(crate) foreign_wakers: AtomicU32,
     /// Options, for the tasks that have any.
     pub(crate) spec: Option<Box<Spec>>,
     guarded: UnsafeCell<Guarded>,
+    /// Written once, under the lock, before `DONE` is published; read by whoever saw `DONE`.
+    error: std::cell::UnsafeCell<Option<Box<Error>>>,
 }
 
 /// What the lock protects.
 pub(crate) struct Guarded {
     pub(crate) waker: Option<Waker>,
     pub(crate) successors: *const Edge,
-    pub(crate) error: Option<Box<Error>>,
     pub(crate) extra: Option<Box<Extra>>,
-    /// The task that this one waits for inside its body, and whether it blocks its thread there.
-    pub(crate) awaiting: Option<(TaskRef, bool)>,
+    /// The task that this one waits for inside its body.
+    pub(crate) awaiting: Awaiting,
     /// Place in the pool's list of suspended tasks, from the first suspension on.
     pub(crate) registered: Option<(u32, u32)>,
+}
+
+/// For which task another one waits inside its body.
+#[derive(Default)]
+pub(crate) enum Awaiting {
+    #[default]
+    Nothing,
+    /// An async body awaits this one.
+    One(TaskRef),
+    /// An async body awaits several; which of them it needs we cannot know.
+    Many,
+    /// The thread is blocked until this one is done.
+    Blocked(TaskRef),
+}
+
+/// A task to wait for without its value.
+pub(crate) struct SyncDep {
+    pub(crate) task: TaskRef,
+    pub(crate) edge: Edge,
 }
 
 impl Guarded {
@@ -77,9 +101,15 @@ pub(crate) struct Extra {
     pub(crate) wakers: slab::Slab<Waker>,
     pub(crate) sole: Option<Waker>,
     pub(crate) timer: Option<tokio::task::AbortHandle>,
-    /// Keys at the tokens of the spec, in their order.
-    pub(crate) tokens: Vec<usize>,
+    /// The tokens that may cancel it, with its key at those that know it.
+    pub(crate) tokens: Vec<(CancelToken, Option<usize>)>,
     pub(crate) attempt: u32,
+    /// The options of the block that it was spawned in: its children inherit them.
+    pub(crate) layer: Option<Arc<Options>>,
+    /// The task whose `bulk` block holds it back.
+    pub(crate) held_by: Option<TaskRef>,
+    /// Tasks to wait for without their values; the edges lie here.
+    pub(crate) syncdeps: Box<[SyncDep]>,
 }
 
 /// What differs by the type of the body.
@@ -157,9 +187,14 @@ impl<B: Body> TaskCell<B> {
     }
 
     unsafe fn drop_body(task: RawTask) {
-        // SAFETY: the caller owns the body (invariant 3) and this is the end of it. A panic leaves it dropped
-        // as far as drop glue goes; nobody touches it again.
-        crate::error::quietly(|| unsafe { ManuallyDrop::drop(&mut (*Self::slot(task)).body) });
+        let slot = Self::slot(task);
+        if std::mem::needs_drop::<B>() {
+            // SAFETY: the caller owns the body (invariant 3) and this is the end of it; it stays in place until it is
+            // dropped below.
+            crate::error::quietly(|| unsafe { Pin::new_unchecked(&mut *(*slot).body) }.clear());
+        }
+        // SAFETY: as above. A panic leaves it dropped as far as drop glue goes; nobody touches it again.
+        crate::error::quietly(|| unsafe { ManuallyDrop::drop(&mut (*slot).body) });
     }
 
     unsafe fn drop_value(task: RawTask) {
@@ -217,15 +252,16 @@ impl RawTask {
                 id: TaskId::next(),
                 origin,
                 clone: AtomicPtr::new(std::ptr::null_mut()),
+                foreign_wakers: AtomicU32::new(0),
                 spec,
                 guarded: UnsafeCell::new(Guarded {
                     waker: None,
                     successors: std::ptr::null(),
-                    error: None,
                     extra: None,
-                    awaiting: None,
+                    awaiting: Awaiting::Nothing,
                     registered: None,
                 }),
+                error: std::cell::UnsafeCell::new(None),
             },
             slot: std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body) }),
         });
@@ -258,11 +294,19 @@ impl RawTask {
         unsafe { self.0.byte_add(self.vtable.value_offset).cast() }
     }
 
+    /// One input came. True: it was the last; otherwise the task may be gone.
+    pub(crate) fn input_came(self) -> bool {
+        // AcqRel: what the inputs' completions wrote is seen by whoever starts the body. A count that reads 1
+        // needs no locked operation: nobody else is left to change it.
+        self.pending.load(Acquire) == 1 || self.pending.fetch_sub(1, AcqRel) == 1
+    }
+
     /// Gives up a holder that the caller owns; may free the task.
     pub(crate) fn release_holder(self) {
         if self.refs.release_holder() {
+            // The error is the user's: its drop may panic.
             // SAFETY: that was the last reference.
-            unsafe { (self.vtable.dealloc)(self) };
+            crate::error::quietly(|| unsafe { (self.vtable.dealloc)(self) });
         }
     }
 
@@ -279,6 +323,7 @@ impl RawTask {
                 if let Some(waker) = sole {
                     crate::error::quietly(|| waker.wake());
                 }
+                self.release_holder();
             }
             Released::Last => self.release_last_claim(),
         }
@@ -294,7 +339,7 @@ impl RawTask {
         self.refs.release_last(true);
         let has_value = guard.has_value();
         guard.clear_value();
-        let unseen = if guard.is_observed() { None } else { self.guarded(&guard).error.as_deref().cloned() };
+        let unseen = if guard.is_observed() { None } else { self.error().cloned() };
         drop(guard);
         if has_value {
             // SAFETY: we cleared `VALUE` under the lock, and no claim is left.
@@ -318,9 +363,18 @@ impl Header {
 
     /// The error of a task that is done without a value.
     pub(crate) fn error(&self) -> Option<&Error> {
-        debug_assert!(self.state.load().is_done());
-        // SAFETY: the error is written under the lock before DONE is published, and never after.
-        unsafe { (*self.guarded.get()).error.as_deref() }
+        if !self.state.load().is_done() {
+            return None;
+        }
+        // SAFETY: it is written before DONE is published (which we saw, with Acquire) and never after.
+        unsafe { (*self.error.get()).as_deref() }
+    }
+
+    /// Sets the outcome of a task that becomes done under this lock.
+    pub(crate) fn set_error(&self, _proof: &super::state::Locked<'_>, error: Option<Box<Error>>) {
+        // SAFETY: DONE is not published before the lock is given back, so nobody reads; the lock keeps writers apart,
+        // and the state refuses a second outcome.
+        unsafe { *self.error.get() = error };
     }
 
     pub(crate) fn info(&self) -> TaskInfo {
@@ -348,13 +402,6 @@ impl Header {
         let clone = self.clone.load(Acquire);
         // SAFETY: only `set_clone::<T>` stores here, called with the handle's `T`.
         (!clone.is_null()).then(|| unsafe { std::mem::transmute::<*mut (), fn(&T) -> T>(clone) })
-    }
-
-    /// One input came. True: it was the last.
-    pub(crate) fn input_came(&self) -> bool {
-        // AcqRel: what the inputs' completions wrote is seen by whoever starts the body. A count that reads 1
-        // needs no locked operation: nobody else is left to change it.
-        self.pending.load(Acquire) == 1 || self.pending.fetch_sub(1, AcqRel) == 1
     }
 }
 
@@ -470,7 +517,7 @@ impl Linker {
             self.registers |= !std::ptr::eq(input.pool, self.task.pool);
         } else if edge.passes_failure
             && !guard.has_value()
-            && let Some(error) = input.guarded(&guard).error.as_deref()
+            && let Some(error) = input.error()
         {
             let error = error.clone();
             guard.set_observed();

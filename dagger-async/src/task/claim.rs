@@ -14,7 +14,8 @@ use std::task::{Poll, Waker};
 pub(crate) struct Claim<T: Send + Sync + 'static> {
     task: RawTask,
     key: u32,
-    value: PhantomData<fn() -> T>,
+    /// Invariant in `T`: what one handle notes of `T`'s `Clone` others use.
+    value: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Send + Sync + 'static> Claim<T> {
@@ -72,8 +73,13 @@ impl<T: Send + Sync + 'static> Claim<T> {
             let guard = self.task.state.lock();
             self.task.guarded(&guard).extra().sole.replace(waker)
         };
+        let fresh = old.is_none();
         drop(old);
-        if self.task.refs.want_sole() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if !self.task.refs.want_sole() {
+            return Poll::Ready(Ok(()));
+        }
+        wait::watch_for_sole(self.task, fresh);
+        Poll::Pending
     }
 
     /// The value, moved if this is the only claim, else cloned. `poll_takeable` ended well.

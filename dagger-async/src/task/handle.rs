@@ -4,9 +4,9 @@ use super::cell::RawTask;
 use super::claim::{Claim, Shared};
 use super::id::TaskId;
 use super::run;
-use super::wait::{self, NONE};
+use super::wait::{self, Kind, NONE};
 use crate::error::{Error, PanicText, Result};
-use crate::pool::{local, worker};
+use crate::pool::{Local, local, worker};
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -85,36 +85,35 @@ impl<T: Send + Sync + 'static> DTask<T> {
 
 /// Blocks until the task is done.
 fn block_until_done(task: RawTask) -> Result<()> {
+    if task.state.load().is_done() {
+        return Ok(());
+    }
+    local::with(|local| {
+        run::register_blocked(local);
+        let waited = match wait::check(task, Kind::Block, local) {
+            Some(error) => Err(error),
+            None => block(task, local),
+        };
+        wait::stop_waiting_for(task, local);
+        waited
+    })
+}
+
+fn block(task: RawTask, local: &Local) -> Result<()> {
     while !task.state.load().is_done() {
-        let ran = local::with(|local| {
-            if local.task().is_some() && worker::stack_has_room() {
-                run::run_in_place(task, local)
-            } else {
-                false
-            }
-        });
-        if ran {
+        if local.task().is_some() && worker::stack_has_room() && run::run_in_place(task, local) {
             continue;
         }
-        local::with(run::register_blocked);
-        if let Some(error) = local::with(|local| wait::check(task, true, local)) {
-            local::with(wait::stop_waiting);
-            return Err(error);
-        }
-        let thread = Arc::new(ThreadWaker(std::thread::current()));
-        let waker = Waker::from(thread);
+        let waker = Waker::from(Arc::new(ThreadWaker(std::thread::current())));
+        let mut key = NONE;
+        let by_task = local.task().is_some();
         let waited = worker::blocking(|| {
-            let mut key = NONE;
-            let by_task = local::with(|local| local.task().is_some());
             while wait::leave_waker(task, &mut key, &waker, by_task) {
                 std::thread::park();
             }
-            wait::withdraw(task, &mut key);
         });
-        local::with(wait::stop_waiting);
         if let Err(limit) = waited {
-            let root = local::with(|local| local.task().unwrap_or(task).info());
-            return Err(Error::TooManyThreads { root: root.into(), limit });
+            return Err(Error::TooManyThreads { root: local.task().unwrap_or(task).info().into(), limit });
         }
     }
     Ok(())

@@ -19,9 +19,10 @@ pub use claim::Shared;
 pub use handle::{AwaitRef, CloneProbe, DTask, NoteClone, NoteNothing, Wait, wait_all, wait_any};
 pub use id::{CallSite, TaskId};
 
-pub(crate) use cell::{Edge, Linker, RawTask, TaskRef};
+pub(crate) use cell::{Edge, Linker, RawTask, SyncDep, TaskRef};
 pub(crate) use claim::Claim;
 pub(crate) use handle::ThreadWaker;
 pub(crate) use id::Origin;
-pub(crate) use run::{end, end_by_shutdown, join_tokens, ready, register, run};
+pub(crate) use run::{end, end_by_shutdown, held_by, ready, register, run, tie};
+pub(crate) use state::Phase;
 pub(crate) use wait::visit_waits;

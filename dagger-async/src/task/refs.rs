@@ -29,7 +29,8 @@ pub(crate) struct Refs(AtomicU64);
 pub(crate) enum Released {
     /// Others have claims.
     Shared,
-    /// One claim is left and its owner waits for that: wake it.
+    /// One claim is left and its owner waits for that: wake it. The caller is a holder now, since that owner may
+    /// be gone at any time.
     Sole,
     /// This is the last claim and it is *not* released yet: see [`Refs::release_last`].
     Last,
@@ -56,11 +57,6 @@ impl Refs {
         }
     }
 
-    /// How many need the memory only.
-    pub(crate) fn holders(&self) -> u64 {
-        self.0.load(Acquire) / HOLDER
-    }
-
     /// How many may use the value.
     pub(crate) fn claims(&self) -> u64 {
         // Acquire: pairs with the AcqRel of each release, so that "only ours is left" means that the uses of
@@ -77,8 +73,10 @@ impl Refs {
                 return Released::Last; // Stable: nobody else has a claim to make another from.
             }
             // AcqRel: our use of the value happens before the last one's drop of it.
-            match self.0.compare_exchange_weak(word, word - CLAIM, AcqRel, Acquire) {
-                Ok(_) if claims == 2 && word & SOLE != 0 => return Released::Sole,
+            let sole = claims == 2 && word & SOLE != 0;
+            let after = if sole { word - CLAIM + HOLDER } else { word - CLAIM };
+            match self.0.compare_exchange_weak(word, after, AcqRel, Acquire) {
+                Ok(_) if sole => return Released::Sole,
                 Ok(_) => return Released::Shared,
                 Err(now) => word = now,
             }

@@ -4,20 +4,28 @@
 //! 2. Failure travels by a worklist, so a chain of a million tasks needs no stack.
 //! 3. A task is retired once: by whoever dropped its body, or by whoever ended it while it waited for inputs.
 
-use super::cell::{Guarded, RawTask, Step, Successors, TaskRef};
+use super::cell::{Awaiting, Guarded, Linker, RawTask, Step, Successors, SyncDep, TaskRef};
 use super::state::{End, Phase, Ready, Start, Suspend};
-use super::waker;
+use super::{wait, waker};
 use crate::call::Stop;
 use crate::error::{Error, PanicText, quietly};
+use crate::options::Ties;
 use crate::pool::{Local, Pool, local};
 use smallvec::SmallVec;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::task::{Context, Waker};
 
 /// Runs a task that came out of a queue of `pool`.
 pub(crate) fn run(task: RawTask, pool: &Pool, local: &Local) {
     let (start, awaited) = {
         let mut guard = task.state.lock();
-        (guard.start(), task.guarded(&guard).awaiting.take())
+        let start = guard.start();
+        // A stale entry says nothing about the body: it may be suspended.
+        let awaited = match start {
+            Start::Stale => Awaiting::Nothing,
+            _ => std::mem::take(&mut task.guarded(&guard).awaiting),
+        };
+        (start, awaited)
     };
     drop(awaited);
     match start {
@@ -32,16 +40,14 @@ pub(crate) fn run(task: RawTask, pool: &Pool, local: &Local) {
 }
 
 /// Runs a task in place of waiting for it, if it is queued, was never started and may run here.
-pub(crate) fn run_in_place(task: RawTask, local: &Local) -> bool {
-    if !local.pool().is_some_and(|pool| std::ptr::eq(pool, task.pool)) {
-        return false;
-    }
-    let Some(pool) = local.pool() else { return false };
+pub(super) fn run_in_place(task: RawTask, local: &Local) -> bool {
+    let Some(pool) = local.employer().filter(|pool| std::ptr::eq(*pool, task.pool)) else { return false };
     let mut guard = task.state.lock();
-    // The lock is held across `may_run_here` so that the task stays queued: it reads the spec only.
+    // Under the lock it stays queued; only its spec is looked at.
     if pool.is_closed() || !pool.may_run_here(task, local) || !guard.claim() {
         return false;
     }
+    guard.set_awaited_by_task();
     task.refs.add_holder(); // For the queue entry, which is stale now.
     drop(guard);
     step(task, true, pool, local);
@@ -53,7 +59,11 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         start_timer(task, pool);
     }
     let step = {
-        let _entered = local.enter_task(task);
+        let layer = task.spec.as_ref().and_then(|_| {
+            let guard = task.state.lock();
+            task.guarded(&guard).extra.as_ref().and_then(|extra| extra.layer.clone())
+        });
+        let _entered = local.enter_task(task, layer.as_ref());
         let waker = waker::borrowed(task);
         // SAFETY: this thread took the task to `Running`.
         unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) }
@@ -75,15 +85,36 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 
 fn suspend(task: RawTask, pool: &Pool, local: &Local) {
     register(task, pool, local);
+    let mut guard = task.state.lock();
+    // The shutdown skips bodies that run, and looks at the phase under this lock: either it sees this one suspended,
+    // or we see that it has begun.
     if pool.is_closed() {
-        // The shutdown leaves running bodies alone, and may have looked before this one was registered.
+        drop(guard);
         end(task, |header| Error::Shutdown { root: header.info().into() });
+        guard = task.state.lock();
     }
-    let suspend = task.state.lock().suspend();
+    // After the unlock it may run elsewhere and end.
+    let kept = guard.is_awaited_by_task().then(|| TaskRef::new(task));
+    let suspend = guard.suspend();
+    drop(guard);
     match suspend {
-        Suspend::Wait => {}
+        Suspend::Wait => {
+            if let Some(kept) = kept {
+                look_again(kept.raw());
+            }
+        }
         Suspend::Again => pool.enqueue(task, local),
         Suspend::Discard => discard(task, pool, local),
+    }
+}
+
+/// Wakes a suspended task that has come to be part of a cycle: its wait will look again, and find the cycle whole.
+pub(super) fn look_again(task: RawTask) {
+    // Whoever suspends and whoever drops the last foreign waker both publish first: one of them sees the other.
+    fence(SeqCst);
+    let state = task.state.load();
+    if state.phase() == Phase::Suspended && state.is_awaited_by_task() && wait::closes_cycle(task) {
+        wake(task);
     }
 }
 
@@ -93,30 +124,59 @@ pub(crate) fn register(task: RawTask, pool: &Pool, local: &Local) {
         let guard = task.state.lock();
         task.guarded(&guard).registered.is_some()
     };
-    if !known {
-        let key = pool.register(task, local);
+    if known {
+        return;
+    }
+    let key = pool.register(task, local);
+    let late = {
         let guard = task.state.lock();
-        task.guarded(&guard).registered = Some(key);
+        let late = guard.phase() == Phase::Retired;
+        if !late {
+            task.guarded(&guard).registered = Some(key);
+        }
+        late
+    };
+    if late {
+        pool.unregister(key); // Ended before its launch, and its lists are left already.
     }
 }
 
-/// Gives a task that is being launched to its tokens. False if one of them is cancelled.
-pub(crate) fn join_tokens(task: RawTask) -> bool {
-    let Some(spec) = task.spec.as_deref() else { return true };
-    for token in &spec.tokens {
+/// Gives a task that is being launched what it has to do with others. False if one of its tokens is cancelled.
+pub(crate) fn tie(task: RawTask, ties: Ties, linker: &mut Linker) -> bool {
+    let tokens: Vec<_> = ties.tokens.iter().map(|token| (token.clone(), None)).collect();
+    let syncdeps: Box<[SyncDep]> = ties.syncdeps.into();
+    let edges: *const [SyncDep] = &raw const *syncdeps;
+    {
+        let guard = task.state.lock();
+        let extra = task.guarded(&guard).extra();
+        extra.tokens = tokens;
+        extra.layer = ties.layer;
+        extra.syncdeps = syncdeps;
+    }
+    // SAFETY: boxed, and kept in `extra` until the last input is there (the caller holds `pending`); from here on only
+    // shared references are made to it.
+    for dep in unsafe { &*edges } {
+        linker.after(dep.task.raw(), &dep.edge);
+    }
+    for (index, token) in ties.tokens.iter().enumerate() {
         let Some(key) = token.register(task) else { return false };
         let late = {
             let guard = task.state.lock();
-            if !guard.is_done() {
-                task.guarded(&guard).extra().tokens.push(key);
-            }
-            guard.is_done()
+            let known = task.guarded(&guard).extra().tokens.get_mut(index);
+            known.map(|(_, known)| *known = Some(key)).is_none()
         };
         if late {
             token.unregister(key); // Cancelled meanwhile, and its lists are left already.
         }
     }
     true
+}
+
+/// Remembers whose block holds a task back.
+pub(crate) fn held_by(task: RawTask, owner: RawTask) {
+    let owner = TaskRef::new(owner);
+    let guard = task.state.lock();
+    task.guarded(&guard).extra().held_by = Some(owner);
 }
 
 /// The current task is about to block its thread.
@@ -130,7 +190,8 @@ pub(super) fn register_blocked(local: &Local) {
 
 /// Ends a task whose runtime shuts down, unless its body runs: that may return.
 pub(crate) fn end_by_shutdown(task: RawTask) {
-    if task.state.load().phase() != Phase::Running {
+    let running = task.state.lock().phase() == Phase::Running;
+    if !running {
         end(task, |header| Error::Shutdown { root: header.info().into() });
     }
 }
@@ -195,7 +256,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         let guarded = task.guarded(&guard);
         completed.wakers = Wakers::take(guarded);
         let successors = Successors::take(guarded);
-        guarded.error = error;
+        task.set_error(&guard, error);
         completed.unseen = !is_value && unclaimed && successors.is_empty();
         completed.drop_value = is_value && unclaimed;
         if completed.unseen || !successors.is_empty() {
@@ -234,6 +295,9 @@ impl Completed {
 }
 
 fn finish(task: RawTask, error: Option<Box<Error>>, pool: &Pool, local: &Local) {
+    if local.lost_place.get() && local.depth.get() == 0 {
+        pool.spares.is_spare_again(local);
+    }
     let completed = complete(task, error);
     // What this completion makes ready may run next on this worker, but not while another body of its stack goes on.
     let place = local.place_of(pool).filter(|_| local.depth.get() == 0);
@@ -276,7 +340,7 @@ fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, wo
     let wakers = Wakers::take(guarded);
     let successors = Successors::take(guarded);
     let failure = Error::clone(&error);
-    guarded.error = Some(error);
+    task.set_error(&guard, Some(error));
     let unseen = unclaimed && successors.is_empty();
     if unseen || !successors.is_empty() {
         guard.set_observed();
@@ -339,15 +403,17 @@ pub(crate) fn ready(task: RawTask) {
         Ready::Discard => {
             // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
             unsafe { (task.vtable.drop_body)(task) };
+            untie(task);
             task.release_holder();
         }
     }
 }
 
-/// Queues a task that this caller took to `Queued`.
-pub(crate) fn push(task: RawTask) {
+/// Queues a task that this caller took from `Waiting` to `Queued`.
+fn push(task: RawTask) {
     local::with(|local| {
-        // SAFETY: `cell.rs`, invariant 5: the task is queued but in no queue, so nobody can retire it yet.
+        // SAFETY: `cell.rs`, invariant 5: it is queued for the first time and not in a queue yet, so nobody else can run
+        // it.
         let pool = unsafe { &*task.pool };
         if local.is_in(task.pool) {
             pool.enqueue(task, local);
@@ -357,17 +423,31 @@ pub(crate) fn push(task: RawTask) {
     });
 }
 
-/// Wakes a suspended body.
-pub(super) fn wake(task: RawTask) {
-    let push_it = task.state.lock().wake();
-    if push_it {
-        push(task);
-    }
+/// Wakes a suspended body. The caller keeps the task in memory.
+pub(crate) fn wake(task: RawTask) {
+    local::with(|local| {
+        let kept;
+        {
+            let mut guard = task.state.lock();
+            if !guard.wake() {
+                return;
+            }
+            // A stale queue entry may run the task as soon as the lock is free: what we need of it is taken here.
+            // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
+            kept = (!local.is_in(task.pool)).then(|| unsafe { &*task.pool }.keep());
+        }
+        match &kept {
+            Some(pool) => pool.enqueue(task, local),
+            // SAFETY: this thread is in that pool, so somebody on its stack keeps it.
+            None => unsafe { &*task.pool }.enqueue(task, local),
+        }
+    });
 }
 
 /// The body is gone: nothing of the pool belongs to the task any more.
 fn retire(task: RawTask, pool: &Pool, local: &Local) {
     leave_lists(task, pool);
+    untie(task);
     pool.finished(local);
     task.release_holder();
 }
@@ -381,7 +461,7 @@ fn leave_lists(task: RawTask, pool: &Pool) {
             Some(extra) => (extra.timer.take(), std::mem::take(&mut extra.tokens)),
             None => (None, Vec::new()),
         };
-        (guarded.registered.take(), guarded.awaiting.take(), timer, tokens)
+        (guarded.registered.take(), std::mem::take(&mut guarded.awaiting), timer, tokens)
     };
     drop(awaiting);
     if let Some(key) = registered {
@@ -390,11 +470,25 @@ fn leave_lists(task: RawTask, pool: &Pool) {
     if let Some(timer) = timer {
         timer.abort();
     }
-    if let Some(spec) = task.spec.as_deref() {
-        for (token, key) in spec.tokens.iter().zip(tokens) {
+    for (token, key) in tokens {
+        if let Some(key) = key {
             token.unregister(key);
         }
     }
+}
+
+/// Lets go of the tasks that it waited for and of the options that it handed on, so that what is kept is not kept for
+/// ever by what came after. Its inputs are there.
+fn untie(task: RawTask) {
+    if task.spec.is_none() {
+        return;
+    }
+    let ties = {
+        let guard = task.state.lock();
+        let extra = task.guarded(&guard).extra.as_mut();
+        extra.map(|extra| (std::mem::take(&mut extra.syncdeps), extra.layer.take(), extra.held_by.take()))
+    };
+    drop(ties);
 }
 
 fn start_timer(task: RawTask, pool: &Pool) {
@@ -421,6 +515,9 @@ pub(super) fn report(error: &Error) {
     if let Some(root) = error.root()
         && root.report()
     {
-        tracing::error!(target: "dagger", task = root.name(), id = root.id().get(), site = root.site(), "{error}");
+        // The subscriber and the error's text are foreign code.
+        quietly(|| {
+            tracing::error!(target: "dagger", task = root.name(), id = root.id().get(), site = root.site(), "{error}");
+        });
     }
 }

@@ -5,24 +5,28 @@
 //!
 //! * a task that has not started waits for each of its inputs (arguments, `syncdeps`);
 //! * a task that blocks its thread waits for the one that it blocks on;
-//! * a suspended task waits for the one that it awaits, if nothing else can wake it: one waker is out, and it is there.
+//! * a suspended task waits for the one that it awaits, if that is the only one and nobody else has its waker.
 //!
-//! A path back to the waiting task is a [`Error::Deadlock`] for this wait; the awaited task goes on. Since every
-//! wait publishes first and looks then, of two that close a cycle at once one sees the other. What other wakers may
-//! end (`select!` with a timer, say) is not called a deadlock; the stall watch shows it if it lasts.
+//! A path back to the waiting task is a [`Error::Deadlock`] for this wait; the awaited task goes on. A wait publishes
+//! its edge before it looks, and a body that suspends looks again, so of those that close a cycle at once the last
+//! one sees it whole. What other wakers may end (`select!` with a timer, say) is not called a deadlock; the stall watch shows it if it lasts.
 //!
 //! The search starts only if some task waits for the waiting one, so an ordinary await costs no search.
 
-use super::cell::{RawTask, TaskRef, visit_successors};
+use super::cell::{Awaiting, RawTask, TaskRef, visit_successors};
 use super::state::{Locked, Phase};
+use super::{run, waker};
 use crate::error::{Error, TaskInfo};
 use crate::pool::{Local, local};
+use smallvec::{SmallVec, smallvec};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 use std::task::{Poll, Waker};
 
-/// How many tasks a search looks at before it leaves the matter to the stall watch.
-const SEARCH_MAX: usize = 1 << 16;
+/// How many tasks the searches of one poll look at before they leave the matter to the stall watch.
+const SEARCH_MAX: usize = 1 << 14;
 
 /// The key of a waiter that has left no waker.
 pub(crate) const NONE: u32 = 0;
@@ -40,7 +44,7 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
         if !leave_waker(task, key, waker, local.task().is_some()) {
             return Poll::Ready(Ok(()));
         }
-        match check(task, false, local) {
+        match check(task, Kind::Await, local) {
             Some(error) => {
                 withdraw(task, key);
                 Poll::Ready(Err(error))
@@ -60,13 +64,13 @@ pub(super) fn leave_waker(task: RawTask, key: &mut u32, waker: &Waker, by_task: 
             INLINE => guarded.waker.as_ref(),
             other => guarded.extra.as_ref().and_then(|extra| extra.wakers.get(other as usize - 2)),
         };
-        !known.is_some_and(|known| known.will_wake(waker))
+        !known.is_some_and(|known| waker::is_same(known, waker))
     };
     if !fresh {
         return !task.state.load().is_done();
     }
     // Cloning and dropping a waker is foreign code: never under the lock.
-    let waker = waker.clone();
+    let waker = waker::clone_to_leave(waker);
     let mut guard = task.state.lock();
     if guard.is_done() {
         drop(guard);
@@ -99,7 +103,11 @@ pub(super) fn leave_waker(task: RawTask, key: &mut u32, waker: &Waker, by_task: 
 /// Takes the waker under `key` away.
 pub(crate) fn withdraw(task: RawTask, key: &mut u32) {
     let key = std::mem::replace(key, NONE);
-    if key == NONE || task.state.load().is_done() {
+    if key == NONE {
+        return;
+    }
+    local::with(|local| stop_waiting_for(task, local));
+    if task.state.load().is_done() {
         return; // The completion took all of them.
     }
     let old = {
@@ -116,9 +124,16 @@ pub(crate) fn withdraw(task: RawTask, key: &mut u32) {
     drop(old);
 }
 
-/// The current task is about to wait for `target`, `blocking` its thread or not: publishes that, then says whether it
-/// would ever end.
-pub(crate) fn check(target: RawTask, blocking: bool, local: &Local) -> Option<Error> {
+/// How a task waits for another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Await,
+    /// Blocks its thread, or runs the other one on its stack.
+    Block,
+}
+
+/// The current task is about to wait for `target`: publishes that, then says whether it would never end.
+pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error> {
     if local.queue().is_some_and(|queue| queue.holds(target)) {
         let path = [target.info()];
         return Some(Error::Deadlock { root: target.info().into(), path: Arc::new(path) });
@@ -127,10 +142,23 @@ pub(crate) fn check(target: RawTask, blocking: bool, local: &Local) -> Option<Er
     if me == target {
         return Some(deadlock(&[TaskRef::new(me)]));
     }
+    if kind == Kind::Block {
+        // An await has done so when it left its waker. Of two that wait for each other, one sees the other's mark and,
+        // since marking comes before publishing, its edge.
+        target.state.lock().set_awaited_by_task();
+    }
     let waited_for = {
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
-        let before = guarded.awaiting.replace((TaskRef::new(target), blocking));
+        let next = match (kind, &guarded.awaiting) {
+            (Kind::Block, _) => Awaiting::Blocked(TaskRef::new(target)),
+            (Kind::Await, Awaiting::Nothing) => Awaiting::One(TaskRef::new(target)),
+            (Kind::Await, Awaiting::One(other)) if other.raw() == target => {
+                Awaiting::One(TaskRef::new(target))
+            }
+            (Kind::Await, _) => Awaiting::Many,
+        };
+        let before = std::mem::replace(&mut guarded.awaiting, next);
         let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null();
         drop(guard);
         drop(before);
@@ -142,15 +170,32 @@ pub(crate) fn check(target: RawTask, blocking: bool, local: &Local) -> Option<Er
     find_path(target, me, local).map(|path| deadlock(&path))
 }
 
-/// The current task has stopped waiting.
-pub(super) fn stop_waiting(local: &Local) {
-    if let Some(me) = local.task() {
-        let before = {
-            let guard = me.state.lock();
-            me.guarded(&guard).awaiting.take()
-        };
-        drop(before);
-    }
+/// True if a task that has just suspended closes a cycle: two of them may have looked while the other still ran.
+pub(super) fn closes_cycle(me: RawTask) -> bool {
+    let target = {
+        let guard = me.state.lock();
+        match &me.guarded(&guard).awaiting {
+            Awaiting::One(target) if me.foreign_wakers.load(Acquire) == 0 => target.clone(),
+            _ => return false,
+        }
+    };
+    local::with(|local| find_path(target.raw(), me, local)).is_some()
+}
+
+/// The current task no longer waits for `target`.
+pub(super) fn stop_waiting_for(target: RawTask, local: &Local) {
+    let Some(me) = local.task() else { return };
+    let before = {
+        let guard = me.state.lock();
+        let awaiting = &mut me.guarded(&guard).awaiting;
+        match awaiting {
+            Awaiting::One(awaited) | Awaiting::Blocked(awaited) if awaited.raw() == target => {
+                std::mem::take(awaiting)
+            }
+            _ => Awaiting::Nothing,
+        }
+    };
+    drop(before);
 }
 
 fn deadlock(path: &[TaskRef]) -> Error {
@@ -162,11 +207,10 @@ fn deadlock(path: &[TaskRef]) -> Error {
 /// block around `goal` holds back.
 fn find_path(start: RawTask, goal: RawTask, local: &Local) -> Option<Vec<TaskRef>> {
     let mut came_from: HashMap<*const super::cell::Header, Option<TaskRef>> = HashMap::new();
-    let mut open = vec![TaskRef::new(start)];
-    came_from.insert(start.as_ptr(), None);
+    let mut open: SmallVec<[TaskRef; 1]> = smallvec![TaskRef::new(start)];
     while let Some(task) = open.pop() {
         let held = local.queue().is_some_and(|queue| queue.holds(task.raw()));
-        let mut next = Vec::new();
+        let mut next: SmallVec<[TaskRef; 2]> = SmallVec::new();
         if !held {
             waits_of(task.raw(), &mut |awaited| next.push(awaited));
         }
@@ -181,11 +225,14 @@ fn find_path(start: RawTask, goal: RawTask, local: &Local) -> Option<Vec<TaskRef
             return Some(path);
         }
         for awaited in next {
-            if came_from.len() >= SEARCH_MAX {
+            if local.searched.get() >= SEARCH_MAX {
                 return None;
             }
-            let entry = came_from.entry(awaited.raw().as_ptr());
-            if let std::collections::hash_map::Entry::Vacant(entry) = entry {
+            if came_from.is_empty() {
+                came_from.insert(start.as_ptr(), None);
+            }
+            if let Entry::Vacant(entry) = came_from.entry(awaited.raw().as_ptr()) {
+                local.searched.set(local.searched.get() + 1);
                 entry.insert(Some(task.clone()));
                 open.push(awaited);
             }
@@ -200,23 +247,32 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
     if guard.is_done() {
         return;
     }
+    let mut owner = None;
     match guard.phase() {
-        Phase::Waiting => visit_inputs(task, &guard, visit),
-        Phase::Running | Phase::Suspended => {
-            if let Some((awaited, blocking)) = &task.guarded(&guard).awaiting {
-                // A suspended body that left just one waker left it with the task that it awaits: beside it there
-                // are the scheduler's holder and what timers and tokens hold, which may end the wait.
-                let only = guard.phase() == Phase::Suspended && task.refs.holders() == 2;
-                if *blocking || only {
-                    visit(awaited.clone());
-                }
-            }
+        Phase::Waiting => {
+            visit_inputs(task, &guard, visit);
+            owner = task.guarded(&guard).extra.as_ref().and_then(|extra| extra.held_by.clone());
         }
+        phase @ (Phase::Running | Phase::Suspended) => match &task.guarded(&guard).awaiting {
+            Awaiting::Blocked(awaited) => visit(awaited.clone()),
+            // A suspended body that nobody else can wake.
+            Awaiting::One(awaited) if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 => {
+                visit(awaited.clone());
+            }
+            _ => {}
+        },
         Phase::Queued | Phase::Retired => {}
+    }
+    drop(guard);
+    // Only the body with the `bulk` block knows what it holds back: if it waits, its wait has to look again.
+    if let Some(owner) = owner
+        && local::with(|local| local.task()) != Some(owner.raw())
+    {
+        run::wake(owner.raw());
     }
 }
 
-fn visit_inputs(task: RawTask, _guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef)) {
+fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef)) {
     let mut undone = |input: RawTask| {
         if !input.state.load().is_done() {
             visit(TaskRef::new(input));
@@ -224,15 +280,50 @@ fn visit_inputs(task: RawTask, _guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRe
     };
     // SAFETY: the lock is held in phase `Waiting`; inputs are kept by the claims in the body.
     unsafe { (task.vtable.inputs)(task, &mut undone) };
-    if let Some(spec) = task.spec.as_deref() {
-        for dep in &spec.syncdeps {
+    if let Some(extra) = &task.guarded(guard).extra {
+        for dep in &extra.syncdeps {
             undone(dep.task.raw());
         }
     }
 }
 
-/// Who waits for this registered task, and for whom it waits, as far as a message says it. A task that waits for itself
-/// waits for other users of its input's value.
+/// Whoever runs here waits until the value of `task` is its alone. Makes the stall watch see that; outside tasks, where
+/// it does not look, a timer stands for it.
+pub(super) fn watch_for_sole(task: RawTask, fresh: bool) {
+    local::with(|local| {
+        if let Some(me) = local.task() {
+            let before = {
+                let guard = me.state.lock();
+                std::mem::replace(&mut me.guarded(&guard).awaiting, Awaiting::One(TaskRef::new(task)))
+            };
+            return drop(before);
+        }
+        if cfg!(dagger_loom) {
+            return; // A model has no runtime.
+        }
+        let pool = local.pool().unwrap_or_else(|| crate::runtime::default_pool());
+        if let (true, Some(after), Some(timers)) = (fresh, pool.stall_after(), pool.reactor.timers()) {
+            let task = TaskRef::new(task);
+            timers.spawn(async move {
+                tokio::time::sleep(after).await;
+                let waits = {
+                    let guard = task.state.lock();
+                    task.raw().guarded(&guard).extra().sole.is_some()
+                };
+                if waits {
+                    tracing::warn!(
+                        target: "dagger",
+                        "for {after:?} a use by value of {} has waited for its uses by reference to end",
+                        task.info()
+                    );
+                }
+            });
+        }
+    });
+}
+
+/// Who waits for this registered task, and for whom it waits. One that waits for a task that is done waits for the
+/// other uses of its value.
 pub(crate) fn visit_waits(task: RawTask, visit: &mut dyn FnMut(TaskRef, TaskRef)) {
     let mut successors = Vec::new();
     let awaited = {
@@ -241,11 +332,12 @@ pub(crate) fn visit_waits(task: RawTask, visit: &mut dyn FnMut(TaskRef, TaskRef)
             return;
         }
         visit_successors(task, &guard, &mut |successor| successors.push(TaskRef::new(successor)));
-        task.guarded(&guard).awaiting.as_ref().map(|(awaited, _)| awaited.clone())
+        match &task.guarded(&guard).awaiting {
+            Awaiting::One(awaited) | Awaiting::Blocked(awaited) => Some(awaited.clone()),
+            Awaiting::Nothing | Awaiting::Many => None,
+        }
     };
-    if let Some(awaited) = awaited
-        && !awaited.raw().state.load().is_done()
-    {
+    if let Some(awaited) = awaited {
         visit(TaskRef::new(task), awaited);
     }
     for successor in successors {
