@@ -22,6 +22,8 @@ pub(crate) const EMPTY: i64 = i64::MIN;
 
 /// The tasks of one set of workers.
 pub(crate) struct Domain {
+    /// How many tasks lie in all domains of the pool.
+    total: Arc<AtomicUsize>,
     /// Worker indices, ascending.
     pub(crate) workers: Box<[usize]>,
     best: AtomicI64,
@@ -31,8 +33,9 @@ pub(crate) struct Domain {
 
 impl Domain {
     /// Lanes for these workers.
-    pub(crate) fn new(workers: Box<[usize]>) -> Self {
+    pub(crate) fn new(workers: Box<[usize]>, total: Arc<AtomicUsize>) -> Self {
         Domain {
+            total,
             workers,
             best: AtomicI64::new(EMPTY),
             lanes_len: AtomicUsize::new(0),
@@ -53,6 +56,7 @@ impl Domain {
     pub(crate) fn push(&self, task: RawTask, priority: i32) {
         let mut lanes = self.lanes.lock();
         lanes.entry(priority).or_default().push_back(task);
+        self.total.fetch_add(1, Relaxed); // Before `best` says so.
         self.publish(&lanes);
     }
 
@@ -67,6 +71,7 @@ impl Domain {
         if lane.get().is_empty() {
             lane.remove();
         }
+        self.total.fetch_sub(1, Relaxed);
         self.publish(&lanes);
         task
     }
@@ -80,6 +85,7 @@ impl Domain {
         if lane.is_empty() {
             lanes.remove(&priority);
         }
+        self.total.fetch_sub(1, Relaxed);
         self.publish(&lanes);
         task
     }
@@ -93,16 +99,21 @@ impl Domain {
 
 /// All domains of a pool.
 pub(crate) struct Domains {
+    total: Arc<AtomicUsize>,
     version: AtomicU32,
     all: RwLock<Vec<Arc<Domain>>>,
 }
 
 impl Domains {
     pub(crate) fn new(workers: usize) -> Self {
-        Domains {
-            version: AtomicU32::new(1),
-            all: RwLock::new(vec![Arc::new(Domain::new((0..workers).collect()))]),
-        }
+        let total = Arc::new(AtomicUsize::new(0));
+        let everyone = Arc::new(Domain::new((0..workers).collect(), total.clone()));
+        Domains { total, version: AtomicU32::new(1), all: RwLock::new(vec![everyone]) }
+    }
+
+    /// True if no domain has a task, as far as this thread can see.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.total.load(Relaxed) == 0
     }
 
     /// The domain of all workers.
@@ -119,7 +130,7 @@ impl Domains {
         if let Some(found) = all.iter().find(|domain| *domain.workers == *workers) {
             return found.clone();
         }
-        let domain = Arc::new(Domain::new(workers.into()));
+        let domain = Arc::new(Domain::new(workers.into(), self.total.clone()));
         all.push(domain.clone());
         // Release: a worker that sees the version finds the domain in the list.
         self.version.fetch_add(1, Release);

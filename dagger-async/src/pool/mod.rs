@@ -97,7 +97,7 @@ impl Pool {
         let pool = Self::make(config, reactor, stealers);
         for (index, queue) in queues.into_iter().enumerate() {
             let started = worker::start(&pool, "worker", index, move |pool| {
-                pool.spares.work_and_serve(pool, Box::new(Place::new(index, queue)));
+                pool.spares.work_and_serve(pool, Box::new(Place::new(index, queue, pool.stealers.len())));
             });
             if let Err(error) = started {
                 pool.close();
@@ -206,6 +206,12 @@ impl Pool {
         spawned.wrapping_sub(finished)
     }
 
+    /// Changes whenever a worker spawns or ends a task.
+    fn progress(&self, worker: usize) -> u64 {
+        let counts = &self.counts[worker];
+        counts.spawned.load(Relaxed).wrapping_add(counts.finished.load(Relaxed))
+    }
+
     fn shared_counts(&self) -> &Counts {
         &self.counts[self.stealers.len()]
     }
@@ -217,7 +223,7 @@ impl Pool {
             match place {
                 Some(place) => {
                     if place.push(task) {
-                        self.sleep.wake_one();
+                        self.sleep.wake_one_beside(|| place.is_alone());
                     }
                 }
                 None => {

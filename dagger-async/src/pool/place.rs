@@ -20,8 +20,10 @@ use std::sync::Arc;
 const STREAK_MAX: u32 = 16;
 /// Picks in a round of the fairness rule.
 const ROUND: u32 = 61;
-/// A worker that has just become idle leaves queues shorter than this to their owner...
-const PATIENT_LEN: usize = 4;
+/// Queues of this length are stolen from at once...
+const PLENTY: usize = 4;
+/// ... shorter ones when their owner has neither spawned nor ended a task for so many looks.
+const LOOKS: u32 = 8;
 
 /// What a worker owns.
 pub(crate) struct Place {
@@ -35,10 +37,12 @@ pub(crate) struct Place {
     /// A body just returned to the worker's loop: what its completion makes ready may use the slot.
     pub(crate) finishing: Cell<bool>,
     domains: RefCell<(u32, Vec<Arc<Domain>>)>,
+    /// Of each other worker: how far it was when this one last looked, and for how many looks.
+    seen: RefCell<Vec<(u64, u32)>>,
 }
 
 impl Place {
-    pub(crate) fn new(index: usize, queue: Worker<RawTask>) -> Self {
+    pub(crate) fn new(index: usize, queue: Worker<RawTask>, workers: usize) -> Self {
         Place {
             index,
             queue,
@@ -49,6 +53,7 @@ impl Place {
             random: Cell::new(0x9E37_79B9 ^ (index as u32 + 1)),
             finishing: Cell::new(false),
             domains: RefCell::new((0, Vec::new())),
+            seen: RefCell::new(vec![(0, 0); workers]),
         }
     }
 
@@ -72,13 +77,6 @@ impl Place {
 
     /// The next task from what this worker has or shares, without stealing.
     pub(crate) fn pick(&self, pool: &Pool) -> Option<RawTask> {
-        let picked = self.pick_next(pool);
-        // The slot cannot be stolen: while another body runs here its task must lie in the queue.
-        self.flush_slot(pool);
-        picked
-    }
-
-    fn pick_next(&self, pool: &Pool) -> Option<RawTask> {
         let tick = self.tick.get();
         if tick + 1 == ROUND {
             self.tick.set(0);
@@ -86,6 +84,44 @@ impl Place {
         } else {
             self.tick.set(tick + 1);
         }
+        if pool.domains.are_empty() {
+            // Plain tasks only. The slot is emptied here in any case: nobody can steal from it.
+            if tick > 1
+                && let Some(task) = self.take_slot()
+            {
+                return Some(task);
+            }
+            if tick == 0
+                && let Some(task) = self.take_injected(pool)
+            {
+                self.flush_slot(pool);
+                return Some(task);
+            }
+            self.flush_slot(pool);
+            return self.queue.pop().or_else(|| self.take_injected(pool));
+        }
+        let picked = self.pick_by_lanes(pool, tick);
+        // While another body runs here the slot's task must lie in the queue.
+        self.flush_slot(pool);
+        picked
+    }
+
+    /// The slot's task, unless it has had its turns.
+    fn take_slot(&self) -> Option<RawTask> {
+        let task = self.slot.take();
+        if task.is_none() {
+            self.streak.set(0);
+        } else if self.streak.get() >= STREAK_MAX {
+            self.streak.set(0);
+            self.slot.set(task);
+            return None;
+        } else {
+            self.streak.set(self.streak.get() + 1);
+        }
+        task
+    }
+
+    fn pick_by_lanes(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
         self.refresh(pool);
         let domains = &self.domains.borrow().1;
         if let Some(task) = self.pick_fairly(pool, domains, tick as usize) {
@@ -100,14 +136,10 @@ impl Place {
         {
             return Some(task);
         }
-        if let Some(task) = self.slot.take() {
-            if self.streak.get() < STREAK_MAX {
-                self.streak.set(self.streak.get() + 1);
-                return Some(task);
-            }
-            self.queue.push(task);
+        if let Some(task) = self.take_slot() {
+            return Some(task);
         }
-        self.streak.set(0);
+        self.flush_slot(pool);
         if let Some(task) = self.queue.pop() {
             return Some(task);
         }
@@ -144,6 +176,9 @@ impl Place {
     }
 
     fn take_injected(&self, pool: &Pool) -> Option<RawTask> {
+        if pool.injector.is_empty() {
+            return None;
+        }
         loop {
             match pool.injector.steal_batch_and_pop(&self.queue) {
                 Steal::Success(task) => return Some(task),
@@ -153,14 +188,32 @@ impl Place {
         }
     }
 
-    /// Takes from another worker: while `patient`, only from those that have plenty.
-    pub(crate) fn steal(&self, pool: &Pool, patient: bool) -> Option<RawTask> {
+    /// True if the queue has no second task.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.queue.len() <= 1
+    }
+
+    /// Takes from another worker: at once from one that has plenty, from others only when they have not come on for a
+    /// few looks. A worker that goes through small tasks is faster alone.
+    pub(crate) fn steal(&self, pool: &Pool) -> Option<RawTask> {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
+        let mut seen = self.seen.borrow_mut();
         for victim in (start..workers).chain(0..start) {
             let stealer = &pool.stealers[victim];
-            if victim == self.index || stealer.len() < if patient { PATIENT_LEN } else { 1 } {
+            if victim == self.index || stealer.is_empty() {
                 continue;
+            }
+            if stealer.len() < PLENTY {
+                let progress = pool.progress(victim);
+                let (before, looks) = &mut seen[victim];
+                if *before != progress {
+                    (*before, *looks) = (progress, 0);
+                }
+                *looks += 1;
+                if *looks < LOOKS {
+                    continue;
+                }
             }
             loop {
                 match stealer.steal_batch_and_pop(&self.queue) {
@@ -174,16 +227,23 @@ impl Place {
     }
 
     /// A task that everybody else should come before.
-    pub(crate) fn pick_low(&self) -> Option<RawTask> {
+    pub(crate) fn pick_low(&self, pool: &Pool) -> Option<RawTask> {
+        if pool.domains.are_empty() {
+            return None;
+        }
         self.domains.borrow().1.iter().max_by_key(|domain| domain.best()).and_then(|domain| domain.pop())
     }
 
-    /// True if this worker could find something: what it looks at before it sleeps.
-    pub(crate) fn sees_work(&self, pool: &Pool) -> bool {
+    /// True if this worker could find something: what it looks at before it sleeps. Short queues of others count unless
+    /// somebody `watches` them.
+    pub(crate) fn sees_work(&self, pool: &Pool, watches: bool) -> bool {
+        let enough = if watches { PLENTY } else { 1 };
+        if !pool.injector.is_empty() || pool.stealers.iter().any(|stealer| stealer.len() >= enough) {
+            return true;
+        }
+        // Not by the count of lane tasks: `sleep` relies on what the lanes themselves publish.
         self.refresh(pool);
-        !pool.injector.is_empty()
-            || pool.stealers.iter().any(|stealer| !stealer.is_empty())
-            || self.domains.borrow().1.iter().any(|domain| domain.best() != EMPTY)
+        self.domains.borrow().1.iter().any(|domain| domain.best() != EMPTY)
     }
 
     /// A worker that was woken for a lane and found something else passes the wake on.

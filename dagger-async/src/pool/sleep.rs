@@ -10,11 +10,19 @@
 //! 3. Whoever stops searching looks at the queues once more and wakes the next one if there is work (a burst
 //!    costs one wake at a time), so a pusher that saw a searcher may leave.
 //! 4. Each sleeper leaves the list once for each sleep: taken by a waker, who then delivers a token, or by itself when it
-//!    found work. The list's lock is taken only by those who sleep or wake, which cost far more than it does.
+//!    found work or whose time is up. The list's lock is taken only by those who sleep or wake, which cost far more than it does.
+//! 5. While some worker is awake one sleeper at most is the *watcher*, which sleeps for a limited time. When wakes for a
+//!    single task have been in vain several times in a row (the pusher took the task itself before the woken worker
+//!    came), such a push wakes nobody as long as there is a watcher: the task is taken by its pusher or, if that computes
+//!    on, by the watcher.
 
 use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, fence};
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+/// Wakes in vain after which a single task wakes nobody.
+const VAIN_MAX: u32 = 4;
 
 /// The sleepers of a pool.
 pub(crate) struct Sleep {
@@ -23,6 +31,9 @@ pub(crate) struct Sleep {
     /// The length of the list, for those who only look.
     sleeping: CachePadded<AtomicU32>,
     searching: CachePadded<AtomicU32>,
+    /// Wakes in a row after which the woken worker found nothing.
+    vain: CachePadded<AtomicU32>,
+    watching: CachePadded<AtomicU32>,
     tokens: Box<[CachePadded<Token>]>,
 }
 
@@ -36,6 +47,22 @@ impl Token {
     fn deliver(&self) {
         *lock(&self.delivered) = true;
         self.changed.notify_one();
+    }
+    /// True if it was delivered in time. In a model time is always up.
+    #[cfg(dagger_loom)]
+    fn wait_for(&self, _time: Duration) -> bool {
+        std::mem::take(&mut *lock(&self.delivered))
+    }
+
+    /// True if it was delivered in time.
+    #[cfg(not(dagger_loom))]
+    fn wait_for(&self, time: Duration) -> bool {
+        let delivered = lock(&self.delivered);
+        let (mut delivered, _) = self
+            .changed
+            .wait_timeout_while(delivered, time, |delivered| !*delivered)
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::take(&mut *delivered)
     }
     fn wait(&self) {
         let mut delivered = lock(&self.delivered);
@@ -59,6 +86,8 @@ impl Sleep {
             sleepers: Mutex::new(Vec::with_capacity(workers)),
             sleeping: CachePadded::new(AtomicU32::new(0)),
             searching: CachePadded::new(AtomicU32::new(0)),
+            vain: CachePadded::new(AtomicU32::new(0)),
+            watching: CachePadded::new(AtomicU32::new(0)),
             tokens: (0..workers).map(|_| token()).collect(),
         }
     }
@@ -68,8 +97,16 @@ impl Sleep {
         self.searching.fetch_add(1, SeqCst);
     }
 
+    /// A worker that was woken found nothing.
+    pub(crate) fn was_in_vain(&self) {
+        self.vain.fetch_add(1, Relaxed);
+    }
+
     /// The worker found work. `more` says whether there is some left (invariant 3).
     pub(crate) fn found(&self, more: impl FnOnce() -> bool) {
+        if self.vain.load(Relaxed) != 0 {
+            self.vain.store(0, Relaxed);
+        }
         if self.searching.fetch_sub(1, SeqCst) == 1 {
             fence(SeqCst);
             if more() {
@@ -78,20 +115,39 @@ impl Sleep {
         }
     }
 
-    /// Sleeps until woken unless `work` sees something to do. The worker searches before and after.
-    pub(crate) fn sleep(&self, worker: usize, work: impl FnOnce() -> bool) {
+    /// Sleeps until woken unless `work`, told whether this worker watches, sees something to do. The worker searches before and after. If it becomes the
+    /// watcher it sleeps for `watch` at most. True: it was woken.
+    pub(crate) fn sleep(&self, worker: usize, watch: Duration, work: impl FnOnce(bool) -> bool) -> bool {
         self.searching.fetch_sub(1, SeqCst);
-        {
+        let watches = {
             let mut sleepers = lock(&self.sleepers);
             sleepers.push(worker);
             self.count(&sleepers);
-        }
+            // No model has time.
+            let watches = cfg!(not(dagger_loom))
+                && sleepers.len() < self.tokens.len()
+                && self.watching.load(Relaxed) == 0;
+            if watches {
+                self.watching.store(1, Relaxed);
+            }
+            watches
+        };
         fence(SeqCst);
-        if work() && self.take(|sleepers| sleepers.iter().position(|&sleeper| sleeper == worker)).is_some() {
-            return;
+        let leave = || self.take(|sleepers| sleepers.iter().position(|&sleeper| sleeper == worker)).is_some();
+        let mut left = work(watches) && leave();
+        if watches {
+            let woken = !left && self.tokens[worker].wait_for(watch);
+            self.watching.store(0, Relaxed);
+            if woken {
+                return true;
+            }
+            left = left || leave();
         }
-        // Invariant 4: either nobody has woken us yet, or the token is on its way.
-        self.tokens[worker].wait();
+        if !left {
+            // Invariant 4: either nobody has woken us yet, or the token is on its way.
+            self.tokens[worker].wait();
+        }
+        !left
     }
 
     /// After a push that any worker may take.
@@ -107,6 +163,18 @@ impl Sleep {
         if let Some(worker) = taken {
             self.tokens[worker].deliver();
         }
+    }
+
+    /// After a push to a queue of one worker; `alone` says whether the task is the only one there (invariant 5).
+    pub(crate) fn wake_one_beside(&self, alone: impl FnOnce() -> bool) {
+        fence(SeqCst);
+        if self.sleeping.load(Relaxed) == 0 || self.searching.load(Relaxed) != 0 {
+            return;
+        }
+        if self.vain.load(Relaxed) >= VAIN_MAX && self.watching.load(Relaxed) != 0 && alone() {
+            return;
+        }
+        self.wake_one();
     }
 
     /// After a push that only these workers (ascending) may take: wakes one of them that sleeps.
@@ -168,7 +236,7 @@ mod models {
                 }
                 sleep.start_search();
             } else {
-                sleep.sleep(index, || tasks.load(SeqCst) > 0 || done.load(SeqCst) == total);
+                sleep.sleep(index, Duration::ZERO, |_| tasks.load(SeqCst) > 0 || done.load(SeqCst) == total);
             }
         }
     }

@@ -67,7 +67,7 @@ impl Spares {
             next_index: workers,
             ended: false,
         };
-        let blocking = Domain::new(Box::default());
+        let blocking = Domain::new(Box::default(), Arc::default());
         Spares { state: Mutex::new(state), jobs: Condvar::new(), blocking, spare_max, blocking_max, workers }
     }
 

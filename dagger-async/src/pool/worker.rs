@@ -11,11 +11,13 @@ use crate::task::{self, RawTask, ThreadWaker};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Polls before an idle worker sleeps, about 10 µs: spinning longer would take the core from others.
-const POLLS: u32 = 300;
-/// The first of them in which it leaves short queues to their owners.
-const PATIENT_POLLS: u32 = 20;
+const POLLS: u32 = 100;
+/// How long the watcher sleeps at first, and at most (`sleep.rs`, invariant 5).
+const WATCH_MIN: Duration = Duration::from_micros(200);
+const WATCH_MAX: Duration = Duration::from_millis(5);
 
 /// Works at `place` until the pool has ended or the place has gone to another thread.
 pub(crate) fn work(pool: &Arc<Pool>, place: Box<Place>) {
@@ -47,15 +49,16 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
         return Some(task);
     }
     pool.sleep.start_search();
+    let mut woken = false;
+    let mut watch = WATCH_MIN;
     loop {
-        for poll in 0..POLLS {
-            let found = match poll {
-                0 => place.steal(pool, true),
-                _ => place.pick(pool).or_else(|| place.steal(pool, poll < PATIENT_POLLS)),
-            };
-            if let Some(task) = found.or_else(|| place.pick_low()) {
-                pool.sleep.found(|| place.sees_work(pool));
-                place.wake_for_lanes(pool);
+        for _ in 0..POLLS {
+            let found = place.pick(pool).or_else(|| place.steal(pool)).or_else(|| place.pick_low(pool));
+            if let Some(task) = found {
+                pool.sleep.found(|| place.sees_work(pool, false));
+                if !pool.domains.are_empty() {
+                    place.wake_for_lanes(pool);
+                }
                 return Some(task);
             }
             std::hint::spin_loop();
@@ -67,8 +70,13 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
             pool.spares.end();
             return None;
         }
+        if woken {
+            pool.sleep.was_in_vain();
+        }
         pool.before_sleep();
-        pool.sleep.sleep(place.index, || place.sees_work(pool) || pool.is_closed() && pool.unfinished() == 0);
+        let work = |watches| place.sees_work(pool, watches) || pool.is_closed() && pool.unfinished() == 0;
+        woken = pool.sleep.sleep(place.index, watch, work);
+        watch = if woken { WATCH_MIN } else { WATCH_MAX.min(watch * 2) };
         pool.wakes[place.index].fetch_add(1, SeqCst);
     }
 }

@@ -208,21 +208,26 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
     retire(task, pool, local);
 }
 
-/// The waiters of a task, taken out of it.
+/// The waiters of a task, taken out of it. Nearly always there is one at most.
 #[derive(Default)]
-struct Wakers(SmallVec<[Waker; 1]>);
+struct Wakers {
+    first: Option<Waker>,
+    others: slab::Slab<Waker>,
+}
 
 impl Wakers {
     fn take(guarded: &mut Guarded) -> Self {
-        let mut wakers = SmallVec::new();
-        wakers.extend(guarded.waker.take());
-        if let Some(extra) = &mut guarded.extra {
-            wakers.extend(extra.wakers.drain());
-        }
-        Wakers(wakers)
+        let others = match &mut guarded.extra {
+            Some(extra) => std::mem::take(&mut extra.wakers),
+            None => slab::Slab::new(),
+        };
+        Wakers { first: guarded.waker.take(), others }
     }
     fn wake(self) {
-        for waker in self.0 {
+        if let Some(waker) = self.first {
+            quietly(|| waker.wake());
+        }
+        for (_, waker) in self.others {
             quietly(|| waker.wake());
         }
     }
@@ -238,6 +243,8 @@ pub(super) struct Completed {
     unseen: bool,
     /// Nobody wants the value, or another outcome came first.
     drop_value: bool,
+    /// It is in no list and waits for nobody: most tasks.
+    free: bool,
 }
 
 /// The body is gone; its value lies in the slot unless there is an error. Publishes the outcome (invariant 1).
@@ -249,8 +256,15 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         failure: error.as_deref().cloned(),
         unseen: false,
         drop_value: is_value,
+        free: false,
     };
     let mut guard = task.state.lock();
+    {
+        let guarded = task.guarded(&guard);
+        completed.free = guarded.extra.is_none()
+            && guarded.registered.is_none()
+            && matches!(guarded.awaiting, Awaiting::Nothing);
+    }
     if guard.finish(is_value) {
         let unclaimed = task.refs.claims() == 0;
         let guarded = task.guarded(&guard);
@@ -278,8 +292,8 @@ impl Completed {
         self.successors.into_iter().flatten()
     }
 
-    /// Drops what nobody wants and tells those who wait.
-    pub(super) fn settle(self, task: RawTask) {
+    /// Drops what nobody wants and tells those who wait. True if the task is in no list.
+    pub(super) fn settle(self, task: RawTask) -> bool {
         if self.drop_value {
             // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
             unsafe { (task.vtable.drop_value)(task) };
@@ -291,6 +305,7 @@ impl Completed {
             settle(successors, self.failure);
         }
         self.wakers.wake();
+        self.free
     }
 }
 
@@ -304,11 +319,16 @@ fn finish(task: RawTask, error: Option<Box<Error>>, pool: &Pool, local: &Local) 
     if let Some(place) = place {
         place.finishing.set(true);
     }
-    completed.settle(task);
-    retire(task, pool, local);
-    if let Some(place) = local.place_of(pool) {
+    let free = completed.settle(task);
+    if let Some(place) = place {
         place.finishing.set(false);
     }
+    if !free {
+        leave_lists(task, pool);
+        untie(task);
+    }
+    pool.finished(local);
+    task.release_holder();
 }
 
 /// Ends a task before its body does. The caller keeps the task in memory. False if it was done already.
