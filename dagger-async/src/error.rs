@@ -430,6 +430,7 @@ impl StdError for PanicText {}
 
 /// Runs user code that may panic where nobody can be told (a `Drop`, a waker): the panic hook has printed it, and
 /// it costs neither the worker nor other tasks.
+#[inline]
 pub(crate) fn quietly(code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
         // A payload whose own drop panics is not worth a process.

@@ -174,7 +174,7 @@ fn launch(
     pool: &Pool,
     local: &Local,
 ) {
-    let closed = pool.is_closed_after_count();
+    let closed = pool.is_closed_after_count(local);
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() {
         return launch_slowly(task, linker, extras, pool, local);
     }
@@ -207,7 +207,7 @@ fn launch_slowly(
     if linker.registers {
         task::register(task, pool, local);
     }
-    if pool.is_closed_after_count() {
+    if pool.is_closed_after_count(local) {
         task::end(task, |header| Error::Shutdown { root: header.info().into() });
     } else if cancelled {
         task::end(task, |header| Error::Cancelled { root: header.info().into() });

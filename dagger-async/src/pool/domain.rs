@@ -44,6 +44,7 @@ impl Domain {
     }
 
     /// The highest priority that has a task, or [`EMPTY`].
+    #[inline]
     pub(crate) fn best(&self) -> i64 {
         self.best.load(Acquire)
     }
@@ -112,6 +113,7 @@ impl Domains {
     }
 
     /// True if no domain has a task, as far as this thread can see.
+    #[inline]
     pub(crate) fn are_empty(&self) -> bool {
         self.total.load(Relaxed) == 0
     }
@@ -138,6 +140,7 @@ impl Domains {
     }
 
     /// Changes when a domain is added.
+    #[inline]
     pub(crate) fn version(&self) -> u32 {
         self.version.load(Acquire)
     }

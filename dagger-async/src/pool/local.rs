@@ -43,17 +43,20 @@ pub(crate) struct Local {
 }
 
 /// Runs `f` with this thread's state; `None` while the thread is being torn down.
+#[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&Local) -> R) -> R {
     LOCAL.with(f)
 }
 
 impl Local {
+    #[inline]
     pub(crate) fn place(&self) -> Option<&Place> {
         // SAFETY: set by `set_place` to a place that this thread owns until `take_place`; callers do not keep the
         // reference across user code (worker.rs, invariant 2).
         unsafe { self.place.get().as_ref() }
     }
     /// The place, if it belongs to this pool.
+    #[inline]
     pub(crate) fn place_of(&self, pool: *const Pool) -> Option<&Place> {
         if std::ptr::eq(self.employer.get(), pool) { self.place() } else { None }
     }
@@ -65,6 +68,7 @@ impl Local {
         self.place.set(Box::into_raw(place));
     }
     /// The pool that the thread's place belongs to, while it has one.
+    #[inline]
     pub(crate) fn employer(&self) -> Option<&Pool> {
         // SAFETY: kept by the worker's loop, which is further down this stack (`set_place`).
         self.place().and(unsafe { self.employer.get().as_ref() })
@@ -75,25 +79,31 @@ impl Local {
         // SAFETY: it came from `Box::into_raw` in `set_place` and is taken once.
         (!place.is_null()).then(|| unsafe { Box::from_raw(place) })
     }
+    #[inline]
     pub(crate) fn pool(&self) -> Option<&Pool> {
         // SAFETY: invariant 2.
         unsafe { self.pool.get().as_ref() }
     }
+    #[inline]
     pub(crate) fn is_in(&self, pool: *const Pool) -> bool {
         std::ptr::eq(self.pool.get(), pool)
     }
+    #[inline]
     pub(crate) fn task(&self) -> Option<RawTask> {
         self.task.get()
     }
+    #[inline]
     pub(crate) fn layer(&self) -> Option<&Arc<Options>> {
         // SAFETY: invariant 1.
         unsafe { self.layer.get().as_ref() }
     }
+    #[inline]
     pub(crate) fn queue(&self) -> Option<&Frame> {
         // SAFETY: invariant 1.
         unsafe { self.queue.get().as_ref() }
     }
     /// True if no option, block or `with_options` is in effect here.
+    #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.layer.get().is_null() && self.queue.get().is_null()
     }
@@ -111,6 +121,7 @@ impl Local {
         entered
     }
     /// The body of `task` is being polled until the guard is dropped.
+    #[inline]
     pub(crate) fn enter_task(&self, task: RawTask, layer: Option<&Arc<Options>>) -> Entered<'_> {
         let entered = self.remember();
         self.pool.set(task.pool);
@@ -139,6 +150,7 @@ impl Local {
         self.queue.set(queue);
         entered
     }
+    #[inline]
     fn remember(&self) -> Entered<'_> {
         Entered {
             local: self,
@@ -162,6 +174,7 @@ pub(crate) struct Entered<'a> {
 }
 
 impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.local.pool.set(self.pool);
         self.local.task.set(self.task);

@@ -173,6 +173,7 @@ impl Pool {
     // Tasks come and go.
 
     /// A task was made by this thread.
+    #[inline]
     pub(crate) fn spawned(&self, local: &Local) {
         match local.place_of(self) {
             Some(place) => bump(&self.counts[place.index].spawned),
@@ -315,13 +316,18 @@ impl Pool {
 
     // The end.
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
     }
 
     /// As `is_closed`, ordered against the count of a spawn from outside.
-    pub(crate) fn is_closed_after_count(&self) -> bool {
-        fence(SeqCst);
+    #[inline]
+    pub(crate) fn is_closed_after_count(&self, local: &Local) -> bool {
+        // A worker's own body is unfinished while it spawns: the pool cannot end meanwhile.
+        if local.place_of(self).is_none() {
+            fence(SeqCst);
+        }
         self.closed.load(SeqCst)
     }
 
@@ -380,6 +386,7 @@ fn scopeguard(end: impl FnMut()) -> impl Drop {
 }
 
 /// Adds one to a count that only this thread writes.
+#[inline]
 fn bump(count: &AtomicU64) {
     // Release: pairs with the Acquire of `unfinished`.
     count.store(count.load(Relaxed) + 1, Release);

@@ -58,6 +58,7 @@ impl Place {
     }
 
     /// Queues a plain task. True if others should be told.
+    #[inline]
     pub(crate) fn push(&self, task: RawTask) -> bool {
         if self.finishing.get() && self.slot.get().is_none() {
             self.slot.set(Some(task));
@@ -68,6 +69,7 @@ impl Place {
     }
 
     /// Empties the slot into the queue, where others can reach it.
+    #[inline]
     pub(crate) fn flush_slot(&self, pool: &Pool) {
         if let Some(task) = self.slot.take() {
             self.queue.push(task);
@@ -107,6 +109,7 @@ impl Place {
     }
 
     /// The slot's task, unless it has had its turns.
+    #[inline]
     fn take_slot(&self) -> Option<RawTask> {
         let task = self.slot.take();
         if task.is_none() {
@@ -189,6 +192,7 @@ impl Place {
     }
 
     /// True if the queue has no second task.
+    #[inline]
     pub(crate) fn is_alone(&self) -> bool {
         self.queue.len() <= 1
     }

@@ -151,6 +151,7 @@ impl Sleep {
     }
 
     /// After a push that any worker may take.
+    #[inline]
     pub(crate) fn wake_one(&self) {
         fence(SeqCst);
         if self.sleeping.load(Relaxed) == 0 || self.searching.load(Relaxed) != 0 {
@@ -166,6 +167,7 @@ impl Sleep {
     }
 
     /// After a push to a queue of one worker; `alone` says whether the task is the only one there (invariant 5).
+    #[inline]
     pub(crate) fn wake_one_beside(&self, alone: impl FnOnce() -> bool) {
         fence(SeqCst);
         if self.sleeping.load(Relaxed) == 0 || self.searching.load(Relaxed) != 0 {

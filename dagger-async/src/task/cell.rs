@@ -156,6 +156,7 @@ impl<B: Body> TaskCell<B> {
         body_name: std::any::type_name::<B::Name>,
     };
 
+    #[inline]
     fn slot(task: RawTask) -> *mut Slot<B> {
         let cell = task.0.as_ptr().cast::<TaskCell<B>>();
         // SAFETY: the vtable with this function belongs to a cell of this type, alive by the caller's reference;
@@ -227,6 +228,7 @@ unsafe impl Sync for RawTask {}
 
 impl Deref for RawTask {
     type Target = Header;
+    #[inline]
     fn deref(&self) -> &Header {
         // SAFETY: kept by whoever holds this pointer, through a count in `refs` (see the type).
         unsafe { self.0.as_ref() }
@@ -275,6 +277,7 @@ impl RawTask {
         body.link(linker);
     }
 
+    #[inline]
     pub(crate) fn as_ptr(self) -> *const Header {
         self.0.as_ptr()
     }
@@ -295,6 +298,7 @@ impl RawTask {
     }
 
     /// One input came. True: it was the last; otherwise the task may be gone.
+    #[inline]
     pub(crate) fn input_came(self) -> bool {
         // AcqRel: what the inputs' completions wrote is seen by whoever starts the body. A count that reads 1
         // needs no locked operation: nobody else is left to change it.
@@ -302,6 +306,7 @@ impl RawTask {
     }
 
     /// Gives up a holder that the caller owns; may free the task.
+    #[inline]
     pub(crate) fn release_holder(self) {
         if self.refs.release_holder() {
             // The error is the user's: its drop may panic.
@@ -311,6 +316,7 @@ impl RawTask {
     }
 
     /// Gives up a claim that the caller owns; drops the value after the last, may free the task.
+    #[inline]
     pub(crate) fn release_claim(self) {
         use super::refs::Released;
         match self.refs.release_claim() {
@@ -325,7 +331,18 @@ impl RawTask {
                 }
                 self.release_holder();
             }
-            Released::Last => self.release_last_claim(),
+            Released::Last => {
+                let state = self.state.load();
+                if state.is_done() && !state.has_value() && (state.is_observed() || self.error().is_none()) {
+                    // The value was taken (or the error seen): nothing is left to be done for the last use.
+                    if self.refs.release_last_of_done() {
+                        // SAFETY: that was the last reference.
+                        crate::error::quietly(|| unsafe { (self.vtable.dealloc)(self) });
+                    }
+                } else {
+                    self.release_last_claim();
+                }
+            }
         }
     }
 
@@ -355,6 +372,7 @@ impl RawTask {
 impl Header {
     /// What the lock protects. `_proof` is the lock of this task's state.
     #[expect(clippy::mut_from_ref, reason = "the lock makes it exclusive")]
+    #[inline]
     pub(crate) fn guarded<'a>(&'a self, _proof: &'a super::state::Locked<'_>) -> &'a mut Guarded {
         // SAFETY: invariant 2; callers pass the lock of this very task (all calls are in this folder and read
         // `task.guarded(&task.state.lock())`), and keep the reference shorter than the lock.
@@ -435,6 +453,7 @@ pub(crate) struct Successors(*const Edge);
 
 impl Successors {
     /// Takes a list that was pushed at its head and reverses it.
+    #[inline]
     pub(crate) fn take(guarded: &mut Guarded) -> Self {
         let mut edge = std::mem::replace(&mut guarded.successors, std::ptr::null());
         let mut reversed: *const Edge = std::ptr::null();
@@ -446,6 +465,7 @@ impl Successors {
         }
         Successors(reversed)
     }
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_null()
     }
@@ -454,6 +474,7 @@ impl Successors {
 impl Iterator for Successors {
     /// The successor, and whether it takes on a failure.
     type Item = (RawTask, bool);
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_null() {
             return None;
@@ -539,6 +560,7 @@ impl TaskRef {
         task.refs.add_holder();
         TaskRef(task)
     }
+    #[inline]
     pub(crate) fn raw(&self) -> RawTask {
         self.0
     }
@@ -558,6 +580,7 @@ impl Drop for TaskRef {
 
 impl Deref for TaskRef {
     type Target = Header;
+    #[inline]
     fn deref(&self) -> &Header {
         &self.0
     }

@@ -28,16 +28,19 @@ impl<T: Send + Sync + 'static> Claim<T> {
     }
 
     /// The task, alive as long as the claim.
+    #[inline]
     pub(crate) fn raw(&self) -> RawTask {
         self.task
     }
 
     /// Ends when the task is done.
+    #[inline]
     pub(crate) fn poll_done(&mut self, waker: &Waker) -> Poll<Result<()>> {
         wait::poll_done(self.task, &mut self.key, waker)
     }
 
     /// The error of the done task, or `Taken`, if there is no value.
+    #[inline]
     pub(crate) fn check_value(&self) -> Result<()> {
         if self.task.state.load().has_value() {
             return Ok(());
@@ -53,6 +56,7 @@ impl<T: Send + Sync + 'static> Claim<T> {
     }
 
     /// The value. `check_value` said that it is there.
+    #[inline]
     pub(crate) fn get(&self) -> &T {
         // SAFETY: there is a value (the caller asked), `T` is its type (`adopt`), and invariant 1 keeps it: it is
         // moved or dropped only through the last claim, and `take` needs this claim exclusively.
@@ -60,6 +64,7 @@ impl<T: Send + Sync + 'static> Claim<T> {
     }
 
     /// Ends when `take` may be called, or with the reason why it may not.
+    #[inline]
     pub(crate) fn poll_takeable(&mut self, waker: &Waker) -> Poll<Result<()>> {
         if let Err(error) = self.check_value() {
             return Poll::Ready(Err(error));
@@ -83,6 +88,7 @@ impl<T: Send + Sync + 'static> Claim<T> {
     }
 
     /// The value, moved if this is the only claim, else cloned. `poll_takeable` ended well.
+    #[inline]
     pub(crate) fn take(&mut self) -> T {
         if self.task.refs.claims() != 1 {
             // SAFETY: `T` is the output type (`adopt`).
@@ -99,6 +105,7 @@ impl<T: Send + Sync + 'static> Claim<T> {
 
 impl<T: Send + Sync + 'static> Clone for Claim<T> {
     /// Another use of the same value; the waker stays with the original.
+    #[inline]
     fn clone(&self) -> Self {
         self.task.refs.add_claim();
         Claim { task: self.task, key: NONE, value: PhantomData }
@@ -106,6 +113,7 @@ impl<T: Send + Sync + 'static> Clone for Claim<T> {
 }
 
 impl<T: Send + Sync + 'static> Drop for Claim<T> {
+    #[inline]
     fn drop(&mut self) {
         if self.key != NONE {
             wait::withdraw(self.task, &mut self.key);
@@ -141,6 +149,7 @@ impl<T: Send + Sync + 'static> AsRef<T> for Shared<T> {
 
 impl<T: Send + Sync + 'static> Clone for Shared<T> {
     /// Another reference to the same value.
+    #[inline]
     fn clone(&self) -> Self {
         Shared(self.0.clone())
     }

@@ -17,6 +17,7 @@ impl TaskId {
     }
 
     /// The next id. Threads take them in runs, so that ids cost no shared cache line.
+    #[inline]
     pub(crate) fn next() -> Self {
         const RUN: u64 = 4096;
         static RUNS: AtomicU64 = AtomicU64::new(0);

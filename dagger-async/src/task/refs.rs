@@ -38,10 +38,12 @@ pub(crate) enum Released {
 
 impl Refs {
     /// One claim (the handle) and one holder (the scheduler).
+    #[inline]
     pub(crate) fn new() -> Self {
         Refs(AtomicU64::new(HOLDER + CLAIM))
     }
 
+    #[inline]
     pub(crate) fn add_claim(&self) {
         // Relaxed, as in `Arc`: a new reference is made from one that is there.
         let before = self.0.fetch_add(CLAIM, Relaxed);
@@ -50,6 +52,7 @@ impl Refs {
         }
     }
 
+    #[inline]
     pub(crate) fn add_holder(&self) {
         let before = self.0.fetch_add(HOLDER, Relaxed);
         if before >= 1 << 63 {
@@ -58,6 +61,7 @@ impl Refs {
     }
 
     /// How many may use the value.
+    #[inline]
     pub(crate) fn claims(&self) -> u64 {
         // Acquire: pairs with the AcqRel of each release, so that "only ours is left" means that the uses of
         // the others are over.
@@ -65,6 +69,7 @@ impl Refs {
     }
 
     /// Gives up a claim unless it is the last one.
+    #[inline]
     pub(crate) fn release_claim(&self) -> Released {
         let mut word = self.0.load(Acquire);
         loop {
@@ -84,10 +89,22 @@ impl Refs {
     }
 
     /// Gives up the last claim. With `keep` the caller becomes a holder instead.
+    #[inline]
     pub(crate) fn release_last(&self, keep: bool) {
         let before =
             if keep { self.0.fetch_add(HOLDER - CLAIM, AcqRel) } else { self.0.fetch_sub(CLAIM, AcqRel) };
         debug_assert_eq!(before & CLAIMS, 1);
+    }
+
+    /// Gives up the last claim of a task that is done and has no value left. True: nothing refers to the task any more
+    /// and the caller frees it.
+    #[must_use]
+    pub(crate) fn release_last_of_done(&self) -> bool {
+        // As in `release_holder`.
+        if self.0.load(Acquire) & !SOLE == CLAIM {
+            return true;
+        }
+        (self.0.fetch_sub(CLAIM, AcqRel) & !SOLE) == CLAIM
     }
 
     /// Asks to be woken when only the caller's claim is left. False: that is so already.
@@ -97,6 +114,7 @@ impl Refs {
 
     /// Gives up a holder. True: nothing refers to the task any more and the caller frees it.
     #[must_use]
+    #[inline]
     pub(crate) fn release_holder(&self) -> bool {
         // Acquire: pairs with the releases of all others. When the word says that only we are left, no
         // locked operation is needed: nobody is there to change it.

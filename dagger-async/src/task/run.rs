@@ -84,8 +84,12 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 }
 
 fn suspend(task: RawTask, pool: &Pool, local: &Local) {
-    register(task, pool, local);
     let mut guard = task.state.lock();
+    if task.guarded(&guard).registered.is_none() {
+        drop(guard);
+        register(task, pool, local);
+        guard = task.state.lock();
+    }
     // The shutdown skips bodies that run, and looks at the phase under this lock: either it sees this one suspended,
     // or we see that it has begun.
     if pool.is_closed() {

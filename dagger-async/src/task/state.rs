@@ -97,6 +97,7 @@ pub(crate) enum End {
 }
 
 impl Bits {
+    #[inline]
     pub(crate) fn phase(self) -> Phase {
         match self.0 & PHASE {
             0 => Phase::Waiting,
@@ -106,39 +107,49 @@ impl Bits {
             _ => Phase::Retired,
         }
     }
+    #[inline]
     fn set_phase(&mut self, phase: Phase) {
         self.0 = self.0 & !PHASE | phase as u32;
     }
+    #[inline]
     fn has(self, flag: u32) -> bool {
         self.0 & flag != 0
     }
     /// The handles see an outcome.
+    #[inline]
     pub(crate) fn is_done(self) -> bool {
         self.has(DONE)
     }
     /// The outcome is a value and it is still there.
+    #[inline]
     pub(crate) fn has_value(self) -> bool {
         self.has(VALUE)
     }
     /// Somebody took notice of the failure.
+    #[inline]
     pub(crate) fn is_observed(self) -> bool {
         self.has(OBSERVED)
     }
+    #[inline]
     pub(crate) fn set_observed(&mut self) {
         self.0 |= OBSERVED;
     }
     /// Some task has waited for it inside its body.
+    #[inline]
     pub(crate) fn is_awaited_by_task(self) -> bool {
         self.has(AWAITED)
     }
+    #[inline]
     pub(crate) fn set_awaited_by_task(&mut self) {
         self.0 |= AWAITED;
     }
     /// The value left (or is about to be dropped).
+    #[inline]
     pub(crate) fn clear_value(&mut self) {
         self.0 &= !VALUE;
     }
 
+    #[inline]
     pub(crate) fn ready(&mut self) -> Ready {
         if self.is_done() {
             Ready::Discard
@@ -149,6 +160,7 @@ impl Bits {
         }
     }
 
+    #[inline]
     pub(crate) fn start(&mut self) -> Start {
         if self.phase() != Phase::Queued {
             return Start::Stale;
@@ -172,6 +184,7 @@ impl Bits {
         free
     }
 
+    #[inline]
     pub(crate) fn suspend(&mut self) -> Suspend {
         debug_assert_eq!(self.phase(), Phase::Running);
         if self.is_done() {
@@ -188,6 +201,7 @@ impl Bits {
 
     /// True: the caller queues it.
     #[must_use]
+    #[inline]
     pub(crate) fn wake(&mut self) -> bool {
         match self.phase() {
             Phase::Suspended => {
@@ -204,6 +218,7 @@ impl Bits {
 
     /// The body returned (or was dropped). True: its outcome counts; false: another outcome came before.
     #[must_use]
+    #[inline]
     pub(crate) fn finish(&mut self, value: bool) -> bool {
         self.set_phase(Phase::Retired);
         let counts = !self.is_done();
@@ -242,6 +257,7 @@ pub(crate) struct State {
 
 impl State {
     /// A task whose inputs are not there yet.
+    #[inline]
     pub(crate) fn waiting() -> Self {
         State {
             word: AtomicU32::new(Phase::Waiting as u32),
@@ -251,10 +267,12 @@ impl State {
     }
 
     /// Makes a waiting task that nobody else knows yet queued, without the lock.
+    #[inline]
     pub(crate) fn queue_unshared(&self) {
         self.word.store(Phase::Queued as u32, Relaxed);
     }
 
+    #[inline]
     pub(crate) fn load(&self) -> Bits {
         // Acquire: pairs with the unlock that set DONE, so that a reader of DONE may read the outcome.
         Bits(self.word.load(Acquire))
@@ -262,6 +280,7 @@ impl State {
 
     /// Takes the lock bit. Held for a few instructions only: never across user code.
     #[cfg(not(dagger_loom))]
+    #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
         let mut round = 0;
         loop {
@@ -278,6 +297,7 @@ impl State {
     }
 
     #[cfg(dagger_loom)]
+    #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
         let mutex = self.mutex.lock().expect("models do not panic under the lock");
         Locked { state: self, bits: Bits(self.word.load(Relaxed)), _mutex: mutex }
@@ -294,18 +314,21 @@ pub(crate) struct Locked<'a> {
 
 impl std::ops::Deref for Locked<'_> {
     type Target = Bits;
+    #[inline]
     fn deref(&self) -> &Bits {
         &self.bits
     }
 }
 
 impl std::ops::DerefMut for Locked<'_> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Bits {
         &mut self.bits
     }
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
         // Release: everything written under the lock (outcome, waiters) is seen by whoever locks or loads next.
         self.state.word.store(self.bits.0 & !LOCK, Release);

@@ -56,7 +56,7 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
 
 /// Leaves a waker; false if the task is done.
 pub(super) fn leave_waker(task: RawTask, key: &mut u32, waker: &Waker, by_task: bool) -> bool {
-    let fresh = {
+    let fresh = *key == NONE || {
         let guard = task.state.lock();
         let guarded = task.guarded(&guard);
         let known = match *key {
@@ -106,10 +106,10 @@ pub(crate) fn withdraw(task: RawTask, key: &mut u32) {
     if key == NONE {
         return;
     }
-    local::with(|local| stop_waiting_for(task, local));
     if task.state.load().is_done() {
-        return; // The completion took all of them.
+        return; // The completion took all of them, and `awaiting` ended with the poll that it woke.
     }
+    local::with(|local| stop_waiting_for(task, local));
     let old = {
         let guard = task.state.lock();
         if guard.is_done() {
