@@ -7,6 +7,7 @@
 //! 4. Between attempts the task is suspended: it holds no processor.
 
 use super::{Body, Stop};
+use crate::error::quietly;
 use crate::task::{Linker, RawTask};
 use std::error::Error as StdError;
 use std::future::{Future, IntoFuture};
@@ -112,6 +113,7 @@ impl<B: Body> Body for RetryBody<B> {
             if matches!(stop, Stop::Error(_)) || !this.attempts.again() {
                 return Poll::Ready(Err(stop));
             }
+            quietly(|| drop(stop));
         }
     }
 }
@@ -233,12 +235,14 @@ where
                     if !(this.is_failure)(&output) || !this.retry.attempts.again() {
                         return Poll::Ready(output);
                     }
+                    quietly(|| drop(output));
                 }
                 Err(payload) => {
                     this.running = None;
                     if !this.retry.attempts.again() {
                         std::panic::resume_unwind(payload);
                     }
+                    quietly(|| drop(payload));
                 }
             }
         }

@@ -469,6 +469,24 @@ impl Successors {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_null()
     }
+
+    /// Takes those that take on a failure; mere order waits until the body is gone.
+    pub(crate) fn take_dependent(guarded: &mut Guarded) -> Self {
+        let mut taken: *const Edge = std::ptr::null();
+        let mut kept: *const Edge = std::ptr::null();
+        let mut all = Successors::take(guarded).0; // In order: pushing them reverses it, twice in all.
+        while !all.is_null() {
+            // SAFETY: as in `take`.
+            let this = unsafe { &*all };
+            let list = if this.passes_failure { &mut taken } else { &mut kept };
+            all = this.next.replace(*list);
+            *list = this;
+        }
+        guarded.successors = taken;
+        let taken = Successors::take(guarded);
+        guarded.successors = kept;
+        taken
+    }
 }
 
 impl Iterator for Successors {
@@ -529,7 +547,7 @@ impl Linker {
     /// Makes the task wait for `input`. The edge lies in the task and is used once.
     pub(crate) fn after(&mut self, input: RawTask, edge: &Edge) {
         let mut guard = input.state.lock();
-        if !guard.is_done() {
+        if !guard.is_done() || !edge.passes_failure && !guard.is_gone() {
             edge.successor.set(Some(self.task));
             let guarded = input.guarded(&guard);
             edge.next.set(guarded.successors);

@@ -207,8 +207,13 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
         // SAFETY: this thread took the task to `Running`, and it will not be polled again.
         unsafe { (task.vtable.drop_body)(task) };
     }
-    let counts = task.state.lock().finish(false);
-    debug_assert!(!counts, "only what is done is discarded");
+    let successors = {
+        let mut guard = task.state.lock();
+        let counts = guard.finish(false);
+        debug_assert!(!counts, "only what is done is discarded");
+        Successors::take(task.guarded(&guard))
+    };
+    settle(successors, None);
     retire(task, pool, local);
 }
 
@@ -284,6 +289,10 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
             guard.clear_value();
         }
         completed.successors = Some(successors);
+    } else {
+        // It was ended before; what only comes after it in order has waited for the body.
+        completed.failure = None;
+        completed.successors = Some(Successors::take(task.guarded(&guard)));
     }
     completed
 }
@@ -362,7 +371,7 @@ fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, wo
     };
     let guarded = task.guarded(&guard);
     let wakers = Wakers::take(guarded);
-    let successors = Successors::take(guarded);
+    let successors = Successors::take_dependent(guarded);
     let failure = Error::clone(&error);
     task.set_error(&guard, Some(error));
     let unseen = unclaimed && successors.is_empty();
@@ -404,7 +413,7 @@ impl Work {
                     end_into(successor, |header| error.passed_to(|| header.info()), &mut self);
                 }
                 if successor.input_came() {
-                    ready(successor);
+                    ready_into(successor, &mut self);
                 }
             }
         }
@@ -421,7 +430,22 @@ fn settle(successors: Successors, failure: Option<Error>) {
 
 /// The last input of a task is there (or a block let go of it).
 pub(crate) fn ready(task: RawTask) {
-    let ready = task.state.lock().ready();
+    let mut work = Work::new();
+    ready_into(task, &mut work);
+    work.drain();
+}
+
+fn ready_into(task: RawTask, work: &mut Work) {
+    let (ready, successors) = {
+        let mut guard = task.state.lock();
+        let ready = guard.ready();
+        let successors = match ready {
+            Ready::Push => None,
+            // What only comes after it in order has waited for this.
+            Ready::Discard => Some(Successors::take(task.guarded(&guard))),
+        };
+        (ready, successors)
+    };
     match ready {
         Ready::Push => push(task),
         Ready::Discard => {
@@ -430,6 +454,9 @@ pub(crate) fn ready(task: RawTask) {
             untie(task);
             task.release_holder();
         }
+    }
+    if let Some(successors) = successors.filter(|successors| !successors.is_empty()) {
+        work.0.push((successors, None));
     }
 }
 

@@ -10,7 +10,7 @@
 //! 1. Every change happens under the lock bit; reading needs no lock.
 //! 2. `DONE` is set once: whoever sets it decides the outcome, everybody later is refused.
 //! 3. A phase says where the *body* is, `DONE` what the *handles* see; a cancelled task is `DONE` while its
-//!    body still runs.
+//!    body still runs, and `GONE` when it is over. Values and failures pass at `DONE`, mere order at `GONE`.
 //! 4. The transitions are functions of the bits alone; each returns what its caller now owes.
 //! 5. The runtime's memory outlives every task that is not retired (`pool/mod.rs`, invariant 1).
 
@@ -27,6 +27,7 @@ const VALUE: u32 = 1 << 6;
 const OBSERVED: u32 = 1 << 7;
 const STARTED: u32 = 1 << 8;
 const AWAITED: u32 = 1 << 9;
+const GONE: u32 = 1 << 10;
 
 /// Where the body of a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +135,11 @@ impl Bits {
     pub(crate) fn set_observed(&mut self) {
         self.0 |= OBSERVED;
     }
+    /// Its body is gone, and with it all that came before it in order.
+    #[inline]
+    pub(crate) fn is_gone(self) -> bool {
+        self.has(GONE)
+    }
     /// Some task has waited for it inside its body.
     #[inline]
     pub(crate) fn is_awaited_by_task(self) -> bool {
@@ -152,6 +158,7 @@ impl Bits {
     #[inline]
     pub(crate) fn ready(&mut self) -> Ready {
         if self.is_done() {
+            self.0 |= GONE;
             Ready::Discard
         } else {
             debug_assert_eq!(self.phase(), Phase::Waiting);
@@ -221,6 +228,7 @@ impl Bits {
     #[inline]
     pub(crate) fn finish(&mut self, value: bool) -> bool {
         self.set_phase(Phase::Retired);
+        self.0 |= GONE;
         let counts = !self.is_done();
         if counts {
             self.0 |= DONE | if value { VALUE } else { 0 };
