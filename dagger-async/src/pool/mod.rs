@@ -223,7 +223,7 @@ impl Pool {
         let Some(spec) = task.spec.as_deref().filter(|spec| !spec.placement.is_plain()) else {
             match place {
                 Some(place) => {
-                    if place.push(task) {
+                    if place.push(task) && self.stealers.len() > 1 {
                         self.sleep.wake_one_beside(|| place.is_alone());
                     }
                 }

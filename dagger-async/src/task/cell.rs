@@ -16,8 +16,9 @@
 //!    the input is done; `pending` keeps the body in place for as long.
 //! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.
 
+use super::block;
 use super::id::{Origin, TaskId};
-use super::refs::Refs;
+use super::refs::{Refs, Released};
 use super::state::State;
 use crate::call::{Body, Stop};
 use crate::cancel::CancelToken;
@@ -25,6 +26,7 @@ use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::sync::{AtomicU32, UnsafeCell};
+use std::alloc::Layout;
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, offset_of};
 use std::ops::Deref;
@@ -204,10 +206,16 @@ impl<B: Body> TaskCell<B> {
     }
 
     unsafe fn dealloc(task: RawTask) {
-        let cell = task.0.as_ptr().cast::<TaskCell<B>>();
-        // SAFETY: nothing refers to the cell any more (`refs.rs`, invariant 3) and it came from `Box`. The slot
-        // is a union: its drop is nothing, body and value were dropped by their owners.
-        drop(unsafe { Box::from_raw(cell) });
+        let cell = task.0.cast::<TaskCell<B>>();
+        // SAFETY: nothing refers to the cell any more (`refs.rs`, invariant 3) and it came from `get`. The slot is a
+        // union: its drop is nothing, body and value were dropped by their owners. The user's error is dropped apart,
+        // so that its panic does not keep the block.
+        unsafe {
+            let error = (*cell.as_ref().header.error.get()).take();
+            crate::error::quietly(|| drop(error));
+            cell.drop_in_place();
+            block::put(cell.cast(), Layout::new::<TaskCell<B>>());
+        }
     }
 
     unsafe fn inputs(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
@@ -244,7 +252,9 @@ impl RawTask {
         spec: Option<Box<Spec>>,
         pending: u32,
     ) -> Self {
-        let cell = Box::new(TaskCell {
+        let layout = Layout::new::<TaskCell<B>>();
+        let cell = block::get(layout).cast::<TaskCell<B>>();
+        let content = TaskCell {
             header: Header {
                 state: State::waiting(),
                 pending: AtomicU32::new(pending),
@@ -266,8 +276,10 @@ impl RawTask {
                 error: std::cell::UnsafeCell::new(None),
             },
             slot: std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body) }),
-        });
-        RawTask(NonNull::from(Box::leak(cell)).cast())
+        };
+        // SAFETY: the block has this layout and is ours.
+        unsafe { cell.write(content) };
+        RawTask(cell.cast())
     }
 
     /// The body, to link its inputs, before anybody else knows the task.
@@ -309,41 +321,46 @@ impl RawTask {
     #[inline]
     pub(crate) fn release_holder(self) {
         if self.refs.release_holder() {
-            // The error is the user's: its drop may panic.
             // SAFETY: that was the last reference.
-            crate::error::quietly(|| unsafe { (self.vtable.dealloc)(self) });
+            unsafe { (self.vtable.dealloc)(self) };
         }
     }
 
     /// Gives up a claim that the caller owns; drops the value after the last, may free the task.
     #[inline]
     pub(crate) fn release_claim(self) {
-        use super::refs::Released;
         match self.refs.release_claim() {
             Released::Shared => {}
-            Released::Sole => {
-                let sole = {
-                    let guard = self.state.lock();
-                    self.guarded(&guard).extra.as_mut().and_then(|extra| extra.sole.take())
-                };
-                if let Some(waker) = sole {
-                    crate::error::quietly(|| waker.wake());
-                }
-                self.release_holder();
-            }
+            Released::Sole => self.tell_sole(),
+            Released::Last => self.release_last_claim(),
+        }
+    }
+
+    /// As `release_claim`, for one through which the value was taken: then it is gone for all of them.
+    #[inline]
+    pub(crate) fn release_spent_claim(self) {
+        match self.refs.release_claim() {
+            Released::Shared => {}
+            Released::Sole => self.tell_sole(),
             Released::Last => {
-                let state = self.state.load();
-                if state.is_done() && !state.has_value() && (state.is_observed() || self.error().is_none()) {
-                    // The value was taken (or the error seen): nothing is left to be done for the last use.
-                    if self.refs.release_last_of_done() {
-                        // SAFETY: that was the last reference.
-                        crate::error::quietly(|| unsafe { (self.vtable.dealloc)(self) });
-                    }
-                } else {
-                    self.release_last_claim();
+                if self.refs.release_last_of_done() {
+                    // SAFETY: that was the last reference.
+                    unsafe { (self.vtable.dealloc)(self) };
                 }
             }
         }
+    }
+
+    /// One claim is left: wakes its owner, who waits for that. The caller has a holder to give up.
+    fn tell_sole(self) {
+        let sole = {
+            let guard = self.state.lock();
+            self.guarded(&guard).extra.as_mut().and_then(|extra| extra.sole.take())
+        };
+        if let Some(waker) = sole {
+            crate::error::quietly(|| waker.wake());
+        }
+        self.release_holder();
     }
 
     fn release_last_claim(self) {

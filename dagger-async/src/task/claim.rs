@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use std::marker::PhantomData;
 use std::task::{Poll, Waker};
 
+/// In place of a waiter's key: the value was taken through this claim.
+const SPENT: u32 = u32::MAX;
+
 /// A counted use of the value of a task with output `T`. Also carries the waker that its owner left with the task.
 pub(crate) struct Claim<T: Send + Sync + 'static> {
     task: RawTask,
@@ -42,6 +45,9 @@ impl<T: Send + Sync + 'static> Claim<T> {
     /// The error of the done task, or `Taken`, if there is no value.
     #[inline]
     pub(crate) fn check_value(&self) -> Result<()> {
+        if self.key == SPENT {
+            return Err(Error::Taken { root: self.task.info().into() });
+        }
         if self.task.state.load().has_value() {
             return Ok(());
         }
@@ -96,10 +102,16 @@ impl<T: Send + Sync + 'static> Claim<T> {
                 return clone(self.get());
             }
         }
-        self.task.state.lock().clear_value();
-        // SAFETY: the value is there (`poll_takeable`), ours is the only claim, and `VALUE` is cleared, so that
-        // nobody drops it again.
+        // Nobody else has a claim to look at the value by: this one remembers that it is gone.
+        self.key = SPENT;
+        // SAFETY: the value is there (`poll_takeable`), ours is the only claim, and a spent claim, or a clone of one,
+        // neither reads nor drops it again.
         unsafe { self.task.value::<T>().read() }
+    }
+
+    /// True if the value was taken through this handle.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.key == SPENT
     }
 }
 
@@ -108,15 +120,18 @@ impl<T: Send + Sync + 'static> Clone for Claim<T> {
     #[inline]
     fn clone(&self) -> Self {
         self.task.refs.add_claim();
-        Claim { task: self.task, key: NONE, value: PhantomData }
+        let key = if self.key == SPENT { SPENT } else { NONE };
+        Claim { task: self.task, key, value: PhantomData }
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for Claim<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.key != NONE {
-            wait::withdraw(self.task, &mut self.key);
+        match self.key {
+            SPENT => return self.task.release_spent_claim(),
+            NONE => {}
+            _ => wait::withdraw(self.task, &mut self.key),
         }
         self.task.release_claim();
     }

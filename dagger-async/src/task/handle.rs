@@ -213,7 +213,7 @@ impl<T: Clone + Send + Sync + 'static> Clone for DTask<T> {
 impl<T: Send + Sync + 'static> fmt::Debug for DTask<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.raw().state.load();
-        let state = match (state.is_done(), state.has_value()) {
+        let state = match (state.is_done(), state.has_value() && !self.0.is_spent()) {
             (false, _) => format!("{:?}", state.phase()),
             (true, true) => "Done".to_owned(),
             (true, false) if self.raw().error().is_some() => "Failed".to_owned(),

@@ -3,6 +3,7 @@
 //! The cell (`cell.rs`) is one allocation with state (`state.rs`), counts (`refs.rs`), body and value; `run.rs` moves it
 //! through its life; `wait.rs` is how others wait for it; [`DTask`] and [`Shared`] are what users hold.
 
+mod block;
 mod cell;
 mod claim;
 mod handle;

@@ -221,23 +221,24 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
 #[derive(Default)]
 struct Wakers {
     first: Option<Waker>,
-    others: slab::Slab<Waker>,
+    others: Option<slab::Slab<Waker>>,
 }
 
 impl Wakers {
+    #[inline]
     fn take(guarded: &mut Guarded) -> Self {
-        let others = match &mut guarded.extra {
-            Some(extra) => std::mem::take(&mut extra.wakers),
-            None => slab::Slab::new(),
-        };
+        let others = guarded.extra.as_mut().map(|extra| std::mem::take(&mut extra.wakers));
         Wakers { first: guarded.waker.take(), others }
     }
+    #[inline]
     fn wake(self) {
         if let Some(waker) = self.first {
             quietly(|| waker.wake());
         }
-        for (_, waker) in self.others {
-            quietly(|| waker.wake());
+        if let Some(others) = self.others {
+            for (_, waker) in others {
+                quietly(|| waker.wake());
+            }
         }
     }
 }
@@ -247,7 +248,8 @@ impl Wakers {
 pub(super) struct Completed {
     wakers: Wakers,
     successors: Option<Successors>,
-    failure: Option<Error>,
+    /// The successors take on the error.
+    failed: bool,
     /// Nobody holds a handle and nobody takes the failure on: it is logged.
     unseen: bool,
     /// Nobody wants the value, or another outcome came first.
@@ -262,7 +264,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
     let mut completed = Completed {
         wakers: Wakers::default(),
         successors: None,
-        failure: error.as_deref().cloned(),
+        failed: false,
         unseen: false,
         drop_value: is_value,
         free: false,
@@ -280,6 +282,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         completed.wakers = Wakers::take(guarded);
         let successors = Successors::take(guarded);
         task.set_error(&guard, error);
+        completed.failed = !is_value;
         completed.unseen = !is_value && unclaimed && successors.is_empty();
         completed.drop_value = is_value && unclaimed;
         if completed.unseen || !successors.is_empty() {
@@ -291,7 +294,6 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         completed.successors = Some(successors);
     } else {
         // It was ended before; what only comes after it in order has waited for the body.
-        completed.failure = None;
         completed.successors = Some(Successors::take(task.guarded(&guard)));
     }
     completed
@@ -311,11 +313,12 @@ impl Completed {
             // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
             unsafe { (task.vtable.drop_value)(task) };
         }
-        if let (true, Some(failure)) = (self.unseen, &self.failure) {
+        let failure = if self.failed { task.error().cloned() } else { None };
+        if let (true, Some(failure)) = (self.unseen, &failure) {
             report(failure);
         }
         if let Some(successors) = self.successors {
-            settle(successors, self.failure);
+            settle(successors, failure);
         }
         self.wakers.wake();
         self.free
