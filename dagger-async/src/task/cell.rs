@@ -10,8 +10,8 @@
 //! 1. The cell never moves; everything refers to it by pointer and is counted in `refs` (see `refs.rs`).
 //! 2. `guarded` is touched only under the lock of `state`, or by the one who frees the cell.
 //! 3. The slot holds the body until the phase is `Retired` (or its last input discards it), then the value while
-//!    the flag `VALUE` is set. The body is touched only by whoever took the task from `Queued` to `Running`, or
-//!    brought its last input.
+//!    the flag `VALUE` is set, unless the only claim took it: that claim, and clones of it, remember so (`claim.rs`).
+//!    The body is touched only by whoever took the task from `Queued` to `Running`, or brought its last input.
 //! 4. An [`Edge`] lies in the body (or spec) of the successor and is in the list of its input from `link` until
 //!    the input is done; `pending` keeps the body in place for as long.
 //! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.

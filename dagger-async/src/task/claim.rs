@@ -3,6 +3,8 @@
 //! 1. While a claim exists the value, once there, stays where it is, unless this very claim takes it.
 //! 2. A claim takes the value by moving it if it is the only one, else by cloning, if it is known how; else it waits
 //!    until it is the only one.
+//! 3. A claim through which the value was moved is *spent*: it neither reads nor drops the value again. It was the only
+//!    one then, so every later claim is a clone of it, and spent too; the flag `VALUE` may stay as it is.
 
 use super::cell::RawTask;
 use super::wait::{self, NONE};

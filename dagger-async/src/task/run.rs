@@ -214,7 +214,7 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
         Successors::take(task.guarded(&guard))
     };
     settle(successors, None);
-    retire(task, pool, local);
+    retire(task, false, pool, local);
 }
 
 /// The waiters of a task, taken out of it. Nearly always there is one at most.
@@ -339,12 +339,7 @@ fn finish(task: RawTask, error: Option<Box<Error>>, pool: &Pool, local: &Local) 
     if let Some(place) = place {
         place.finishing.set(false);
     }
-    if !free {
-        leave_lists(task, pool);
-        untie(task);
-    }
-    pool.finished(local);
-    task.release_holder();
+    retire(task, free, pool, local);
 }
 
 /// Ends a task before its body does. The caller keeps the task in memory. False if it was done already.
@@ -499,9 +494,12 @@ pub(crate) fn wake(task: RawTask) {
 }
 
 /// The body is gone: nothing of the pool belongs to the task any more.
-fn retire(task: RawTask, pool: &Pool, local: &Local) {
-    leave_lists(task, pool);
-    untie(task);
+/// `free`: it is in no list, so there is nothing to leave.
+fn retire(task: RawTask, free: bool, pool: &Pool, local: &Local) {
+    if !free {
+        leave_lists(task, pool);
+        untie(task);
+    }
     pool.finished(local);
     task.release_holder();
 }
