@@ -22,11 +22,13 @@
 
 mod options;
 mod processor;
+mod region;
 mod scope;
 mod topology;
 
 pub use options::OptionSet;
 pub use processor::{Processor, ProcessorKind};
+pub use region::{Area, Axis, Band, Grid, Indices, Outside, Progression, Region, Shape};
 pub use scope::Scope;
 #[cfg(feature = "hwloc")]
 pub use topology::TopologyError;
