@@ -20,12 +20,14 @@
 //! assert_eq!(Scope::thread(0) | Scope::thread(1), Scope::threads([1, 0]));
 //! ```
 
+mod access;
 mod options;
 mod processor;
 mod region;
 mod scope;
 mod topology;
 
+pub use access::{AccessQueue, Place};
 pub use options::OptionSet;
 pub use processor::{Processor, ProcessorKind};
 pub use region::{Area, Axis, Band, Grid, Indices, Outside, Progression, Region, Shape};

@@ -1,0 +1,101 @@
+//! The places in one fragment, and which of them wait.
+
+use std::collections::VecDeque;
+
+/// How an access stands in a fragment. The order is that of the tables below.
+#[derive(Clone, Copy)]
+pub(super) enum Class {
+    OwnRead,
+    OwnWrite,
+    ForeignRead,
+    ForeignWrite,
+}
+
+impl Class {
+    const ALL: [Class; 4] = [Class::OwnRead, Class::OwnWrite, Class::ForeignRead, Class::ForeignWrite];
+
+    pub(super) fn own(writes: bool) -> Class {
+        if writes { Class::OwnWrite } else { Class::OwnRead }
+    }
+
+    pub(super) fn foreign(writes: bool) -> Class {
+        if writes { Class::ForeignWrite } else { Class::ForeignRead }
+    }
+
+    /// The classes that cannot be granted together with this one; the relation is symmetric.
+    fn conflicts(self) -> &'static [Class] {
+        match self {
+            Class::OwnRead => &[Class::OwnWrite, Class::ForeignWrite],
+            Class::OwnWrite => &Class::ALL,
+            Class::ForeignRead => &[Class::OwnWrite],
+            Class::ForeignWrite => &[Class::OwnRead, Class::OwnWrite],
+        }
+    }
+}
+
+/// One place that waits: `entry` gets it when `threshold` conflicting places have been released.
+struct Waiter {
+    threshold: u32,
+    entry: u32,
+}
+
+/// The places of one distinct area.
+#[derive(Default)]
+pub(super) struct Fragment {
+    issued: [u32; 4],
+    released: [u32; 4],
+    waiting: [VecDeque<Waiter>; 4],
+    /// All that wait, so that an uncontended release looks at no list.
+    waiters: u32,
+}
+
+impl Fragment {
+    /// Takes a place. Returns the number of places that are not granted yet: 0 or 1.
+    pub(super) fn take(&mut self, class: Class, entry: u32) -> u32 {
+        let threshold = sum(&self.issued, class);
+        let issued = &mut self.issued[class as usize];
+        *issued = issued.wrapping_add(1);
+        if sum(&self.released, class) == threshold {
+            return 0;
+        }
+        self.waiting[class as usize].push_back(Waiter { threshold, entry });
+        self.waiters += 1;
+        1
+    }
+
+    /// Gives a granted place back and calls `granted` for every entry whose place is granted by that.
+    pub(super) fn give(&mut self, class: Class, mut granted: impl FnMut(u32)) {
+        let released = &mut self.released[class as usize];
+        *released = released.wrapping_add(1);
+        if self.waiters == 0 {
+            return;
+        }
+        for &class in class.conflicts() {
+            let reached = sum(&self.released, class);
+            // Thresholds grow along the list, so the first that has not been reached ends it.
+            while let Some(waiter) =
+                self.waiting[class as usize].pop_front_if(|first| first.threshold == reached)
+            {
+                self.waiters -= 1;
+                granted(waiter.entry);
+            }
+        }
+    }
+
+    /// Whether some place is taken, waiting or granted.
+    pub(super) fn is_live(&self) -> bool {
+        self.issued != self.released
+    }
+
+    /// Whether some own place that writes is taken, waiting or granted.
+    pub(super) fn has_own_write(&self) -> bool {
+        let class = Class::OwnWrite as usize;
+        self.issued[class] != self.released[class]
+    }
+}
+
+/// The number of places that conflict with a class, of those counted. It wraps, as the counters do: only
+/// differences matter, and fewer than 2³² places are live.
+fn sum(counted: &[u32; 4], class: Class) -> u32 {
+    class.conflicts().iter().fold(0, |sum, &other| sum.wrapping_add(counted[other as usize]))
+}

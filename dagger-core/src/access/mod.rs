@@ -1,0 +1,287 @@
+//! The queue of one chunk: who may touch which part of it, and in which order.
+//!
+//! ```text
+//!   fragment    places, in program order                older fragments that it overlaps
+//!   whole       w1  r2  ·   ·  (r4)(w5)                 none
+//!   0..3                r3  ·   ·                       whole
+//!   2..6                    r4 (w5)                     whole, 0..3
+//!               a letter: the own place of an access; in brackets: its foreign places
+//! ```
+//! 1. An access waits for exactly the earlier live accesses that overlap it where one of the two writes.
+//! 2. A fragment is one distinct area. `Whole` is always one and the oldest; another comes into being with its
+//!    first access, and is dropped some time after its last.
+//! 3. An access takes an *own* place in its fragment and a *foreign* one in each **older** fragment that overlaps
+//!    it. So two accesses that overlap meet in exactly one fragment, the older of theirs, where one of them at
+//!    least has its own place; two foreign places never conflict.
+//! 4. A place waits until as many conflicting places of its fragment are released as had been issued when it came.
+//!    A later one cannot be released before, since it waits in turn; so a count says as much as a list.
+//! 5. An access is granted when all its places are. It never leaves before: who gives up keeps its place until it
+//!    is granted, and releases it then.
+//! 6. A fragment without live places may be dropped: no live access has it among its older ones, or it would have
+//!    a place there.
+//!
+//! The geometry is done once per new fragment: an access to a known one costs a hash, and a counter for each
+//! fragment that it overlaps. It knows nothing of threads, tasks or memory.
+
+mod fragment;
+#[cfg(test)]
+mod tests;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::region::Area;
+use fragment::{Class, Fragment};
+
+/// The own fragment of an access to everything.
+const WHOLE: u32 = u32::MAX;
+/// The own fragment of an access to nothing.
+const NOTHING: u32 = u32::MAX - 1;
+/// So many dead fragments are always kept, for the next access to the same area.
+const DEAD_KEPT: usize = 64;
+
+/// The accesses to one chunk, in program order, as a pure state machine. `T` stands for whoever accesses.
+///
+/// ```
+/// use dagger_core::{AccessQueue, Area, Grid, Progression};
+///
+/// let part = |start, len| Area::Grid(Grid::line(Progression::range(start, len).into()));
+/// let mut queue = AccessQueue::new();
+/// let (a, granted_a) = queue.enqueue('a', true, &part(0, 3));
+/// let (b, granted_b) = queue.enqueue('b', true, &part(3, 3));
+/// let (_, granted_c) = queue.enqueue('c', false, &part(2, 2));
+/// assert_eq!((granted_a, granted_b, granted_c), (true, true, false)); // c overlaps both
+///
+/// let mut ready = Vec::new();
+/// queue.release(b, &mut |ticket| ready.push(ticket));
+/// assert!(ready.is_empty());
+/// queue.release(a, &mut |ticket| ready.push(ticket));
+/// assert_eq!(ready, ['c']);
+/// ```
+pub struct AccessQueue<T> {
+    entries: Slab<Entry<T>>,
+    /// How many accesses there have been: the program order of the next.
+    sequence: u64,
+    whole: Fragment,
+    /// Nothing until the first access to a part.
+    parts: Option<Box<Parts>>,
+}
+
+/// A live access in its queue. It is a key: after the release it may come to mean another access.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Place(u32);
+
+struct Entry<T> {
+    ticket: T,
+    sequence: u64,
+    own: u32,
+    /// Places not granted yet.
+    missing: u32,
+    writes: bool,
+}
+
+#[derive(Default)]
+struct Parts {
+    known: FxHashMap<Area, u32>,
+    slots: Slab<Slot>,
+}
+
+struct Slot {
+    fragment: Fragment,
+    /// The fragments that are older and overlap this one, but for `WHOLE`, which always does.
+    older: SmallVec<[u32; 6]>,
+}
+
+impl<T: Clone> AccessQueue<T> {
+    /// A queue without accesses. It allocates nothing.
+    #[must_use]
+    pub fn new() -> AccessQueue<T> {
+        AccessQueue { entries: Slab::new(), sequence: 0, whole: Fragment::default(), parts: None }
+    }
+
+    /// Adds an access behind all others. If it must wait (`false`), a later [`release`](AccessQueue::release)
+    /// reports its ticket, once.
+    ///
+    /// An empty area is granted at once. Constant time for `Whole`; else a hash and a step for each known fragment
+    /// that the area overlaps, and a comparison with every known fragment if the area is new.
+    pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
+        let own = match area {
+            Area::Whole => WHOLE,
+            part => self.parts.get_or_insert_default().find_or_add(part),
+        };
+        let vacant = self.entries.vacant_entry();
+        let entry = vacant.key() as u32;
+        let missing = match own {
+            WHOLE => self.whole.take(Class::own(writes), entry),
+            NOTHING => 0,
+            own => {
+                let foreign = Class::foreign(writes);
+                let parts = self.parts.get_or_insert_default();
+                let mut missing = self.whole.take(foreign, entry);
+                missing += parts.slots[own as usize].fragment.take(Class::own(writes), entry);
+                for i in 0..parts.slots[own as usize].older.len() {
+                    let older = parts.slots[own as usize].older[i] as usize;
+                    missing += parts.slots[older].fragment.take(foreign, entry);
+                }
+                missing
+            }
+        };
+        vacant.insert(Entry { ticket, sequence: self.sequence, own, missing, writes });
+        self.sequence += 1;
+        (Place(entry), missing == 0)
+    }
+
+    /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
+    ///
+    /// The order of these calls is not the program order. Releasing what was not granted is an error of the
+    /// caller: debug builds panic, others ignore it.
+    pub fn release(&mut self, place: Place, ready: &mut dyn FnMut(T)) {
+        let granted = self.is_granted(place);
+        debug_assert!(granted, "only a granted access is released");
+        if !granted {
+            return;
+        }
+        let Entry { own, writes, .. } = self.entries.remove(place.0 as usize);
+        let entries = &mut self.entries;
+        let mut granted = |entry: u32| {
+            let entry = &mut entries[entry as usize];
+            entry.missing -= 1;
+            if entry.missing == 0 {
+                ready(entry.ticket.clone());
+            }
+        };
+        match own {
+            WHOLE => self.whole.give(Class::own(writes), granted),
+            NOTHING => {}
+            own => {
+                let foreign = Class::foreign(writes);
+                self.whole.give(foreign, &mut granted);
+                let Some(parts) = &mut self.parts else { return };
+                parts.slots[own as usize].fragment.give(Class::own(writes), &mut granted);
+                for i in 0..parts.slots[own as usize].older.len() {
+                    let older = parts.slots[own as usize].older[i] as usize;
+                    parts.slots[older].fragment.give(foreign, &mut granted);
+                }
+            }
+        }
+    }
+
+    /// Whether there is no live access.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether some live access, granted or waiting, writes [`Area::Whole`].
+    #[must_use]
+    pub fn live_whole_write(&self) -> bool {
+        self.whole.has_own_write()
+    }
+
+    /// Whether this access is live and granted.
+    #[must_use]
+    pub fn is_granted(&self, place: Place) -> bool {
+        self.entries.get(place.0 as usize).is_some_and(|entry| entry.missing == 0)
+    }
+
+    /// Visits the tickets that an access waits for, in program order; none if it is granted.
+    ///
+    /// For diagnosis: it looks at every live access.
+    pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
+        let Some(waiting) = self.entries.get(place.0 as usize) else { return };
+        self.in_order(visit, |entry| {
+            entry.sequence < waiting.sequence
+                && (entry.writes || waiting.writes)
+                && self.meet(entry.own, waiting.own)
+        });
+    }
+
+    /// Visits the tickets of the accesses that wait, in program order.
+    pub fn waiting(&self, visit: &mut dyn FnMut(&T)) {
+        self.in_order(visit, |entry| entry.missing > 0);
+    }
+
+    /// Visits the tickets of the accesses that are granted, in program order.
+    pub fn granted(&self, visit: &mut dyn FnMut(&T)) {
+        self.in_order(visit, |entry| entry.missing == 0);
+    }
+
+    fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
+        let mut kept: Vec<&Entry<T>> =
+            self.entries.iter().map(|(_, entry)| entry).filter(|entry| keep(entry)).collect();
+        kept.sort_unstable_by_key(|entry| entry.sequence);
+        kept.into_iter().for_each(|entry| visit(&entry.ticket));
+    }
+
+    /// Whether two fragments with live accesses overlap.
+    fn meet(&self, a: u32, b: u32) -> bool {
+        if a == NOTHING || b == NOTHING {
+            return false;
+        }
+        let knows = |newer: u32, older: u32| {
+            let slot = self.parts.as_ref().and_then(|parts| parts.slots.get(newer as usize));
+            slot.is_some_and(|slot| slot.older.contains(&older))
+        };
+        a == b || a == WHOLE || b == WHOLE || knows(a, b) || knows(b, a)
+    }
+}
+
+impl<T: Clone> Default for AccessQueue<T> {
+    fn default() -> AccessQueue<T> {
+        AccessQueue::new()
+    }
+}
+
+impl<T> std::fmt::Debug for AccessQueue<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let waiting = self.entries.iter().filter(|(_, entry)| entry.missing > 0).count();
+        f.debug_struct("AccessQueue")
+            .field("granted", &(self.entries.len() - waiting))
+            .field("waiting", &waiting)
+            .field("fragments", &self.parts.as_ref().map_or(0, |parts| parts.slots.len()))
+            .finish()
+    }
+}
+
+impl Parts {
+    /// The fragment of an area other than `Whole`, `NOTHING` if the area is empty.
+    fn find_or_add(&mut self, area: &Area) -> u32 {
+        match self.known.get(area) {
+            Some(&fragment) => fragment,
+            None if area.is_empty() => NOTHING,
+            None => self.add(area),
+        }
+    }
+
+    /// Makes a fragment. This compares with all others anyway, so it is also the time to drop dead ones.
+    #[cold]
+    fn add(&mut self, area: &Area) -> u32 {
+        self.purge();
+        let overlapping = self.known.iter().filter(|(other, _)| other.overlaps(area));
+        let mut older: SmallVec<[u32; 6]> = overlapping.map(|(_, &fragment)| fragment).collect();
+        // The order of a hash map is nobody's business: two equal programs do the same steps.
+        older.sort_unstable();
+        let fragment = self.slots.insert(Slot { fragment: Fragment::default(), older }) as u32;
+        self.known.insert(area.clone(), fragment);
+        fragment
+    }
+
+    /// Drops the dead fragments if they are many: more than twice as many as the live ones, and than `DEAD_KEPT`.
+    fn purge(&mut self) {
+        if self.slots.len() <= DEAD_KEPT {
+            return;
+        }
+        let live = self.slots.iter().filter(|(_, slot)| slot.fragment.is_live()).count();
+        if self.slots.len() - live <= DEAD_KEPT.max(2 * live) {
+            return;
+        }
+        self.slots.retain(|_, slot| slot.fragment.is_live());
+        let slots = &self.slots;
+        self.known.retain(|_, fragment| slots.contains(*fragment as usize));
+        let kept: Vec<bool> = (0..slots.capacity()).map(|key| slots.contains(key)).collect();
+        for (_, slot) in &mut self.slots {
+            slot.older.retain(|older| kept.get(*older as usize).copied().unwrap_or(false));
+        }
+    }
+}
