@@ -22,6 +22,7 @@
 
 mod access;
 mod options;
+mod poison;
 mod processor;
 mod region;
 mod scope;
@@ -29,6 +30,7 @@ mod topology;
 
 pub use access::{AccessQueue, Place};
 pub use options::OptionSet;
+pub use poison::Poison;
 pub use processor::{Processor, ProcessorKind};
 pub use region::{Area, Axis, Band, Grid, Indices, Outside, Progression, Region, Shape};
 pub use scope::Scope;
