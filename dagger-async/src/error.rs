@@ -4,7 +4,7 @@
 //! on it get [`Error::Dependency`] with that same root, however far down the graph they are.
 
 use crate::task::TaskId;
-use dagger_core::{Processor, Scope};
+use dagger_core::{Outside, Processor, Scope};
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
@@ -82,6 +82,44 @@ pub enum Error {
         /// The cycle: each task waits for the next, the last for the first.
         path: Arc<[TaskInfo]>,
     },
+    /// Two arguments of a task touch the same elements, and one of them writes. The task never ran and poisons nothing.
+    /// Declare one access that covers both, or disjoint regions.
+    #[non_exhaustive]
+    Aliased {
+        /// The task with these arguments; `None` for [`access`](crate::access).
+        root: Option<Root>,
+        /// The one argument: its position, counted from 1, its access mode and region.
+        first: Arc<str>,
+        /// The other one.
+        second: Arc<str>,
+    },
+    /// A region reaches beyond its chunk, or has another rank. The task never ran and poisons nothing.
+    #[non_exhaustive]
+    OutOfBounds {
+        /// The task with this argument; `None` for guards.
+        root: Option<Root>,
+        /// The region, as a Rust range where it is one.
+        region: Arc<str>,
+        /// What is wrong with it, with the length.
+        outside: Outside,
+    },
+    /// The region holds data that a failed or cancelled task left half written. Overwrite it with a task that declares
+    /// `Out`, or take [`Chunk::recover`](crate::Chunk::recover).
+    #[non_exhaustive]
+    Poisoned {
+        /// The task that failed first.
+        root: Root,
+        /// Its error.
+        cause: Arc<Error>,
+    },
+    /// The chunk was placed in another runtime (by [`Chunk::new_in`](crate::Chunk::new_in)), where this task cannot run.
+    #[non_exhaustive]
+    Foreign {
+        /// The task; `None` for guards.
+        root: Option<Root>,
+        /// The type of what is in the chunk.
+        chunk: &'static str,
+    },
     /// The runtime was shut down before the task ended, or before it was spawned.
     #[non_exhaustive]
     Shutdown {
@@ -96,11 +134,12 @@ pub enum Error {
         /// Which option, and what to do.
         message: Arc<str>,
     },
-    /// The value was moved out of this handle by an earlier `.await` on it.
+    /// The value was moved out: of this handle by an earlier `.await` on it, or of the chunk by
+    /// [`Chunk::into_inner`](crate::Chunk::into_inner).
     #[non_exhaustive]
     Taken {
-        /// The task whose value is gone.
-        root: Root,
+        /// The task whose value is gone, or that finds the chunk empty; `None` for guards.
+        root: Option<Root>,
     },
     /// A blocking wait inside a task needs a thread to take over its processor, and as many as allowed exist.
     /// Await instead of blocking, or raise [`Builder::spare_threads`](crate::Builder::spare_threads).
@@ -113,10 +152,10 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// The task that failed first; `None` for errors that belong to no task.
-    pub fn root(&self) -> Option<&Root> {
-        match self {
+/// The root of every variant that has one.
+macro_rules! roots {
+    ($error:expr, $as:ident) => {
+        match $error {
             Error::Task { root, .. }
             | Error::Panicked { root, .. }
             | Error::Dependency { root, .. }
@@ -125,10 +164,25 @@ impl Error {
             | Error::NoProcessor { root, .. }
             | Error::Deadlock { root, .. }
             | Error::Shutdown { root }
-            | Error::Taken { root }
+            | Error::Poisoned { root, .. }
             | Error::TooManyThreads { root, .. } => Some(root),
-            Error::Options { root, .. } => root.as_ref(),
+            Error::Options { root, .. }
+            | Error::Aliased { root, .. }
+            | Error::OutOfBounds { root, .. }
+            | Error::Foreign { root, .. }
+            | Error::Taken { root } => root.$as(),
         }
+    };
+}
+
+impl Error {
+    /// The task that failed first; `None` for errors that belong to no task.
+    pub fn root(&self) -> Option<&Root> {
+        roots!(self, as_ref)
+    }
+
+    fn root_mut(&mut self) -> Option<&mut Root> {
+        roots!(self, as_mut)
     }
 
     /// The user's error of type `E`, if that is what went wrong: looks through dependencies and through errors of
@@ -146,12 +200,32 @@ impl Error {
 
     /// The further failures of a block, after the one that it returned. Empty elsewhere.
     pub fn others(&self) -> &[Error] {
-        &[]
+        self.root().and_then(|root| root.others.as_deref()).unwrap_or_default()
+    }
+
+    /// The same failure, with the further ones of a block. They lie in the root, which every failure of a task has.
+    pub(crate) fn with_others(mut self, others: Vec<Error>) -> Error {
+        if let (false, Some(root)) = (others.is_empty(), self.root_mut()) {
+            root.others = Some(others.into());
+        }
+        self
+    }
+
+    /// The error of the task that failed first.
+    pub(crate) fn of_root(&self) -> &Error {
+        match self {
+            Error::Dependency { cause, .. } | Error::Poisoned { cause, .. } => cause,
+            error => error,
+        }
     }
 
     /// The failure of `task` because of this failure of one of its inputs.
     pub(crate) fn passed_to(&self, task: impl FnOnce() -> TaskInfo) -> Error {
         match self {
+            // Passed on by hand, as the result of a block: its root is what counts.
+            Error::Poisoned { root, cause } => {
+                Error::Dependency { root: root.clone(), task: task(), cause: cause.clone() }
+            }
             Error::Dependency { root, cause, .. } => {
                 Error::Dependency { root: root.clone(), task: task(), cause: cause.clone() }
             }
@@ -212,8 +286,32 @@ impl fmt::Display for Error {
             Error::Shutdown { root } => write!(f, "{root} was ended by the shutdown of its runtime"),
             Error::Options { root: Some(root), message } => write!(f, "options of {root}: {message}"),
             Error::Options { root: None, message } => write!(f, "options: {message}"),
-            Error::Taken { root } => {
-                write!(f, "the value of {root} was taken by an earlier await of this handle")
+            Error::Taken { root: Some(root) } => {
+                write!(f, "the value that {root} should give or use was taken before")
+            }
+            Error::Taken { root: None } => f.write_str("the value of this chunk was taken by `into_inner`"),
+            Error::Aliased { root, first, second } => {
+                match root {
+                    Some(root) => write!(f, "{root} would access the same elements twice: ")?,
+                    None => f.write_str("this would access the same elements twice: ")?,
+                }
+                write!(f, "{first} overlaps {second}, and one of them writes")
+            }
+            Error::OutOfBounds { root, region, outside } => {
+                match root {
+                    Some(root) => write!(f, "{root} asks for {region}")?,
+                    None => write!(f, "a guard asks for {region}")?,
+                }
+                write!(f, ": {outside}")
+            }
+            Error::Poisoned { root, cause } => {
+                write!(f, "the data was left half written by {root}: {}", Reason(cause))
+            }
+            Error::Foreign { root: Some(root), chunk } => {
+                write!(f, "{root} cannot use a chunk of `{chunk}` that was placed in another runtime")
+            }
+            Error::Foreign { root: None, chunk } => {
+                write!(f, "this chunk of `{chunk}` was placed in another runtime")
             }
             Error::TooManyThreads { root, limit } => write!(
                 f,
@@ -250,6 +348,10 @@ impl fmt::Debug for Error {
             Error::NoProcessor { .. } => "NoProcessor",
             Error::Deadlock { .. } => "Deadlock",
             Error::Shutdown { .. } => "Shutdown",
+            Error::Aliased { .. } => "Aliased",
+            Error::OutOfBounds { .. } => "OutOfBounds",
+            Error::Poisoned { .. } => "Poisoned",
+            Error::Foreign { .. } => "Foreign",
             Error::Options { .. } => "Options",
             Error::Taken { .. } => "Taken",
             Error::TooManyThreads { .. } => "TooManyThreads",
@@ -264,7 +366,8 @@ impl StdError for Error {
         match self {
             Error::Task { error, .. } => Some(&**error),
             Error::Panicked { text, .. } => Some(text),
-            Error::Dependency { cause, .. } => Some(&**cause),
+            Error::Dependency { cause, .. } | Error::Poisoned { cause, .. } => Some(&**cause),
+            Error::OutOfBounds { outside, .. } => Some(outside),
             _ => None,
         }
     }
@@ -318,42 +421,46 @@ impl fmt::Debug for TaskInfo {
 
 /// The task that failed first.
 #[derive(Clone)]
-pub struct Root(TaskInfo);
+pub struct Root {
+    task: TaskInfo,
+    /// The further failures of the block that returned this one.
+    others: Option<Arc<[Error]>>,
+}
 
 impl Root {
     /// The id of the task.
     pub fn id(&self) -> TaskId {
-        self.0.id()
+        self.task.id()
     }
     /// Its name: the given one, else its callee as written.
     pub fn name(&self) -> &str {
-        self.0.name()
+        self.task.name()
     }
     /// Where it was spawned, as `file:line`.
     pub fn site(&self) -> &str {
-        self.0.site()
+        self.task.site()
     }
     /// True for the first caller only: a failure is logged once.
     pub(crate) fn report(&self) -> bool {
-        !self.0.0.reported.swap(true, Relaxed)
+        !self.task.0.reported.swap(true, Relaxed)
     }
 }
 
 impl From<TaskInfo> for Root {
     fn from(info: TaskInfo) -> Self {
-        Root(info)
+        Root { task: info, others: None }
     }
 }
 
 impl fmt::Display for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.task, f)
     }
 }
 
 impl fmt::Debug for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.task, f)
     }
 }
 

@@ -29,6 +29,7 @@
 
 mod call;
 mod cancel;
+mod chunk;
 mod current;
 mod error;
 mod macros;
@@ -40,23 +41,41 @@ mod spawn;
 mod sync;
 mod task;
 
-pub use call::{Arg, Await, IntoArg, Retry, TryIntoFuture, Value, retry};
+pub use call::{Arg, Await, Deps, In, InOut, IntoArg, Out, Retry, TryIntoFuture, Value, retry};
 pub use cancel::CancelToken;
+pub use chunk::{Access, Chunk, ReadGuard, WriteGuard, access};
 pub use current::{Current, current};
-pub use dagger_core::{Processor, ProcessorKind, Scope};
+pub use dagger_core::{Outside, Processor, ProcessorKind, Scope};
 pub use error::{Error, PanicText, Result, Root, TaskInfo};
 pub use options::Options;
+pub use pool::window::room;
 pub use runtime::{Builder, Runtime};
-pub use scoped::{Bulk, InOrder, WithOptions, bulk, in_order, with_options};
+pub use scoped::{Bulk, Datadeps, InOrder, WithOptions, bulk, datadeps, in_order, with_options};
 pub use spawn::{spawn, try_spawn};
 pub use task::{AwaitRef, DTask, Shared, TaskId, Wait, wait_all, wait_any};
 
+/// Regions: what an access is declared on, the views that callees get, and what a container or a kind of region of your own
+/// implements.
+pub mod region {
+    pub use crate::call::{Dep, Readable, Selector, Target};
+    pub use crate::chunk::{
+        Banded, Block, Container, Contiguous, Custom, Cut, Field, FieldOf, IndexList, Linear, Listed, MatMut,
+        MatRef, Matrix, Part, Positions, Ranges, RawParts, Step, Strided, TriMut, TriRef, Triangle, VecMut,
+        VecRef, View, Whole, band, col, diag, index, lower, row, slice, step, upper, view,
+    };
+    pub use crate::field;
+    pub use dagger_core::Region;
+}
+
 /// Everything that a program needs: `use dagger_async::prelude::*;`.
 pub mod prelude {
+    pub use crate::region::{
+        MatMut, MatRef, TriMut, TriRef, VecMut, VecRef, diag, index, lower, step, upper,
+    };
     pub use crate::{
-        Await, CancelToken, Current, DTask, Error, Options, Processor, ProcessorKind, Root, Runtime, Scope,
-        Shared, TaskId, Value, bulk, current, in_order, retry, spawn, try_spawn, wait_all, wait_any,
-        with_options,
+        Await, CancelToken, Chunk, Current, DTask, Deps, Error, In, InOut, Options, Out, Processor,
+        ProcessorKind, ReadGuard, Root, Runtime, Scope, Shared, TaskId, Value, WriteGuard, access, bulk,
+        current, datadeps, field, in_order, retry, room, spawn, try_spawn, wait_all, wait_any, with_options,
     };
 }
 

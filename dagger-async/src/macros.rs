@@ -12,11 +12,13 @@
 ///
 /// The callee is a function, a path (with generics, or `<T as Trait>::f`) or a closure in parentheses. There are 0
 /// to 12 arguments: a [`DTask`](crate::DTask) (by value, or `&task` by reference) makes an edge, [`Await`](crate::Await) awaits
-/// any future, [`Value`](crate::Value) hands a task itself over, everything else is a plain value. The task starts when
-/// its inputs are there; a failed input fails it.
+/// any future, [`Value`](crate::Value) hands a task itself over, everything else is a plain value. [`In`](crate::In),
+/// [`Out`](crate::Out) and [`InOut`](crate::InOut) declare accesses to chunks. The task starts when its inputs are there and
+/// its accesses are granted; a failed input fails it.
 ///
 /// Options are the methods of [`Options`](crate::Options), and `retries = n`, `retry_delay = d`: they call the function
-/// again after a panic, and with `?` after an `Err`, up to `n` times; it and its by-value arguments must be `Clone`.
+/// again after a panic, and with `?` after an `Err`, up to `n` times; it and its by-value arguments must be `Clone`. With an
+/// [`InOut`](crate::InOut) argument a retry finds what the failed attempt has left: say that it may, with `retry_mutated = true`.
 ///
 /// ```
 /// use dagger_async::prelude::*;
@@ -68,6 +70,15 @@ macro_rules! __spawn {
     (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt [$($d:tt)*] $o:tt retry_delay = $value:expr $(, $($rest:tt)*)?) => {
         $crate::__spawn!(@options $kind $err $callee $args $n [$value] $o $($($rest)*)?)
     };
+    (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt retry_mutated = false $(, $($rest:tt)*)?) => {
+        $crate::__spawn!(@options $kind $err $callee $args $n $d $o $($($rest)*)?)
+    };
+    (@options sync $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt retry_mutated = true $(, $($rest:tt)*)?) => {
+        $crate::__spawn!(@options sync_mutated $err $callee $args $n $d $o $($($rest)*)?)
+    };
+    (@options async $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt retry_mutated = true $(, $($rest:tt)*)?) => {
+        $crate::__spawn!(@options async_mutated $err $callee $args $n $d $o $($($rest)*)?)
+    };
     (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt [$($o:tt)*] .. $value:expr) => {
         $crate::__spawn!(@done $kind $err $callee $args $n $d [($value) $($o)*])
     };
@@ -87,6 +98,12 @@ macro_rules! __spawn {
         ))
     };
 
+    (@done sync_mutated $err:ident $callee:tt $args:tt [] $d:tt $o:tt) => {
+        ::core::compile_error!("spawn!: `retry_mutated` needs `retries`")
+    };
+    (@done async_mutated $err:ident $callee:tt $args:tt [] $d:tt $o:tt) => {
+        ::core::compile_error!("spawn!: `retry_mutated` needs `retries`")
+    };
     (@done $kind:ident $err:ident $callee:tt $args:tt [] [] $o:tt) => {
         $crate::__spawn!(@submit $callee $o $crate::__spawn!(@$err $crate::__spawn!(@call $kind once $callee $args)))
     };
@@ -118,6 +135,12 @@ macro_rules! __spawn {
     (@some) => { ::core::option::Option::None };
     (@some ($first:expr) $($o:tt)*) => { ::core::option::Option::Some($first $($o)*) };
 
+    (@call sync_mutated $again:ident $callee:tt $args:tt) => {
+        $crate::__spawn!(@call sync $again $callee $args).mutated()
+    };
+    (@call async_mutated $again:ident $callee:tt $args:tt) => {
+        $crate::__spawn!(@call async $again $callee $args).mutated()
+    };
     (@call $kind:ident $again:ident [$($callee:tt)+] ($($arg:expr),* $(,)?)) => {
         $crate::__spawn!(@arity $kind $again [$($callee)+] [] $($arg,)*)
     };

@@ -34,6 +34,8 @@ pub struct Options {
     set: OptionSet,
     syncdeps: Vec<TaskRef>,
     cancel: Vec<CancelToken>,
+    linear: bool,
+    inline: bool,
 }
 
 impl Options {
@@ -95,6 +97,29 @@ impl Options {
         self
     }
 
+    /// Each task of a datadeps block runs after the one before, for debugging: if that changes the result, a declaration
+    /// is wrong. Give it to [`with_options`](crate::with_options) around [`datadeps`](crate::datadeps()).
+    pub fn linear(mut self) -> Self {
+        self.linear = true;
+        self
+    }
+
+    /// Each spawn runs its task on the spot, on the thread that spawns, and returns when it has ended: a debugger then
+    /// shows who spawned it. Give it to [`with_options`](crate::with_options). A task whose inputs are not there blocks
+    /// the thread until they are.
+    pub fn inline(mut self) -> Self {
+        self.inline = true;
+        self
+    }
+
+    pub(crate) fn is_linear(&self) -> bool {
+        self.linear
+    }
+
+    pub(crate) fn runs_inline(&self) -> bool {
+        self.inline
+    }
+
     /// Spawns a future with these options; see [`spawn`](crate::spawn()).
     #[track_caller]
     pub fn spawn<F>(self, future: F) -> DTask<F::Output>
@@ -125,6 +150,8 @@ impl Options {
             set: OptionSet::merge(&inner.set, &outer.set),
             syncdeps: both(&inner.syncdeps, &outer.syncdeps),
             cancel: inner.cancel.iter().chain(&outer.cancel).cloned().collect(),
+            linear: inner.linear || outer.linear,
+            inline: inner.inline || outer.inline,
         }
     }
 }
@@ -136,6 +163,8 @@ impl fmt::Debug for Options {
             .field("set", &self.set)
             .field("syncdeps", &syncdeps)
             .field("cancel", &self.cancel)
+            .field("linear", &self.linear)
+            .field("inline", &self.inline)
             .finish()
     }
 }
@@ -191,7 +220,7 @@ pub(crate) fn resolve(
     inputs: Option<Scope>,
     pool: &Pool,
 ) -> (Spec, Ties, Option<Refused>) {
-    let Options { set, syncdeps, cancel } = options;
+    let Options { set, syncdeps, cancel, .. } = options;
     let (placement, refused) = match place(&set, inputs, pool) {
         Ok(placement) => (placement, None),
         Err(refused) => (Placement::default(), Some(refused)),

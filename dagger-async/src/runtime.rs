@@ -88,10 +88,11 @@ impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Runtime(`{}`, {} workers, {} unfinished tasks)",
+            "Runtime(`{}`, {} workers, {} unfinished tasks, window exceeded {} times)",
             self.pool.name,
             self.pool.processors.len(),
-            self.pool.unfinished()
+            self.pool.unfinished(),
+            self.pool.window.grown()
         )
     }
 }
@@ -153,6 +154,7 @@ pub struct Builder {
     spare_threads: usize,
     blocking_threads: usize,
     stall_after: Duration,
+    window: Option<usize>,
     tokio: Option<tokio::runtime::Handle>,
 }
 
@@ -165,6 +167,7 @@ impl Default for Builder {
             spare_threads: 512,
             blocking_threads: 512,
             stall_after: Duration::from_secs(10),
+            window: None,
             tokio: None,
         }
     }
@@ -209,6 +212,14 @@ impl Builder {
         self
     }
 
+    /// How many tasks may be unfinished before a `spawn!` that accesses chunks, or lies in a datadeps block, waits for some
+    /// to end (default 1,024 for each worker, at least 2,048). Only threads that are no workers wait, and only while something
+    /// runs; inside tasks await [`room`](crate::room). At least 1.
+    pub fn window(mut self, tasks: usize) -> Self {
+        self.window = Some(tasks);
+        self
+    }
+
     /// Uses this Tokio runtime for the timers and sockets of tasks, instead of a reactor of its own. It has to be driven: a
     /// multi-thread runtime always is, a current-thread one only inside its `block_on`.
     pub fn tokio(mut self, handle: tokio::runtime::Handle) -> Self {
@@ -224,6 +235,9 @@ impl Builder {
         let refuse = |message: String| Err(Error::Options { root: None, message: message.into() });
         if self.threads == Some(0) {
             return refuse("`threads(0)`: a runtime needs at least one worker".to_owned());
+        }
+        if self.window == Some(0) {
+            return refuse("`window(0)`: no task could ever be spawned".to_owned());
         }
         if self.blocking_threads == 0 {
             return refuse(
@@ -242,6 +256,7 @@ impl Builder {
             spare_threads: self.spare_threads,
             blocking_threads: self.blocking_threads,
             stall_after: self.stall_after,
+            window: self.window,
             tokio: self.tokio,
         };
         match Pool::start(config) {

@@ -7,15 +7,17 @@
 //! 2. A task without unfinished inputs that nobody else knows is queued without a locked operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
-use crate::call::{Body, FutureBody, TryIntoFuture, fallible, make};
+use crate::call::{Body, Fill, FutureBody, TryIntoFuture, fallible, make};
+use crate::chunk::{self, Ticket};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
-use crate::pool::{Local, Pool, local};
+use crate::pool::{Local, Pool, local, window};
 use crate::runtime;
 use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
+use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::sync::atomic::Ordering::AcqRel;
 
@@ -114,12 +116,12 @@ where
 {
     local::with(|local| {
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
-        let mut inputs = None;
-        body.inputs(&mut |input: RawTask| note_result_scope(input, &mut inputs));
-        let (spec, extras) = if inline.is_none() && local.is_plain() && inputs.is_none() && after.is_empty() {
+        let mut scopes = None;
+        body.scope(&mut scopes);
+        let (spec, extras) = if inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty() {
             (None, None)
         } else {
-            let (spec, mut ties, refused) = resolve(inline, inputs, pool, local);
+            let (spec, mut ties, refused) = resolve(inline, scopes, pool, local);
             for task in after {
                 ties.order_after(task.clone());
             }
@@ -128,28 +130,27 @@ where
         let task = RawTask::new(body, pool, origin, spec, BIAS);
         // Before anything can end it.
         pool.spawned(local);
+        if let Some(frame) = local.queue() {
+            frame.own(task);
+        }
         // SAFETY: the cell starts with one claim, which is the handle's.
         let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
         let mut linker = Linker::new(task);
         task.link_body::<B>(&mut linker);
+        let bounded = linker.accesses.is_some() || local.queue().is_some_and(|frame| frame.is_in_block());
         launch(task, linker, extras, pool, local);
+        if local.layer().is_some_and(|layer| layer.runs_inline()) {
+            task::run_inline(task);
+        } else if bounded && local.place().is_none() && local.task().is_none() {
+            window::wait_for_room(pool);
+        }
         handle
     })
 }
 
-/// A task runs where the results that it takes may be used.
-fn note_result_scope(input: RawTask, scope: &mut Option<Scope>) {
-    if let Some(result_scope) = input.spec.as_deref().and_then(|spec| spec.result_scope.clone()) {
-        *scope = Some(match scope.take() {
-            Some(scope) => scope & result_scope,
-            None => result_scope,
-        });
-    }
-}
-
 fn resolve(
     inline: Option<Options>,
-    inputs: Option<Scope>,
+    scopes: Option<Scope>,
     pool: &Pool,
     local: &Local,
 ) -> (Spec, Ties, Option<Refused>) {
@@ -160,23 +161,47 @@ fn resolve(
         (None, Some(layer)) => Options::clone(layer),
         (None, None) => Options::new(),
     };
-    let (spec, mut ties, refused) = options::resolve(options, layer, inputs, pool);
+    let (spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
     if let Some(frame) = local.queue() {
-        frame.order(&mut ties);
+        frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
     (spec, ties, refused)
 }
 
+/// Takes the places of a task in the queues of the chunks that it accesses.
+fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
+    let mut accesses = linker.accesses.take();
+    let taken = match (linker.refused.take(), &mut accesses) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Some(accesses)) => chunk::take_places(accesses, task.pool, |_| Ticket::Task(task)),
+        (None, None) => return None,
+    };
+    // Also those of a refused task: its arguments point to the chunks.
+    task.keep_accesses(accesses);
+    match taken {
+        Ok(taken) => {
+            linker.waiting += taken.waiting;
+            linker.registers |= taken.foreign;
+            None
+        }
+        Err(refusal) => Some(refusal.into_error(Some(task.info().into()))),
+    }
+}
+
 fn launch(
     task: RawTask,
-    linker: Linker,
+    mut linker: Linker,
     extras: Option<(Ties, Option<Refused>)>,
     pool: &Pool,
     local: &Local,
 ) {
+    let mut refusal = None;
+    if linker.accesses.is_some() || linker.refused.is_some() {
+        refusal = take_places(task, &mut linker);
+    }
     let closed = pool.is_closed_after_count(local);
-    if closed || linker.failure.is_some() || linker.registers || extras.is_some() {
-        return launch_slowly(task, linker, extras, pool, local);
+    if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {
+        return launch_slowly(task, linker, extras, refusal, pool, local);
     }
     if linker.waiting == 0 {
         task.state.queue_unshared();
@@ -192,6 +217,7 @@ fn launch_slowly(
     task: RawTask,
     mut linker: Linker,
     extras: Option<(Ties, Option<Refused>)>,
+    refusal: Option<Error>,
     pool: &Pool,
     local: &Local,
 ) {
@@ -211,6 +237,8 @@ fn launch_slowly(
         task::end(task, |header| Error::Shutdown { root: header.info().into() });
     } else if cancelled {
         task::end(task, |header| Error::Cancelled { root: header.info().into() });
+    } else if let Some(refusal) = refusal {
+        task::end(task, |_| refusal);
     } else if let Some(refused) = refused {
         task::end(task, |_| refused.into_error(task, pool));
     } else if let Some(error) = linker.failure {
@@ -229,4 +257,32 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     if is_step && !tasks.is_empty() {
         submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks);
     }
+}
+
+/// A task that ends when the bodies of all these are gone. It belongs to no block.
+pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
+    static SITE: CallSite = CallSite::new("end of block");
+    local::with(|local| {
+        let _left = local.leave_blocks();
+        submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks)
+    })
+}
+
+/// Gives a chunk the value of a task.
+pub(crate) fn fill<T: Send + Sync + 'static>(
+    task: DTask<T>,
+    fill: Fill<'_, T>,
+    site: &'static Location<'static>,
+) {
+    let body = make::f2(
+        |value: T, slot: &mut MaybeUninit<T>| {
+            slot.write(value);
+        },
+        task,
+        fill,
+    );
+    local::with(|local| {
+        let _left = local.leave_blocks();
+        submit(body, Origin::Named("Chunk::from_task", site), None);
+    });
 }

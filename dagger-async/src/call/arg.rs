@@ -1,9 +1,10 @@
 //! What may stand between the parentheses of `spawn!(f(..))`.
 
-use super::Turn;
+use super::{Stop, Turn};
 use crate::DTask;
-use crate::error::{Error, quietly};
+use crate::error::quietly;
 use crate::task::{Claim, Edge, Linker, RawTask};
+use dagger_core::Scope;
 use std::cell::Cell;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use std::task::{Context, Poll};
 /// Everything else goes to the callee as it is.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of `spawn!`",
-    note = "an argument is a plain value (`Send + 'static`), a `DTask<T>`, a `&DTask<T>`, `Await(future)` or `Value(x)`"
+    note = "an argument is a plain value (`Send + 'static`), a `DTask<T>`, a `&DTask<T>`, an access (`In(&chunk)`, `Out`, `InOut`, `Deps`, `&chunk`), `Await(future)` or `Value(x)`"
 )]
 pub trait IntoArg {
     /// The argument as the task keeps it.
@@ -38,9 +39,14 @@ pub trait Arg: Send + 'static {
     fn inputs(&self, turn: Turn, visit: &mut dyn FnMut(RawTask)) {
         let _ = (turn, visit);
     }
+    /// Narrows the scope of the task to where its data is.
+    #[doc(hidden)]
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        let _ = scopes;
+    }
     /// Ends when [`Arg::get`] may be called. Polled after the linked input is done.
     #[doc(hidden)]
-    fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let _ = (turn, cx);
         Poll::Ready(Ok(()))
     }
@@ -117,8 +123,11 @@ impl<T: Send + Sync + 'static> Arg for TaskArg<T> {
     fn inputs(&self, _: Turn, visit: &mut dyn FnMut(RawTask)) {
         visit(self.claim.raw());
     }
-    fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.claim.poll_takeable(cx.waker())
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        super::note_result_scope(self.claim.raw(), scopes);
+    }
+    fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        self.claim.poll_takeable(cx.waker()).map_err(Stop::Error)
     }
     fn get(&mut self, _: Turn) -> T {
         self.claim.take()
@@ -160,8 +169,11 @@ impl<T: Send + Sync + 'static> Arg for TaskRefArg<T> {
     fn inputs(&self, _: Turn, visit: &mut dyn FnMut(RawTask)) {
         visit(self.claim.raw());
     }
-    fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(self.claim.check_value())
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        super::note_result_scope(self.claim.raw(), scopes);
+    }
+    fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        Poll::Ready(self.claim.check_value().map_err(Stop::Error))
     }
     fn get(&mut self, _: Turn) -> &T {
         self.claim.get()
@@ -204,7 +216,7 @@ where
         quietly(|| drop(future));
         quietly(|| drop(output));
     }
-    fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         if let Some(future) = &mut self.future {
             match future.as_mut().poll(cx) {
                 Poll::Ready(output) => self.output = Some(output),

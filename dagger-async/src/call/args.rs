@@ -1,9 +1,9 @@
 //! All arguments of one call, as a tuple.
 
-use super::Turn;
 use super::arg::{Arg, AwaitArg, Plain, TaskArg, TaskRefArg};
-use crate::error::Error;
+use super::{Stop, Turn};
 use crate::task::{Linker, RawTask};
+use dagger_core::Scope;
 use std::task::{Context, Poll};
 
 /// The arguments of a call.
@@ -16,7 +16,9 @@ pub trait Args: Send + 'static {
     #[doc(hidden)]
     fn inputs(&self, turn: Turn, visit: &mut dyn FnMut(RawTask));
     #[doc(hidden)]
-    fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
+    fn scope(&self, scopes: &mut Option<Scope>);
+    #[doc(hidden)]
+    fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>>;
     #[doc(hidden)]
     fn clear(&mut self, turn: Turn);
     #[doc(hidden)]
@@ -24,37 +26,41 @@ pub trait Args: Send + 'static {
 }
 
 /// Arguments that can be handed over again: by-value ones are cloned for every attempt.
-pub trait RetryArgs: Args {
+pub trait RetryArgs<M>: Args {
     /// What the callee gets at this attempt.
     #[doc(hidden)]
     fn get_again(&mut self, turn: Turn) -> Self::Refs<'_>;
 }
 
 /// One argument that can be handed over again.
-pub trait RetryArg: Arg {
+#[diagnostic::on_unimplemented(
+    message = "an argument of this task cannot be used by a second attempt",
+    note = "by-value arguments must be `Clone`; with `InOut` a retry finds what the failed attempt has left: write `retry_mutated = true` if it may"
+)]
+pub trait RetryArg<M>: Arg {
     #[doc(hidden)]
     fn get_again(&mut self, turn: Turn) -> Self::Ref<'_>;
 }
 
-impl<T: Clone + Send + 'static> RetryArg for Plain<T> {
+impl<T: Clone + Send + 'static, M> RetryArg<M> for Plain<T> {
     fn get_again(&mut self, _: Turn) -> T {
         self.peek().clone()
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> RetryArg for TaskArg<T> {
+impl<T: Clone + Send + Sync + 'static, M> RetryArg<M> for TaskArg<T> {
     fn get_again(&mut self, _: Turn) -> T {
         self.peek().clone()
     }
 }
 
-impl<T: Send + Sync + 'static> RetryArg for TaskRefArg<T> {
+impl<T: Send + Sync + 'static, M> RetryArg<M> for TaskRefArg<T> {
     fn get_again(&mut self, turn: Turn) -> &T {
         self.get(turn)
     }
 }
 
-impl<F> RetryArg for AwaitArg<F>
+impl<F, M> RetryArg<M> for AwaitArg<F>
 where
     F: Future + Send + 'static,
     F::Output: Clone + Send + 'static,
@@ -80,7 +86,12 @@ macro_rules! args {
                 $($name.inputs(turn, visit);)*
                 let _ = (turn, visit);
             }
-            fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            fn scope(&self, scopes: &mut Option<Scope>) {
+                let ($($name,)*) = self;
+                $($name.scope(scopes);)*
+                let _ = scopes;
+            }
+            fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
                 let ($($name,)*) = self;
                 #[allow(unused_mut, reason = "the tuple of no arguments")]
                 let mut all = Poll::Ready(Ok(()));
@@ -107,7 +118,7 @@ macro_rules! args {
 
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]
         #[allow(clippy::unused_unit, reason = "the tuple of no arguments")]
-        impl<$($name: RetryArg),*> RetryArgs for ($($name,)*) {
+        impl<Retried, $($name: RetryArg<Retried>),*> RetryArgs<Retried> for ($($name,)*) {
             fn get_again(&mut self, turn: Turn) -> Self::Refs<'_> {
                 let ($($name,)*) = self;
                 let _ = turn;

@@ -5,10 +5,11 @@
 
 use super::arg::Arg;
 use super::args::Args;
-use super::source::Source;
+use super::source::{Again, Mutated, Source};
 use super::{Body, Stop, Turn};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
+use dagger_core::Scope;
 use std::future::Future;
 use std::marker::{PhantomData, PhantomPinned};
 use std::pin::Pin;
@@ -86,6 +87,19 @@ impl<F: AsyncCallee<A>, A: Args, S> AsyncCall<F, A, S> {
     }
 }
 
+impl<F: AsyncCallee<A>, A: Args> AsyncCall<F, A, Again> {
+    /// An attempt may find what the one before has changed.
+    pub fn mutated(self) -> AsyncCall<F, A, Again<Mutated>> {
+        AsyncCall {
+            future: None,
+            callee: self.callee,
+            args: self.args,
+            source: PhantomData,
+            _pinned: PhantomPinned,
+        }
+    }
+}
+
 impl<F, A, S> Body for AsyncCall<F, A, S>
 where
     F: AsyncCallee<A>,
@@ -102,6 +116,9 @@ where
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
         self.args.inputs(Turn(()), visit);
     }
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        self.args.scope(scopes);
+    }
     fn clear(self: Pin<&mut Self>) {
         // SAFETY: the future, which borrows from `args`, goes first, in place as pinning asks.
         let this = unsafe { self.get_unchecked_mut() };
@@ -114,8 +131,8 @@ where
         // SAFETY: nothing is moved out of `args` while `future` borrows it; `Drop` is by fields, `future` first.
         let this = unsafe { self.get_unchecked_mut() };
         if this.future.is_none() {
-            if let Err(error) = ready!(this.args.poll_ready(Turn(()), cx)) {
-                return Poll::Ready(Err(Stop::Error(error)));
+            if let Err(stop) = ready!(this.args.poll_ready(Turn(()), cx)) {
+                return Poll::Ready(Err(stop));
             }
             let callee = S::callee(&mut this.callee);
             let future = callee.call(S::args(&mut this.args));

@@ -2,10 +2,11 @@
 
 use super::arg::Arg;
 use super::args::Args;
-use super::source::Source;
+use super::source::{Again, Mutated, Source};
 use super::{Body, Stop, Turn};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
+use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -49,6 +50,13 @@ impl<F, A, S> Call<F, A, S> {
     }
 }
 
+impl<F, A> Call<F, A, Again> {
+    /// An attempt may find what the one before has changed.
+    pub fn mutated(self) -> Call<F, A, Again<Mutated>> {
+        Call { callee: self.callee, args: self.args, source: PhantomData }
+    }
+}
+
 // Nothing in it is pinned: awaited futures are boxed, edges are reached through cells.
 impl<F, A, S> Unpin for Call<F, A, S> {}
 
@@ -67,14 +75,17 @@ where
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
         self.args.inputs(Turn(()), visit);
     }
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        self.args.scope(scopes);
+    }
     fn clear(mut self: Pin<&mut Self>) {
         let callee = self.callee.take();
         quietly(|| drop(callee));
         self.args.clear(Turn(()));
     }
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<F::Output, Stop>> {
-        if let Err(error) = ready!(self.args.poll_ready(Turn(()), cx)) {
-            return Poll::Ready(Err(Stop::Error(error)));
+        if let Err(stop) = ready!(self.args.poll_ready(Turn(()), cx)) {
+            return Poll::Ready(Err(stop));
         }
         let callee = S::callee(&mut self.callee);
         Poll::Ready(Ok(callee.call(S::args(&mut self.args))))
@@ -102,6 +113,9 @@ where
     }
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
         self.0.inputs(visit);
+    }
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        self.0.scope(scopes);
     }
     fn clear(self: Pin<&mut Self>) {
         // SAFETY: as in `poll`.

@@ -31,6 +31,7 @@ macro_rules! for_each_arity {
     };
 }
 
+mod access;
 mod arg;
 mod args;
 mod asynchronous;
@@ -39,12 +40,14 @@ mod future;
 mod retry;
 mod source;
 
+pub(crate) use access::Fill;
+pub use access::{Dep, Deps, In, InOut, Out, Readable, Selector, Target};
 pub use arg::{Arg, Await, IntoArg, Probe, Value, ViaPlain, ViaTask};
 pub(crate) use asynchronous::{AsyncCall, AsyncCallee};
 pub(crate) use function::Call;
 pub use function::fallible;
 pub use retry::{Retry, TryIntoFuture, retry, retrying};
-pub(crate) use source::{Again, Once};
+pub(crate) use source::{Again, Mutated, Once};
 
 pub(crate) use future::FutureBody;
 
@@ -53,6 +56,7 @@ pub mod make;
 
 use crate::error::Error;
 use crate::task::{Linker, RawTask};
+use dagger_core::Scope;
 use std::any::Any;
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -70,6 +74,8 @@ pub trait Body: Send + 'static {
     fn link(&self, linker: &mut Linker);
     /// Lists the tasks that `link` was given.
     fn inputs(&self, visit: &mut dyn FnMut(RawTask));
+    /// Narrows the scope of the task to where its inputs may be used.
+    fn scope(&self, scopes: &mut Option<Scope>);
     /// Drops what the user gave, piece by piece: two drops that panic in one go would abort the process.
     fn clear(self: Pin<&mut Self>) {}
     /// Runs the body, or one step of it.
@@ -89,11 +95,28 @@ pub enum Stop {
     Panic(Box<dyn Any + Send>),
     /// An input could not be used.
     Error(Error),
+    /// What it declares to access cannot be granted: it never ran and poisons nothing.
+    Void(Error),
 }
 
 impl Stop {
     /// A user's error of any type that can become one.
     pub(crate) fn user<E: Into<Box<dyn StdError + Send + Sync>>>(error: E) -> Self {
         Stop::User(Arc::from(error.into()))
+    }
+}
+
+/// A task runs where its data is.
+fn narrow(scopes: &mut Option<Scope>, to: &Scope) {
+    *scopes = Some(match scopes.take() {
+        Some(scope) => scope & to.clone(),
+        None => to.clone(),
+    });
+}
+
+/// A task runs where the results that it takes may be used.
+fn note_result_scope(input: RawTask, scopes: &mut Option<Scope>) {
+    if let Some(scope) = input.spec.as_deref().and_then(|spec| spec.result_scope.as_ref()) {
+        narrow(scopes, scope);
     }
 }

@@ -9,6 +9,7 @@
 use super::{Body, Stop};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
+use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,6 +94,9 @@ impl<B: Body> Body for RetryBody<B> {
     fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
         self.body.inputs(visit);
     }
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        self.body.scope(scopes);
+    }
     fn clear(self: Pin<&mut Self>) {
         // SAFETY: as in `poll`.
         unsafe { self.map_unchecked_mut(|this| &mut this.body) }.clear();
@@ -110,7 +114,7 @@ impl<B: Body> Body for RetryBody<B> {
                 Ok(Poll::Ready(Err(stop))) => stop,
                 Err(payload) => Stop::Panic(payload),
             };
-            if matches!(stop, Stop::Error(_)) || !this.attempts.again() {
+            if matches!(stop, Stop::Error(_) | Stop::Void(_)) || !this.attempts.again() {
                 return Poll::Ready(Err(stop));
             }
             quietly(|| drop(stop));

@@ -2,6 +2,7 @@
 
 use super::Turn;
 use super::args::{Args, RetryArgs};
+use std::marker::PhantomData;
 
 /// Where a call takes its callee and arguments from.
 pub trait Source<F, A: Args>: Send + 'static {
@@ -14,8 +15,15 @@ pub trait Source<F, A: Args>: Send + 'static {
 /// The body is called once: everything moves.
 pub struct Once;
 
-/// The body may be called again: the callee and by-value arguments are cloned each time.
-pub struct Again;
+/// The body may be called again: the callee and by-value arguments are cloned each time. `M` says what becomes of
+/// `InOut` arguments.
+pub struct Again<M = Kept>(PhantomData<M>);
+
+/// Nothing that a failed attempt has changed is used again.
+pub struct Kept;
+
+/// An attempt may find what the one before has changed (`retry_mutated = true`).
+pub struct Mutated;
 
 const KEPT: &str = "a body that returned is polled again only as `Again` (`Body::poll`)";
 
@@ -28,7 +36,7 @@ impl<F, A: Args> Source<F, A> for Once {
     }
 }
 
-impl<F: Clone, A: RetryArgs> Source<F, A> for Again {
+impl<F: Clone, A: RetryArgs<M>, M: Send + 'static> Source<F, A> for Again<M> {
     fn callee(slot: &mut Option<F>) -> F {
         slot.clone().expect(KEPT)
     }

@@ -102,10 +102,10 @@ impl Local {
         // SAFETY: invariant 1.
         unsafe { self.queue.get().as_ref() }
     }
-    /// True if no option, block or `with_options` is in effect here.
+    /// True if no option and no block that orders or holds back is in effect here.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.layer.get().is_null() && self.queue.get().is_null()
+        self.layer.get().is_null() && self.queue().is_none_or(Frame::only_owns)
     }
 
     /// The thread works for `pool`, on no task, until the guard is dropped. The caller keeps the pool for as long.
@@ -136,6 +136,13 @@ impl Local {
     pub(crate) fn leave_task(&self) -> Entered<'_> {
         let entered = self.remember();
         self.task.set(None);
+        self.layer.set(null());
+        self.queue.set(null());
+        entered
+    }
+    /// Spawns belong to no block and have no options of one until the guard is dropped.
+    pub(crate) fn leave_blocks(&self) -> Entered<'_> {
+        let entered = self.remember();
         self.layer.set(null());
         self.queue.set(null());
         entered

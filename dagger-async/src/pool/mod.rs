@@ -20,6 +20,7 @@ mod reactor;
 mod sleep;
 mod spares;
 mod stall;
+pub(crate) mod window;
 pub(crate) mod worker;
 
 pub(crate) use local::Local;
@@ -53,6 +54,7 @@ pub(crate) struct Config {
     pub(crate) spare_threads: usize,
     pub(crate) blocking_threads: usize,
     pub(crate) stall_after: Duration,
+    pub(crate) window: Option<usize>,
     pub(crate) tokio: Option<tokio::runtime::Handle>,
 }
 
@@ -79,6 +81,7 @@ pub(crate) struct Pool {
     threads: AtomicUsize,
     ended: Notify,
     stall: stall::Watch,
+    pub(crate) window: window::Window,
 }
 
 #[derive(Default)]
@@ -128,6 +131,7 @@ impl Pool {
             threads: AtomicUsize::new(0),
             ended: Notify::new(),
             stall: stall::Watch::new(config.stall_after),
+            window: window::Window::new(config.window, workers),
         })
     }
 
@@ -140,6 +144,7 @@ impl Pool {
             spare_threads: 0,
             blocking_threads: 0,
             stall_after: Duration::MAX,
+            window: None,
             tokio: None,
         };
         let pool = Self::make(config, Reactor::none(), Box::default());
@@ -191,6 +196,7 @@ impl Pool {
                 self.tell_idle();
             }
         }
+        self.tell_room();
         if self.is_closed() && self.unfinished() == 0 {
             self.sleep.wake_all();
             self.spares.end();
@@ -340,9 +346,28 @@ impl Pool {
         for task in self.registered_tasks() {
             task::end_by_shutdown(task.raw());
         }
+        self.end_waiting_behind_guards();
+        self.tell_room();
         self.sleep.wake_all();
         if self.unfinished() == 0 {
             self.spares.end();
+        }
+    }
+
+    /// Ends the tasks that wait, directly or through others, for a chunk that is held outside tasks: a guard may never be
+    /// dropped.
+    fn end_waiting_behind_guards(&self) {
+        let mut blocked = Vec::new();
+        crate::chunk::visit_waiting_behind_guards(&mut |task, _| blocked.push(TaskRef::new(task)));
+        let mut seen = std::collections::HashSet::new();
+        while let Some(task) = blocked.pop() {
+            if !seen.insert(task.id) {
+                continue;
+            }
+            task::visit_waiting_behind(task.raw(), &mut |next| blocked.push(TaskRef::new(next)));
+            if std::ptr::eq(task.raw().pool, self) {
+                task::end_by_shutdown(task.raw());
+            }
         }
     }
 

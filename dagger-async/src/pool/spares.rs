@@ -179,6 +179,7 @@ impl Spares {
                         local.thread.set(usize::MAX);
                     });
                     self.state.lock().at_task -= 1;
+                    pool.tell_room();
                 }
             }
         }

@@ -83,10 +83,19 @@ fn report(pool: &Pool) -> Option<String> {
             }
         });
     }
-    if waits.is_empty() {
+    let mut behind: Vec<String> = Vec::new();
+    crate::chunk::visit_waiting_behind_guards(&mut |task, guard| {
+        if std::ptr::eq(task.pool, pool) && behind.len() <= LINES_MAX {
+            behind.push(format!("{} waits for {guard}", task.info()));
+        }
+    });
+    if waits.is_empty() && behind.is_empty() {
         return None;
     }
     let mut text = format!("{} tasks are unfinished", pool.unfinished());
+    for line in behind.iter().take(LINES_MAX) {
+        let _ = write!(text, "\n  {line}");
+    }
     for (waiting, awaited) in waits.iter().take(LINES_MAX) {
         let what = match awaited.raw().state.load().is_done() {
             true => "until others let go of the value of",

@@ -74,7 +74,10 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
             pool.sleep.was_in_vain();
         }
         pool.before_sleep();
-        let work = |watches| place.sees_work(pool, watches) || pool.is_closed() && pool.unfinished() == 0;
+        let work = |watches| {
+            pool.tell_room(); // The last one to sleep: nothing runs any more.
+            place.sees_work(pool, watches) || pool.is_closed() && pool.unfinished() == 0
+        };
         woken = pool.sleep.sleep(place.index, watch, work);
         watch = if woken { WATCH_MIN } else { WATCH_MAX.min(watch * 2) };
         pool.wakes[place.index].fetch_add(1, SeqCst);

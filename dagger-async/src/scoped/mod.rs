@@ -1,4 +1,4 @@
-//! Blocks that change what `spawn!` does inside them: [`with_options`], [`in_order`], [`bulk`].
+//! Blocks that change what `spawn!` does inside them: [`with_options`], [`in_order`], [`bulk`], [`datadeps`].
 //!
 //! ```text
 //!   in_order { a  b  bulk { c  d }  e }      a ─▶ b ─┬─▶ c ─┬─▶ e
@@ -8,9 +8,12 @@
 //!    [`Local`](crate::pool::Local) that is set for the length of the poll.
 //! 2. Options reach tasks, their children and grandchildren; order and holding back end with the block's own spawns.
 //! 3. A task spawned in a `bulk` waits for the block's end as for one more input.
+//! 4. A datadeps block does not order anything (the chunks do): it owns its tasks, waits for them and collects failures.
 
+mod block;
 mod queue;
 
+pub use block::{Datadeps, datadeps};
 pub(crate) use queue::Frame;
 pub use queue::{Bulk, InOrder, bulk, in_order};
 

@@ -1,5 +1,6 @@
 //! [`in_order`] and [`bulk`].
 
+use super::block::Owned;
 use crate::error::Error;
 use crate::options::Ties;
 use crate::pool::local;
@@ -10,30 +11,45 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// What a block remembers of the tasks spawned in it.
-struct Queue {
+pub(super) struct Queue {
     kind: Kind,
     /// In order: the tasks of the last step. Bulk: all that it holds back.
     tasks: Mutex<Vec<TaskRef>>,
+    /// Block: the tasks that it owns.
+    pub(super) owned: Mutex<Owned>,
+}
+
+impl Queue {
+    fn new(kind: Kind) -> Self {
+        Queue { kind, tasks: Mutex::new(Vec::new()), owned: Mutex::new(Owned::default()) }
+    }
+    pub(super) fn block() -> Self {
+        Self::new(Kind::Block)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     InOrder,
     Bulk,
+    Block,
 }
 
 /// A block whose body is being polled, and those around it.
 pub(crate) struct Frame {
     queue: *const Queue,
     outer: *const Frame,
+    /// All blocks from here outwards are datadeps blocks.
+    only_owns: bool,
 }
 
 impl Frame {
     /// Runs `poll` with `queue` as the innermost block.
-    fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
+    pub(super) fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
         local::with(|local| {
             let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
-            let frame = Frame { queue, outer };
+            let only_owns = queue.kind == Kind::Block && local.queue().is_none_or(Frame::only_owns);
+            let frame = Frame { queue, outer, only_owns };
             let _entered = local.enter_queue(&frame);
             poll()
         })
@@ -55,6 +71,29 @@ impl Frame {
         })
     }
 
+    /// True if no block here orders tasks or holds them back.
+    #[inline]
+    pub(crate) fn only_owns(&self) -> bool {
+        self.only_owns
+    }
+
+    /// True inside a datadeps block.
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.only_owns || self.chain().any(|queue| queue.kind == Kind::Block)
+    }
+
+    /// The blocks around a new task, that nobody else knows yet, become its owners.
+    pub(crate) fn own(&self, task: RawTask) {
+        let mut innermost = true;
+        for queue in self.chain().filter(|queue| queue.kind == Kind::Block) {
+            queue.owned.lock().add(task, innermost);
+            if innermost {
+                task.state.observe_unshared();
+            }
+            innermost = false;
+        }
+    }
+
     /// True if a `bulk` block whose body is being polled here holds the task back.
     pub(crate) fn holds(&self, task: RawTask) -> bool {
         if task.state.load().phase() != Phase::Waiting {
@@ -70,7 +109,10 @@ impl Frame {
     }
 
     /// The steps that a task spawned here comes after.
-    pub(crate) fn order(&self, ties: &mut Ties) {
+    pub(crate) fn order(&self, ties: &mut Ties, linear: bool) {
+        if linear && let Some(block) = self.chain().find(|queue| queue.kind == Kind::Block) {
+            block.owned.lock().last().into_iter().for_each(|before| ties.order_after(before));
+        }
         for queue in self.chain().filter(|queue| queue.kind == Kind::InOrder) {
             for before in queue.tasks.lock().iter() {
                 ties.order_after(before.clone());
@@ -92,6 +134,7 @@ impl Frame {
                     held = true;
                 }
                 Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
+                Kind::Block => {}
                 Kind::InOrder => {} // The whole bulk is the step, when it ends.
             }
         }
@@ -114,7 +157,7 @@ impl Frame {
 /// # }
 /// ```
 pub fn in_order<F: Future>(body: F) -> InOrder<F> {
-    InOrder { queue: Queue { kind: Kind::InOrder, tasks: Mutex::new(Vec::new()) }, body }
+    InOrder { queue: Queue::new(Kind::InOrder), body }
 }
 
 /// The future of [`in_order`].
@@ -151,7 +194,7 @@ impl<F: Future> Future for InOrder<F> {
 /// # Ok(()) }
 /// ```
 pub fn bulk<F: Future>(body: F) -> Bulk<F> {
-    Bulk { queue: Queue { kind: Kind::Bulk, tasks: Mutex::new(Vec::new()) }, body }
+    Bulk { queue: Queue::new(Kind::Bulk), body }
 }
 
 /// The future of [`bulk`].

@@ -22,6 +22,7 @@ use super::refs::{Refs, Released};
 use super::state::State;
 use crate::call::{Body, Stop};
 use crate::cancel::CancelToken;
+use crate::chunk::{Accesses, Held, Refusal};
 use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
@@ -69,6 +70,8 @@ pub(crate) struct Guarded {
     pub(crate) awaiting: Awaiting,
     /// Place in the pool's list of suspended tasks, from the first suspension on.
     pub(crate) registered: Option<(u32, u32)>,
+    /// What it accesses, from its spawn until its body is gone.
+    pub(crate) accesses: Option<Box<Accesses>>,
 }
 
 /// For which task another one waits inside its body.
@@ -91,6 +94,11 @@ pub(crate) struct SyncDep {
 }
 
 impl Guarded {
+    /// What it accesses.
+    pub(crate) fn accesses(&self) -> impl Iterator<Item = &Held> {
+        self.accesses.iter().flat_map(|accesses| accesses.iter())
+    }
+
     /// What few tasks need, made on first need.
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
@@ -272,6 +280,7 @@ impl RawTask {
                     extra: None,
                     awaiting: Awaiting::Nothing,
                     registered: None,
+                    accesses: None,
                 }),
                 error: std::cell::UnsafeCell::new(None),
             },
@@ -280,6 +289,12 @@ impl RawTask {
         // SAFETY: the block has this layout and is ours.
         unsafe { cell.write(content) };
         RawTask(cell.cast())
+    }
+
+    /// Gives the task its accesses, which it keeps until its body is gone.
+    pub(crate) fn keep_accesses(self, accesses: Option<Box<Accesses>>) {
+        let guard = self.state.lock();
+        self.guarded(&guard).accesses = accesses;
     }
 
     /// The body, to link its inputs, before anybody else knows the task.
@@ -548,17 +563,33 @@ pub struct Linker {
     pub(crate) failure: Option<Error>,
     /// It waits for something outside its pool: the shutdown must find it.
     pub(crate) registers: bool,
+    /// What it accesses, in the order of its arguments.
+    pub(crate) accesses: Option<Box<Accesses>>,
+    /// The first access that cannot be.
+    pub(crate) refused: Option<Refusal>,
 }
 
 impl Linker {
     pub(crate) fn new(task: RawTask) -> Self {
-        Linker { task, waiting: 0, failure: None, registers: false }
+        Linker { task, waiting: 0, failure: None, registers: false, accesses: None, refused: None }
     }
 
     /// Makes the task wait for the end of a block: one more input, without an edge.
     pub(crate) fn hold(&mut self) {
         self.waiting += 1;
         self.registers = true;
+    }
+
+    /// Makes the task access a chunk.
+    pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
+        match access {
+            Ok(mut held) => {
+                let accesses = self.accesses.get_or_insert_default();
+                held.set_argument(accesses.len() as u32 + 1);
+                accesses.push(held);
+            }
+            Err(refusal) => _ = self.refused.get_or_insert(refusal),
+        }
     }
 
     /// Makes the task wait for `input`. The edge lies in the task and is used once.
@@ -623,4 +654,4 @@ impl Deref for TaskRef {
 
 // The header is part of every task: it must not grow by accident.
 #[cfg(not(dagger_loom))]
-const _: () = assert!(size_of::<Header>() <= 160);
+const _: () = assert!(size_of::<Header>() <= 176);

@@ -48,7 +48,7 @@ impl<T: Send + Sync + 'static> Claim<T> {
     #[inline]
     pub(crate) fn check_value(&self) -> Result<()> {
         if self.key == SPENT {
-            return Err(Error::Taken { root: self.task.info().into() });
+            return Err(Error::Taken { root: Some(self.task.info().into()) });
         }
         if self.task.state.load().has_value() {
             return Ok(());
@@ -59,7 +59,7 @@ impl<T: Send + Sync + 'static> Claim<T> {
                 self.task.state.lock().set_observed();
                 Err(error)
             }
-            None => Err(Error::Taken { root: self.task.info().into() }),
+            None => Err(Error::Taken { root: Some(self.task.info().into()) }),
         }
     }
 

@@ -84,7 +84,7 @@ impl<T: Send + Sync + 'static> DTask<T> {
 }
 
 /// Blocks until the task is done.
-fn block_until_done(task: RawTask) -> Result<()> {
+pub(super) fn block_until_done(task: RawTask) -> Result<()> {
     if task.state.load().is_done() {
         return Ok(());
     }

@@ -66,6 +66,8 @@ impl CallSite {
 pub(crate) enum Origin {
     /// `spawn!(callee(..))`.
     Call(&'static CallSite),
+    /// Made by the library for a call of this function.
+    Named(&'static str, &'static Location<'static>),
     /// `spawn(future)`: the place, and the type of the future by its vtable.
     Future(&'static Location<'static>),
 }
@@ -74,7 +76,7 @@ impl Origin {
     pub(crate) fn location(self) -> &'static Location<'static> {
         match self {
             Origin::Call(site) => site.location,
-            Origin::Future(location) => location,
+            Origin::Named(_, location) | Origin::Future(location) => location,
         }
     }
 
@@ -82,6 +84,7 @@ impl Origin {
     pub(crate) fn name(self, future: &'static str) -> &'static str {
         match self {
             Origin::Call(site) => site.callee,
+            Origin::Named(name, _) => name,
             Origin::Future(_) => function_of(future),
         }
     }

@@ -24,6 +24,8 @@ pub(crate) use cell::{Edge, Linker, RawTask, SyncDep, TaskRef};
 pub(crate) use claim::Claim;
 pub(crate) use handle::ThreadWaker;
 pub(crate) use id::Origin;
-pub(crate) use run::{end, end_by_shutdown, held_by, ready, register, run, tie};
+pub(crate) use run::{
+    Work, cancel_unstarted, end, end_by_shutdown, held_by, ready, register, run, run_inline, tie,
+};
 pub(crate) use state::Phase;
-pub(crate) use wait::visit_waits;
+pub(crate) use wait::{visit_waiting_behind, visit_waits, waits_for_itself};

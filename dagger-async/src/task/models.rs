@@ -80,7 +80,7 @@ fn work(task: RawTask) {
         assert!(!counts);
         return task.release_holder();
     }
-    let _ = complete(task, None).settle(task);
+    let _ = complete(task, None).settle(task, super::run::Effect::Ran);
     task.release_holder();
 }
 

@@ -8,9 +8,10 @@ use super::cell::{Awaiting, Guarded, Linker, RawTask, Step, Successors, SyncDep,
 use super::state::{End, Phase, Ready, Start, Suspend};
 use super::{wait, waker};
 use crate::call::Stop;
+use crate::chunk::{self, Accesses, Outcome, Ticket, Tickets};
 use crate::error::{Error, PanicText, quietly};
 use crate::options::Ties;
-use crate::pool::{Local, Pool, local};
+use crate::pool::{Local, Pool, local, worker};
 use smallvec::SmallVec;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::task::{Context, Waker};
@@ -54,6 +55,27 @@ pub(super) fn run_in_place(task: RawTask, local: &Local) -> bool {
     true
 }
 
+/// Runs a task that was just spawned on this thread, and waits for its end (the option `inline`).
+pub(crate) fn run_inline(task: RawTask) {
+    let kept = TaskRef::new(task);
+    local::with(|local| {
+        let pool = {
+            let mut guard = task.state.lock();
+            // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
+            let pool = (!guard.is_done()).then(|| unsafe { &*task.pool }.keep());
+            pool.filter(|pool| !pool.is_closed() && worker::stack_has_room() && guard.claim())
+        };
+        if let Some(pool) = pool {
+            task.refs.add_holder(); // For the queue entry, which is stale now.
+            step(task, true, &pool, local);
+        }
+    });
+    // What is left waits for inputs, or is an async body that waits.
+    if let Err(error) = super::handle::block_until_done(kept.raw()) {
+        tracing::error!(target: "dagger", "an inline task goes on by itself: {error}");
+    }
+}
+
 fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     if first {
         start_timer(task, pool);
@@ -70,15 +92,16 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     };
     match step {
         Step::Pending => suspend(task, pool, local),
-        Step::Value => finish(task, None, pool, local),
+        Step::Value => finish(task, None, Effect::Ran, pool, local),
         Step::Stopped(stop) => {
             let root = || task.info().into();
             let error = match stop {
                 Stop::User(error) => Error::Task { root: root(), error },
                 Stop::Panic(payload) => Error::Panicked { root: root(), text: PanicText::of(payload) },
                 Stop::Error(error) => error.passed_to(|| task.info()),
+                Stop::Void(error) => return finish(task, Some(Box::new(error)), Effect::Void, pool, local),
             };
-            finish(task, Some(Box::new(error)), pool, local);
+            finish(task, Some(Box::new(error)), Effect::Ran, pool, local);
         }
     }
 }
@@ -207,13 +230,17 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
         // SAFETY: this thread took the task to `Running`, and it will not be polled again.
         unsafe { (task.vtable.drop_body)(task) };
     }
-    let successors = {
+    let (successors, accesses) = {
         let mut guard = task.state.lock();
         let counts = guard.finish(false);
         debug_assert!(!counts, "only what is done is discarded");
-        Successors::take(task.guarded(&guard))
+        let guarded = task.guarded(&guard);
+        (Successors::take(guarded), guarded.accesses.take())
     };
-    settle(successors, None);
+    let mut work = Work::new();
+    work.tell(successors, None);
+    work.release(task, accesses, Effect::Ran);
+    work.drain();
     retire(task, false, pool, local);
 }
 
@@ -256,6 +283,16 @@ pub(super) struct Completed {
     drop_value: bool,
     /// It is in no list and waits for nobody: most tasks.
     free: bool,
+    accesses: Option<Box<Accesses>>,
+}
+
+/// What a body may have done to what it accesses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Written, as far as it came.
+    Ran,
+    /// Nothing: what it declared could not be granted.
+    Void,
 }
 
 /// The body is gone; its value lies in the slot unless there is an error. Publishes the outcome (invariant 1).
@@ -268,6 +305,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         unseen: false,
         drop_value: is_value,
         free: false,
+        accesses: None,
     };
     let mut guard = task.state.lock();
     {
@@ -275,6 +313,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         completed.free = guarded.extra.is_none()
             && guarded.registered.is_none()
             && matches!(guarded.awaiting, Awaiting::Nothing);
+        completed.accesses = guarded.accesses.take();
     }
     if guard.finish(is_value) {
         let unclaimed = task.refs.claims() == 0;
@@ -283,7 +322,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         let successors = Successors::take(guarded);
         task.set_error(&guard, error);
         completed.failed = !is_value;
-        completed.unseen = !is_value && unclaimed && successors.is_empty();
+        completed.unseen = !is_value && unclaimed && successors.is_empty() && !guard.is_observed();
         completed.drop_value = is_value && unclaimed;
         if completed.unseen || !successors.is_empty() {
             guard.set_observed();
@@ -308,7 +347,7 @@ impl Completed {
     }
 
     /// Drops what nobody wants and tells those who wait. True if the task is in no list.
-    pub(super) fn settle(self, task: RawTask) -> bool {
+    pub(super) fn settle(self, task: RawTask, effect: Effect) -> bool {
         if self.drop_value {
             // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
             unsafe { (task.vtable.drop_value)(task) };
@@ -317,15 +356,18 @@ impl Completed {
         if let (true, Some(failure)) = (self.unseen, &failure) {
             report(failure);
         }
+        let mut work = Work::new();
         if let Some(successors) = self.successors {
-            settle(successors, failure);
+            work.tell(successors, failure);
         }
+        work.release(task, self.accesses, effect);
+        work.drain();
         self.wakers.wake();
         self.free
     }
 }
 
-fn finish(task: RawTask, error: Option<Box<Error>>, pool: &Pool, local: &Local) {
+fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool, local: &Local) {
     if local.lost_place.get() && local.depth.get() == 0 {
         pool.spares.is_spare_again(local);
     }
@@ -335,11 +377,18 @@ fn finish(task: RawTask, error: Option<Box<Error>>, pool: &Pool, local: &Local) 
     if let Some(place) = place {
         place.finishing.set(true);
     }
-    let free = completed.settle(task);
+    let free = completed.settle(task, effect);
     if let Some(place) = place {
         place.finishing.set(false);
     }
     retire(task, free, pool, local);
+}
+
+/// Cancels a task unless its body has started: a block that is dropped does that to its tasks.
+pub(crate) fn cancel_unstarted(task: RawTask) {
+    let mut work = Work::new();
+    end_into(task, false, |header| Error::Cancelled { root: header.info().into() }, &mut work);
+    work.drain();
 }
 
 /// Ends a task before its body does. The caller keeps the task in memory. False if it was done already.
@@ -348,14 +397,22 @@ pub(crate) fn end(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Err
         return false;
     }
     let mut work = Work::new();
-    let ended = end_into(task, error, &mut work);
+    let ended = end_into(task, true, error, &mut work);
     work.drain();
     ended
 }
 
-fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, work: &mut Work) -> bool {
+fn end_into(
+    task: RawTask,
+    also_started: bool,
+    error: impl FnOnce(&super::cell::Header) -> Error,
+    work: &mut Work,
+) -> bool {
     let error = Box::new(error(&task));
     let mut guard = task.state.lock();
+    if !also_started && guard.is_started() {
+        return false;
+    }
     let unclaimed = task.refs.claims() == 0;
     let end = guard.end();
     if end == End::Late {
@@ -372,7 +429,7 @@ fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, wo
     let successors = Successors::take_dependent(guarded);
     let failure = Error::clone(&error);
     task.set_error(&guard, Some(error));
-    let unseen = unclaimed && successors.is_empty();
+    let unseen = unclaimed && successors.is_empty() && !guard.is_observed();
     if unseen || !successors.is_empty() {
         guard.set_observed();
     }
@@ -381,7 +438,7 @@ fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, wo
         report(&failure);
     }
     if !successors.is_empty() {
-        work.0.push((successors, Some(failure)));
+        work.successors.push((successors, Some(failure)));
     }
     wakers.wake();
     if let Some(pool) = pool {
@@ -397,32 +454,55 @@ fn end_into(task: RawTask, error: impl FnOnce(&super::cell::Header) -> Error, wo
     true
 }
 
-/// Successors that are still to be told, with the failure that they take on.
-struct Work(SmallVec<[(Successors, Option<Error>); 1]>);
+/// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
+pub(crate) struct Work {
+    successors: SmallVec<[(Successors, Option<Error>); 1]>,
+    pub(crate) tickets: Tickets,
+}
 
 impl Work {
-    fn new() -> Self {
-        Work(SmallVec::new())
+    pub(crate) fn new() -> Self {
+        Work { successors: SmallVec::new(), tickets: Tickets::new() }
     }
-    fn drain(mut self) {
-        while let Some((successors, failure)) = self.0.pop() {
+
+    fn tell(&mut self, successors: Successors, failure: Option<Error>) {
+        if !successors.is_empty() {
+            self.successors.push((successors, failure));
+        }
+    }
+
+    /// Gives up what a task accessed whose body is gone, and which is done.
+    fn release(&mut self, task: RawTask, accesses: Option<Box<Accesses>>, effect: Effect) {
+        let Some(accesses) = accesses else { return };
+        let outcome = match (effect, task.error()) {
+            (Effect::Void, _) => Outcome::Void,
+            (Effect::Ran, Some(error)) => Outcome::Failed(error),
+            (Effect::Ran, None) => Outcome::Wrote,
+        };
+        chunk::release(*accesses, outcome, &mut self.tickets);
+    }
+
+    pub(crate) fn drain(mut self) {
+        loop {
+            while !self.tickets.is_empty() {
+                for ticket in std::mem::take(&mut self.tickets) {
+                    match ticket {
+                        Ticket::Task(task) if task.input_came() => ready_into(task, &mut self),
+                        Ticket::Task(_) => {}
+                        Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
+                    }
+                }
+            }
+            let Some((successors, failure)) = self.successors.pop() else { return };
             for (successor, takes_failure) in successors {
                 if let (true, Some(error)) = (takes_failure, &failure) {
-                    end_into(successor, |header| error.passed_to(|| header.info()), &mut self);
+                    end_into(successor, true, |header| error.passed_to(|| header.info()), &mut self);
                 }
                 if successor.input_came() {
                     ready_into(successor, &mut self);
                 }
             }
         }
-    }
-}
-
-fn settle(successors: Successors, failure: Option<Error>) {
-    if !successors.is_empty() {
-        let mut work = Work::new();
-        work.0.push((successors, failure));
-        work.drain();
     }
 }
 
@@ -434,27 +514,31 @@ pub(crate) fn ready(task: RawTask) {
 }
 
 fn ready_into(task: RawTask, work: &mut Work) {
-    let (ready, successors) = {
+    let (ready, left) = {
         let mut guard = task.state.lock();
         let ready = guard.ready();
-        let successors = match ready {
+        let left = match ready {
             Ready::Push => None,
             // What only comes after it in order has waited for this.
-            Ready::Discard => Some(Successors::take(task.guarded(&guard))),
+            Ready::Discard => {
+                let guarded = task.guarded(&guard);
+                Some((Successors::take(guarded), guarded.accesses.take()))
+            }
         };
-        (ready, successors)
+        (ready, left)
     };
+    if let Some((successors, accesses)) = left {
+        // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
+        unsafe { (task.vtable.drop_body)(task) };
+        work.tell(successors, None);
+        work.release(task, accesses, Effect::Ran);
+    }
     match ready {
         Ready::Push => push(task),
         Ready::Discard => {
-            // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
-            unsafe { (task.vtable.drop_body)(task) };
             untie(task);
             task.release_holder();
         }
-    }
-    if let Some(successors) = successors.filter(|successors| !successors.is_empty()) {
-        work.0.push((successors, None));
     }
 }
 

@@ -135,6 +135,11 @@ impl Bits {
     pub(crate) fn set_observed(&mut self) {
         self.0 |= OBSERVED;
     }
+    /// Its body was polled at least once.
+    #[inline]
+    pub(crate) fn is_started(self) -> bool {
+        self.has(STARTED)
+    }
     /// Its body is gone, and with it all that came before it in order.
     #[inline]
     pub(crate) fn is_gone(self) -> bool {
@@ -277,7 +282,13 @@ impl State {
     /// Makes a waiting task that nobody else knows yet queued, without the lock.
     #[inline]
     pub(crate) fn queue_unshared(&self) {
-        self.word.store(Phase::Queued as u32, Relaxed);
+        let bits = self.word.load(Relaxed);
+        self.word.store(bits & !PHASE | Phase::Queued as u32, Relaxed);
+    }
+
+    /// Somebody will look at the failure of a task that nobody else knows yet.
+    pub(crate) fn observe_unshared(&self) {
+        self.word.store(self.word.load(Relaxed) | OBSERVED, Relaxed);
     }
 
     #[inline]

@@ -16,6 +16,7 @@
 use super::cell::{Awaiting, RawTask, TaskRef, visit_successors};
 use super::state::{Locked, Phase};
 use super::{run, waker};
+use crate::chunk::Ticket;
 use crate::error::{Error, TaskInfo};
 use crate::pool::{Local, local};
 use smallvec::{SmallVec, smallvec};
@@ -159,7 +160,9 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
             (Kind::Await, _) => Awaiting::Many,
         };
         let before = std::mem::replace(&mut guarded.awaiting, next);
-        let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null();
+        // Whoever waits for a chunk that this one holds is not counted: it may be there.
+        let waited_for =
+            guard.is_awaited_by_task() || !guarded.successors.is_null() || guarded.accesses.is_some();
         drop(guard);
         drop(before);
         waited_for
@@ -285,6 +288,39 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
             undone(dep.task.raw());
         }
     }
+    // Those whose places come before its own. They keep their places, and with them their memory, until they release
+    // them, which needs the lock of the chunk that is held here.
+    for access in task.guarded(guard).accesses() {
+        access.visit_blockers(&mut |ticket| {
+            if let Ticket::Task(holder) = ticket {
+                visit(TaskRef::new(*holder));
+            }
+        });
+    }
+}
+
+/// Calls `visit` with each task that waits for a chunk which `task` accesses, or will.
+pub(crate) fn visit_waiting_behind(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
+    let guard = task.state.lock();
+    for access in task.guarded(&guard).accesses() {
+        access.core().visit_waiting_tasks(visit);
+    }
+}
+
+/// The current task is about to wait for these, which hold a chunk: the error, if that would never end.
+pub(crate) fn waits_for_itself(holders: &[TaskRef]) -> Option<Error> {
+    local::with(|local| {
+        let me = local.task()?;
+        for holder in holders {
+            if holder.raw() == me {
+                return Some(deadlock(&[TaskRef::new(me)]));
+            }
+            if let Some(path) = find_path(holder.raw(), me, local) {
+                return Some(deadlock(&path));
+            }
+        }
+        None
+    })
 }
 
 /// Whoever runs here waits until the value of `task` is its alone. Makes the stall watch see that; outside tasks, where

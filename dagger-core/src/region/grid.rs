@@ -94,6 +94,15 @@ impl Grid {
         if from < to { from..to } else { 0..0 }
     }
 
+    /// The positions in the first axis that belong to position `col` of the last, in a plane with or without bands:
+    /// [`columns`](Grid::columns) with rows and columns in each other's place.
+    #[must_use]
+    pub fn rows(&self, col: usize) -> Range<usize> {
+        let (mut from, mut to) = (0, self.axes.first().map_or(0, Axis::len));
+        self.bands.iter().for_each(|band| band.form().transpose().cut(col, &mut from, &mut to));
+        if from < to { from..to } else { 0..0 }
+    }
+
     /// Whether there is no element. Axes that are not resolved count as endless.
     #[must_use]
     pub fn is_empty(&self) -> bool {

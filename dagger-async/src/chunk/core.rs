@@ -1,0 +1,517 @@
+//! What every chunk has, whatever is in it: the queue of its accesses, its poison, where its elements lie.
+//!
+//! ```text
+//!   spawn!(f(In(&a), InOut(&b)))          lock a, b (by address) ─▶ check ─▶ enqueue ─▶ unlock
+//!   a: [R1 R2] [W3] ...   granted ─▶ pending −= 1 ─▶ 0: the task is queued
+//!   body gone ─▶ poison or heal ─▶ release ─▶ tickets of those whose turn came
+//! ```
+//! 1. A task takes its places in all its queues at once, under all their locks, taken by address: any two tasks stand in
+//!    the same order in every queue that they share, so queues alone never close a cycle.
+//! 2. A granted place is kept until its body is gone, however that ends; a cancelled waiter keeps its place and passes
+//!    on when its turn comes. What is poisoned is therefore known before the next turn.
+//! 3. A ticket is counted down outside the locks; until that is done its task cannot start, nor end.
+//! 4. Where the elements lie is measured under the lock when a region is granted and no whole write is: then nobody has
+//!    the container exclusively, and it stays as it is until the next whole write.
+
+use super::container::Parts;
+use super::guard::GuardWait;
+use crate::error::{Error, Root};
+use crate::pool::Pool;
+use crate::task::RawTask;
+use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+/// How a task uses a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    In,
+    Out,
+    InOut,
+}
+
+impl Mode {
+    pub(crate) fn writes(self) -> bool {
+        self != Mode::In
+    }
+    /// What it finds there matters.
+    pub(crate) fn reads(self) -> bool {
+        self != Mode::Out
+    }
+}
+
+/// Whose turn comes.
+#[derive(Clone)]
+pub(crate) enum Ticket {
+    Task(RawTask),
+    /// A guard, and which of its places.
+    Guard(Arc<GuardWait>, u32),
+}
+
+/// Those whose turn came, to be told outside the locks.
+pub(crate) type Tickets = SmallVec<[Ticket; 4]>;
+
+/// Something is poisoned or missing, or declared too coarsely: look closer before a grant is used.
+const LOOK: u32 = 1;
+
+/// A chunk without its type.
+pub(crate) trait AnyChunk: Send + Sync {
+    fn core(&self) -> &Core;
+    /// The address of the value.
+    fn value(&self) -> *mut u8;
+}
+
+/// See the module.
+pub(crate) struct Core {
+    state: Mutex<State>,
+    flags: AtomicU32,
+    pub(crate) scope: Option<Scope>,
+    /// The runtime that it was placed in, if it was.
+    pub(crate) home: Option<Weak<Pool>>,
+    pub(crate) content: &'static str,
+    pub(crate) site: &'static Location<'static>,
+}
+
+/// What the lock protects.
+pub(crate) struct State {
+    queue: AccessQueue<Ticket>,
+    poison: Poison<Arc<Error>>,
+    /// `None` when not measured since the last whole write.
+    parts: Option<Parts>,
+    pub(crate) presence: Presence,
+    /// The runtime of the first task that waited here. Tasks of others must be found by their own shutdown.
+    waiters_of: *const Pool,
+}
+
+// SAFETY: the pointers (of measured parts, and of a pool, which is only compared) are addresses; what they lead to is
+// `Send + Sync` by the bounds of the chunk.
+unsafe impl Send for State {}
+
+/// Whether there is a value.
+pub(crate) enum Presence {
+    Here,
+    /// The task that should have made it failed, or has not run yet.
+    Missing(Option<Arc<Error>>),
+    /// It was moved out.
+    Taken,
+}
+
+/// One access: a place in the queue of a chunk.
+pub struct Held {
+    pub(crate) chunk: Arc<dyn AnyChunk>,
+    pub(crate) mode: Mode,
+    /// As declared, or clipped to the length where that was known.
+    area: Area,
+    measure: Option<Measure>,
+    place: Option<Place>,
+    /// Which argument it is, from 1.
+    argument: u32,
+    /// The place is another access's, which covers both.
+    merged: bool,
+    /// It makes the value (`Chunk::from_task`).
+    pub(crate) fills: bool,
+}
+
+/// What a task accesses. Most tasks access three chunks at most.
+pub(crate) type Accesses = SmallVec<[Held; 3]>;
+
+/// How to find out where the elements of a container lie.
+pub(crate) type Measure = unsafe fn(*const u8) -> Parts;
+
+/// What is wrong with a declared access.
+pub enum Refusal {
+    Outside { region: String, outside: Outside },
+    Aliased { first: String, second: String },
+    Foreign { content: &'static str },
+}
+
+impl Refusal {
+    pub(crate) fn into_error(self, root: Option<Root>) -> Error {
+        match self {
+            Refusal::Outside { region, outside } => {
+                Error::OutOfBounds { root, region: region.into(), outside }
+            }
+            Refusal::Aliased { first, second } => {
+                Error::Aliased { root, first: first.into(), second: second.into() }
+            }
+            Refusal::Foreign { content } => Error::Foreign { root, chunk: content },
+        }
+    }
+}
+
+/// Why a granted access cannot be used.
+pub(crate) enum Denied {
+    /// What it would read was left half written.
+    Poisoned(Arc<Error>),
+    /// The value was moved out.
+    Taken,
+}
+
+/// What became of what was accessed.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome<'a> {
+    Wrote,
+    Failed(&'a Error),
+    /// Nothing was touched.
+    Void,
+}
+
+impl Core {
+    pub(crate) fn new(
+        scope: Option<Scope>,
+        home: Option<Weak<Pool>>,
+        content: &'static str,
+        site: &'static Location<'static>,
+        is_here: bool,
+    ) -> Self {
+        let presence = if is_here { Presence::Here } else { Presence::Missing(None) };
+        Core {
+            state: Mutex::new(State {
+                queue: AccessQueue::new(),
+                poison: Poison::new(),
+                parts: None,
+                presence,
+                waiters_of: std::ptr::null(),
+            }),
+            flags: AtomicU32::new(if is_here { 0 } else { LOOK }),
+            scope,
+            home,
+            content,
+            site,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// True if there is a value. For the one who drops the chunk.
+    pub(crate) fn is_here(&mut self) -> bool {
+        matches!(self.state.get_mut().presence, Presence::Here)
+    }
+
+    /// Makes accesses look before they use a grant.
+    pub(crate) fn look(&self) {
+        self.flags.fetch_or(LOOK, Relaxed);
+    }
+
+    /// Something must be looked at before a grant of this chunk is used.
+    #[inline]
+    pub(crate) fn needs_a_look(&self) -> bool {
+        // Relaxed: whoever set it released its place afterwards, and we have ours.
+        self.flags.load(Relaxed) & LOOK != 0
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Calls `visit` with each task that waits here, in program order, under the lock.
+    pub(crate) fn visit_waiting_tasks(&self, visit: &mut dyn FnMut(RawTask)) {
+        self.lock().queue.waiting(&mut |ticket| {
+            if let Ticket::Task(task) = ticket {
+                visit(*task);
+            }
+        });
+    }
+}
+
+impl State {
+    /// The shape, if nothing that is queued can change it.
+    fn stable_shape(&mut self, value: *mut u8, measure: Option<Measure>) -> Option<Shape> {
+        let measure = measure?;
+        if self.queue.live_whole_write() || !matches!(self.presence, Presence::Here) {
+            return None;
+        }
+        if self.parts.is_none() && self.queue.is_idle() {
+            // SAFETY: there is a value, and nobody has a place: nothing is out.
+            self.parts = Some(unsafe { measure(value) });
+        }
+        self.parts.as_ref().map(|parts| parts.shape)
+    }
+
+    /// Where the elements lie. The caller has a granted place for a region.
+    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure) -> Parts {
+        // SAFETY: invariant 4: a region is granted, so no whole write is, and there is a value (the caller asked).
+        self.parts.get_or_insert_with(|| unsafe { measure(value) }).clone()
+    }
+
+    /// The area of a granted access as the shape makes it; `None` if it lies outside, so that nothing was touched.
+    fn resolved(&mut self, held: &Held) -> Option<Area> {
+        match held.measure {
+            Some(measure) if matches!(self.presence, Presence::Here) => {
+                let parts = self.measured(held.chunk.value(), measure);
+                held.area.clip(&parts.shape).ok()
+            }
+            _ => Some(held.area.clone()),
+        }
+    }
+
+    /// Why this granted access cannot be used, if so.
+    pub(crate) fn deny(&self, area: &Area, mode: Mode) -> Option<Denied> {
+        match &self.presence {
+            Presence::Here => {}
+            Presence::Taken => return Some(Denied::Taken),
+            Presence::Missing(Some(cause)) => return Some(Denied::Poisoned(cause.clone())),
+            Presence::Missing(None) => {} // The access that makes it.
+        }
+        let cause = if mode.reads() { self.poison.find(area) } else { None };
+        cause.map(|cause| Denied::Poisoned(cause.clone()))
+    }
+
+    /// Clears all poison.
+    pub(crate) fn recover(&mut self) {
+        self.poison.clear();
+    }
+}
+
+impl Held {
+    /// An access that has no place yet.
+    pub(crate) fn new(
+        chunk: Arc<dyn AnyChunk>,
+        mode: Mode,
+        area: Area,
+        measure: Option<Measure>,
+        fills: bool,
+    ) -> Self {
+        Held { chunk, mode, area, measure, place: None, argument: 0, merged: false, fills }
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        self.chunk.core()
+    }
+
+    pub(crate) fn area(&self) -> &Area {
+        &self.area
+    }
+
+    pub(crate) fn set_argument(&mut self, argument: u32) {
+        self.argument = argument;
+    }
+
+    fn is_same_chunk(&self, other: &Held) -> bool {
+        self.core().address() == other.core().address()
+    }
+
+    /// As a user would write it.
+    fn describe(&self) -> String {
+        match self.area {
+            Area::Whole => {
+                format!("argument {}, {:?} of a chunk of `{}`", self.argument, self.mode, self.core().content)
+            }
+            _ => {
+                let content = self.core().content;
+                format!(
+                    "argument {}, {:?} of {} of a chunk of `{content}`",
+                    self.argument, self.mode, self.area
+                )
+            }
+        }
+    }
+
+    /// True if the place was granted. Under the lock of its chunk.
+    pub(crate) fn is_granted(&self, state: &State) -> bool {
+        self.place.is_none_or(|place| state.queue.is_granted(place))
+    }
+
+    /// The tickets that it waits for.
+    pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(&Ticket)) {
+        let state = self.core().lock();
+        if let Some(place) = self.place.filter(|&place| !state.queue.is_granted(place)) {
+            state.queue.blockers(place, visit);
+        }
+    }
+
+    /// Ends the access. Tells through `tickets` whose turn came.
+    pub(crate) fn release(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        // One that was refused has no place, and has touched nothing.
+        if self.place.is_none() && !self.merged {
+            return;
+        }
+        {
+            let core = self.chunk.core();
+            let mut state = core.state.lock();
+            let state = &mut *state;
+            if self.mode.writes() {
+                let whole = matches!(self.area, Area::Whole);
+                match outcome {
+                    Outcome::Failed(error) => {
+                        let cause = Arc::new(error.clone());
+                        if self.fills {
+                            state.presence = Presence::Missing(Some(cause));
+                        } else if let Some(area) = state.resolved(&self) {
+                            let shape = state.parts.as_ref().map(|parts| parts.shape);
+                            state.poison.add(area, shape.as_ref(), cause);
+                        }
+                        core.look();
+                    }
+                    Outcome::Wrote if self.fills => state.presence = Presence::Here,
+                    Outcome::Wrote if self.mode == Mode::Out && !state.poison.is_clean() => {
+                        state.poison.heal(&self.area);
+                    }
+                    Outcome::Wrote | Outcome::Void => {}
+                }
+                if whole {
+                    state.parts = None;
+                }
+            }
+            if let Some(place) = self.place.take() {
+                state.queue.release(place, &mut |ticket| tickets.push(ticket));
+            }
+        }
+    }
+}
+
+/// Takes places for all accesses at once (invariant 1). Gives how many of them are still to be granted, each of which
+/// is told once by its ticket; `None` in `ticket` stands for no waiter.
+pub(crate) fn take_places(
+    held: &mut [Held],
+    pool: *const Pool,
+    ticket: impl Fn(u32) -> Ticket,
+) -> Result<Taken, Refusal> {
+    let mut order: SmallVec<[u32; 4]> = (0..held.len() as u32).collect();
+    order.sort_by_key(|&index| held[index as usize].core().address());
+    let mut areas: SmallVec<[Option<Area>; 4]> = SmallVec::new();
+    let mut merged: SmallVec<[bool; 4]> = SmallVec::new();
+    areas.resize_with(held.len(), || None);
+    merged.resize(held.len(), false);
+    let mut places: SmallVec<[Option<Place>; 4]> = SmallVec::new();
+    places.resize_with(held.len(), || None);
+    let mut taken = Taken { waiting: 0, foreign: false };
+    {
+        let mut locks: SmallVec<[MutexGuard<'_, State>; 4]> = SmallVec::new();
+        let mut groups: SmallVec<[std::ops::Range<usize>; 4]> = SmallVec::new();
+        for (at, &index) in order.iter().enumerate() {
+            let this = &held[index as usize];
+            match groups.last_mut() {
+                Some(group) if held[order[group.start] as usize].is_same_chunk(this) => group.end = at + 1,
+                _ => {
+                    locks.push(this.core().state.lock());
+                    groups.push(at..at + 1);
+                }
+            }
+        }
+        // First all that can be refused: a task that is refused takes no place anywhere.
+        for (lock, group) in locks.iter_mut().zip(&groups) {
+            let members = &order[group.clone()];
+            for &index in members {
+                let this = &held[index as usize];
+                if let Some(home) = &this.core().home
+                    && !std::ptr::eq(home.as_ptr(), pool)
+                {
+                    return Err(Refusal::Foreign { content: this.core().content });
+                }
+                if let Some(shape) = lock.stable_shape(this.chunk.value(), this.measure) {
+                    areas[index as usize] = Some(clip(&this.area, &shape)?);
+                }
+            }
+            if members.len() > 1 {
+                let known = |index: u32| areas[index as usize].as_ref().unwrap_or(&held[index as usize].area);
+                let resolved =
+                    |index: u32| areas[index as usize].is_some() || held[index as usize].measure.is_none();
+                let mut coarse = false;
+                for (at, &one) in members.iter().enumerate() {
+                    for &other in &members[at + 1..] {
+                        let writes = held[one as usize].mode.writes() || held[other as usize].mode.writes();
+                        if !writes || !known(one).overlaps(known(other)) {
+                            continue;
+                        }
+                        if resolved(one) && resolved(other) {
+                            return Err(aliased(&held[one as usize], &held[other as usize]));
+                        }
+                        coarse = true;
+                    }
+                }
+                if coarse {
+                    // The length is not known yet, and neither is whether they overlap. They share one place, and
+                    // the turn decides.
+                    members.iter().for_each(|&index| merged[index as usize] = true);
+                    held[members[0] as usize].core().look();
+                }
+            }
+        }
+        for (lock, group) in locks.iter_mut().zip(&groups) {
+            for (nth, &index) in order[group.clone()].iter().enumerate() {
+                let this = &held[index as usize];
+                if merged[index as usize] && nth > 0 {
+                    continue;
+                }
+                let (writes, area) = match merged[index as usize] {
+                    true => (true, &Area::Whole),
+                    false => (this.mode.writes(), areas[index as usize].as_ref().unwrap_or(&this.area)),
+                };
+                let (place, granted) = lock.queue.enqueue(ticket(index), writes, area);
+                places[index as usize] = Some(place);
+                if !granted {
+                    taken.waiting += 1;
+                    if lock.waiters_of.is_null() {
+                        lock.waiters_of = pool;
+                    }
+                    taken.foreign |= !std::ptr::eq(lock.waiters_of, pool);
+                }
+            }
+        }
+    }
+    for (index, this) in held.iter_mut().enumerate() {
+        this.place = places[index].take();
+        this.merged = merged[index];
+        if let Some(area) = areas[index].take() {
+            this.area = area;
+        }
+    }
+    Ok(taken)
+}
+
+/// What taking places came to.
+pub(crate) struct Taken {
+    /// How many are still to be granted.
+    pub(crate) waiting: u32,
+    /// Some of those wait where tasks of another runtime do.
+    pub(crate) foreign: bool,
+}
+
+pub(crate) fn clip(area: &Area, shape: &Shape) -> Result<Area, Refusal> {
+    area.clip(shape).map_err(|outside| Refusal::Outside { region: area.to_string(), outside })
+}
+
+fn aliased(one: &Held, other: &Held) -> Refusal {
+    let (first, second) = if one.argument <= other.argument { (one, other) } else { (other, one) };
+    Refusal::Aliased { first: first.describe(), second: second.describe() }
+}
+
+/// Checks what could not be checked when the places were taken. The places are granted.
+pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(), Refusal> {
+    let merged: SmallVec<[&Held; 4]> = held.filter(|held| held.merged).collect();
+    for (at, one) in merged.iter().enumerate() {
+        for other in merged[at + 1..].iter().filter(|other| other.is_same_chunk(one)) {
+            if !one.mode.writes() && !other.mode.writes() {
+                continue;
+            }
+            let mut state = one.core().lock();
+            let mut resolve = |held: &Held| match held.measure {
+                Some(measure) => {
+                    let parts = state.measured(held.chunk.value(), measure);
+                    clip(&held.area, &parts.shape)
+                }
+                None => Ok(held.area.clone()),
+            };
+            let (first, second) = (resolve(one)?, resolve(other)?);
+            drop(state);
+            if first.overlaps(&second) {
+                return Err(aliased(one, other));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends all accesses of a task.
+pub(crate) fn release(held: Accesses, outcome: Outcome<'_>, tickets: &mut Tickets) {
+    // Backwards: of those that share a place the first one has it.
+    for access in held.into_iter().rev() {
+        access.release(outcome, tickets);
+    }
+}

@@ -1,0 +1,516 @@
+//! Access outside tasks: futures that hold places in the queues from the moment they are made, and the guards they give.
+//!
+//! ```text
+//!   c.read()  ─▶ place taken ─▶ .await ─▶ ReadGuard ─▶ drop: place given back
+//!      └── dropped before: what was granted is given back, the rest when its turn comes
+//! ```
+//! 1. A place is released once: by the guard, or by the dropped future, or (not granted yet then) by the grant.
+//! 2. Guards never poison: they are not tasks, and have no outcome.
+//! 3. Every place is listed while it lives, so that the stall watch can name it and a shutdown finds who waits behind it.
+
+use super::core::{self, AnyChunk, Denied, Held, Mode, Outcome, Ticket, Tickets};
+use super::select::{Contiguous, Kind, Located, Whole};
+use super::{Chunk, ChunkCell};
+use crate::error::{Error, Result};
+use crate::pool::local;
+use crate::task::{self, RawTask, TaskRef, Work};
+use parking_lot::Mutex;
+use slab::Slab;
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+/// The wait for some places.
+pub(crate) struct GuardWait(Mutex<Waiting>);
+
+struct Waiting {
+    /// Places that are not granted yet.
+    pending: u32,
+    waker: Option<Waker>,
+    /// Places that were given up before they were granted, by number.
+    abandoned: Vec<Option<Held>>,
+}
+
+impl GuardWait {
+    fn new() -> Arc<Self> {
+        Arc::new(GuardWait(Mutex::new(Waiting { pending: 0, waker: None, abandoned: Vec::new() })))
+    }
+
+    /// The turn of a place came. Called outside the locks of chunks.
+    pub(crate) fn granted(&self, index: u32, tickets: &mut Tickets) {
+        let (abandoned, waker) = {
+            let mut waiting = self.0.lock();
+            // May be told before the one who took the places has counted them.
+            waiting.pending = waiting.pending.wrapping_sub(1);
+            let abandoned = waiting.abandoned.get_mut(index as usize).and_then(Option::take);
+            (abandoned, if waiting.pending == 0 { waiting.waker.take() } else { None })
+        };
+        if let Some(held) = abandoned {
+            held.release(Outcome::Void, tickets);
+        }
+        if let Some(waker) = waker {
+            crate::error::quietly(|| waker.wake());
+        }
+    }
+}
+
+/// A place that is listed while it lives.
+struct Listed {
+    shard: usize,
+    key: usize,
+}
+
+/// Who holds or waits for which chunk outside tasks.
+pub(crate) struct Entry {
+    chunk: Weak<dyn AnyChunk>,
+    mode: Mode,
+    site: &'static Location<'static>,
+}
+
+const SHARDS: usize = 16;
+static LISTED: [Mutex<Slab<Entry>>; SHARDS] = [const { Mutex::new(Slab::new()) }; SHARDS];
+
+impl Listed {
+    fn new(held: &Held, site: &'static Location<'static>) -> Self {
+        thread_local!(static SHARD: Cell<usize> = const { Cell::new(usize::MAX) });
+        let shard = SHARD.with(|shard| {
+            if shard.get() == usize::MAX {
+                static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+                shard.set(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % SHARDS);
+            }
+            shard.get()
+        });
+        let entry = Entry { chunk: Arc::downgrade(&held.chunk), mode: held.mode, site };
+        Listed { shard, key: LISTED[shard].lock().insert(entry) }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let entry = LISTED[self.shard].lock().remove(self.key);
+        drop(entry); // May be the end of the chunk's memory: not under the lock.
+    }
+}
+
+/// Calls `visit` with each task that waits for a chunk that somebody outside tasks holds or waits for, and what that is.
+pub(crate) fn visit_waiting_behind_guards(visit: &mut dyn FnMut(RawTask, &dyn fmt::Display)) {
+    for shard in &LISTED {
+        let entries: Vec<(Arc<dyn AnyChunk>, Mode, &'static Location<'static>)> = {
+            let shard = shard.lock();
+            let alive = |(_, entry): (usize, &Entry)| Some((entry.chunk.upgrade()?, entry.mode, entry.site));
+            shard.iter().filter_map(alive).collect()
+        };
+        for (chunk, mode, site) in entries {
+            let what = if mode.writes() { "write" } else { "read" };
+            let content = chunk.core().content;
+            let made = chunk.core().site;
+            let text =
+                format_args!("the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}")
+                    .to_string();
+            chunk.core().visit_waiting_tasks(&mut |task| visit(task, &text));
+        }
+    }
+}
+
+/// What a place is taken for.
+#[doc(hidden)]
+pub(crate) struct Placed<T: 'static, K> {
+    pub(crate) cell: Arc<ChunkCell<T>>,
+    pub(crate) kind: K,
+    pub(crate) mode: Mode,
+}
+
+impl<T: Send + Sync + 'static, K: Kind<T>> Placed<T, K> {
+    fn held(&self, argument: u32) -> Result<Held, core::Refusal> {
+        let mut held = super::held(self.cell.clone(), &self.kind, self.mode)?;
+        held.set_argument(argument);
+        Ok(held)
+    }
+}
+
+/// Places that are taken together.
+#[doc(hidden)]
+pub trait Places: Sized {
+    type Guards;
+    fn held(&self) -> Result<Vec<Held>, core::Refusal>;
+    fn guards(self, held: Vec<Hold>) -> Result<Self::Guards>;
+}
+
+/// A granted place, released when dropped.
+#[doc(hidden)]
+pub struct Hold {
+    held: Option<Held>,
+    _listed: Listed,
+}
+
+impl Hold {
+    /// Ends the access as one that wrote all it promised.
+    fn release(&mut self, outcome: Outcome<'_>) {
+        if let Some(held) = self.held.take() {
+            let mut work = Work::new();
+            held.release(outcome, &mut work.tickets);
+            work.drain();
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // A panic may have come before everything was written: then an `Out` heals nothing.
+        let outcome = if std::thread::panicking() { Outcome::Void } else { Outcome::Wrote };
+        self.release(outcome);
+    }
+}
+
+/// A future that holds its places from the moment it is made: what [`access`], [`Chunk::read`] and [`Chunk::write`] give.
+///
+/// Dropping it gives the places back.
+#[must_use = "it holds its places until it is awaited or dropped"]
+pub struct Access<P> {
+    places: Option<P>,
+    held: Vec<(Held, Listed)>,
+    wait: Arc<GuardWait>,
+    refused: Option<Error>,
+    recovers: bool,
+}
+
+impl<P: Places> Access<P> {
+    #[track_caller]
+    pub(super) fn new(places: P) -> Self {
+        let site = Location::caller();
+        let wait = GuardWait::new();
+        let mut access =
+            Access { places: None, held: Vec::new(), wait: wait.clone(), refused: None, recovers: false };
+        let taken = places.held().and_then(|mut held| {
+            let pool = local::with(|local| local.pool().map_or(std::ptr::null(), std::ptr::from_ref));
+            let taken = core::take_places(&mut held, pool, |index| Ticket::Guard(wait.clone(), index))?;
+            Ok((held, taken))
+        });
+        match taken {
+            Ok((held, taken)) => {
+                let mut waiting = wait.0.lock();
+                waiting.pending = waiting.pending.wrapping_add(taken.waiting);
+                drop(waiting);
+                access.held = held
+                    .into_iter()
+                    .map(|held| {
+                        let listed = Listed::new(&held, site);
+                        (held, listed)
+                    })
+                    .collect();
+                access.places = Some(places);
+            }
+            Err(refusal) => access.refused = Some(refusal.into_error(None)),
+        }
+        access
+    }
+
+    pub(super) fn recovering(mut self) -> Self {
+        self.recovers = true;
+        self
+    }
+
+    fn poll_places(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Hold>>> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Err(error));
+        }
+        {
+            let mut waiting = self.wait.0.lock();
+            if waiting.pending != 0 {
+                let waker = cx.waker().clone();
+                let old = waiting.waker.replace(waker);
+                drop(waiting);
+                drop(old);
+                return match self.closes_cycle() {
+                    Some(error) => Poll::Ready(Err(error)),
+                    None => Poll::Pending,
+                };
+            }
+        }
+        for (held, _) in &self.held {
+            let mut state = held.core().lock();
+            if self.recovers {
+                state.recover();
+            }
+            match state.deny(held.area(), held.mode) {
+                None => {}
+                Some(Denied::Taken) => return Poll::Ready(Err(Error::Taken { root: None })),
+                Some(Denied::Poisoned(cause)) => return Poll::Ready(Err(poisoned(&cause))),
+            }
+        }
+        if let Err(refusal) = core::check_merged(self.held.iter().map(|(held, _)| held)) {
+            return Poll::Ready(Err(refusal.into_error(None)));
+        }
+        let held = std::mem::take(&mut self.held);
+        Poll::Ready(Ok(held
+            .into_iter()
+            .map(|(held, listed)| Hold { held: Some(held), _listed: listed })
+            .collect()))
+    }
+
+    /// The task that waits here, or one that waits for it, holds what it waits for.
+    fn closes_cycle(&self) -> Option<Error> {
+        let mut blockers = Vec::new();
+        for (held, _) in &self.held {
+            held.visit_blockers(&mut |ticket| {
+                if let Ticket::Task(task) = ticket {
+                    blockers.push(TaskRef::new(*task));
+                }
+            });
+        }
+        task::waits_for_itself(&blockers)
+    }
+}
+
+fn poisoned(cause: &Arc<Error>) -> Error {
+    let own = Arc::new(cause.of_root().clone());
+    match cause.root() {
+        Some(root) => Error::Poisoned { root: root.clone(), cause: own },
+        None => Error::clone(cause),
+    }
+}
+
+impl<P> Drop for Access<P> {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if held.is_empty() {
+            return;
+        }
+        let mut work = Work::new();
+        {
+            let mut waiting = self.wait.0.lock();
+            let count = held.len();
+            waiting.abandoned.resize_with(count, || None);
+            for (index, (held, _)) in held.into_iter().enumerate() {
+                let granted = {
+                    let state = held.core().lock();
+                    held.is_granted(&state)
+                };
+                // Its grant, if it comes, waits for the lock of `waiting` and then finds it abandoned, or granted and
+                // released, which leaves nothing to do.
+                if granted {
+                    held.release(Outcome::Void, &mut work.tickets);
+                } else {
+                    waiting.abandoned[index] = Some(held);
+                }
+            }
+        }
+        work.drain();
+    }
+}
+
+// Nothing in it is pinned.
+impl<P> Unpin for Access<P> {}
+
+impl<P: Places> Future for Access<P> {
+    type Output = Result<P::Guards>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let holds = std::task::ready!(self.poll_places(cx));
+        let Some(places) = self.places.take() else { return Poll::Ready(Err(Error::Taken { root: None })) };
+        Poll::Ready(holds.and_then(|holds| places.guards(holds)))
+    }
+}
+
+/// Read access to a chunk, or to a region of it, outside tasks. Derefs to what it reads; other kinds of regions than the
+/// whole and slices by [`get`](Self::get).
+pub struct ReadGuard<T: Send + Sync + 'static, K: Kind<T> = Whole> {
+    cell: Arc<ChunkCell<T>>,
+    kind: K,
+    at: Located,
+    _hold: Hold,
+}
+
+/// Write access to a chunk, or to a region of it, outside tasks. Derefs to what it writes; other kinds of regions than
+/// the whole and slices by [`get`](Self::get) and [`get_mut`](Self::get_mut).
+pub struct WriteGuard<T: Send + Sync + 'static, K: Kind<T> = Whole> {
+    cell: Arc<ChunkCell<T>>,
+    kind: K,
+    at: Located,
+    hold: Hold,
+}
+
+macro_rules! guard {
+    ($Guard:ident) => {
+        impl<T: Send + Sync + 'static, K: Kind<T>> $Guard<T, K> {
+            /// The region, to read.
+            pub fn get(&self) -> K::Ref<'_> {
+                // SAFETY: the place is held (`Hold`), so nobody writes the region while the guard lives; the result
+                // borrows the guard.
+                unsafe { self.kind.view(&self.at) }
+            }
+            /// The chunk that it guards.
+            pub fn chunk(&self) -> Chunk<T> {
+                Chunk(self.cell.clone())
+            }
+        }
+
+        impl<T: Send + Sync + 'static> Deref for $Guard<T, Whole> {
+            type Target = T;
+            fn deref(&self) -> &T {
+                self.get()
+            }
+        }
+
+        impl<T: super::Container> Deref for $Guard<T, Contiguous> {
+            type Target = [T::Elem];
+            fn deref(&self) -> &[T::Elem] {
+                self.get()
+            }
+        }
+
+        impl<T: Send + Sync + 'static, K: Kind<T>> fmt::Debug for $Guard<T, K> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($Guard), "({})"), std::any::type_name::<T>())
+            }
+        }
+    };
+}
+guard!(ReadGuard);
+guard!(WriteGuard);
+
+impl<T: Send + Sync + 'static, K: Kind<T>> WriteGuard<T, K> {
+    /// The region, to write.
+    pub fn get_mut(&mut self) -> K::Mut<'_> {
+        // SAFETY: the place is held for writing, so nobody else accesses the region; the result borrows the guard
+        // exclusively.
+        unsafe { self.kind.view_mut(&self.at) }
+    }
+}
+
+impl<T: Send + Sync + 'static> DerefMut for WriteGuard<T, Whole> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.get_mut()
+    }
+}
+
+impl<T: super::Container> DerefMut for WriteGuard<T, Contiguous> {
+    fn deref_mut(&mut self) -> &mut [T::Elem] {
+        self.get_mut()
+    }
+}
+
+impl<T: Send + Sync + 'static> WriteGuard<T, Whole> {
+    /// Moves the value out of the chunk.
+    pub(super) fn take(mut self) -> T {
+        // SAFETY: exclusive access to the whole, and there is a value (`deny`); it is marked as taken before anybody
+        // else's turn, and nobody drops it again.
+        let value = unsafe { self.at.value.cast::<T>().read() };
+        self.cell.core.lock().presence = core::Presence::Taken;
+        self.cell.core.look();
+        self.hold.release(Outcome::Void);
+        value
+    }
+}
+
+/// One place to read.
+#[doc(hidden)]
+pub struct Reading<T: 'static, K>(pub(crate) Placed<T, K>);
+
+/// One place to write.
+#[doc(hidden)]
+pub struct Writing<T: 'static, K>(pub(crate) Placed<T, K>);
+
+/// One of the places of an access.
+#[doc(hidden)]
+pub trait OnePlace {
+    type Guard;
+    fn one(&self, argument: u32) -> Result<Held, core::Refusal>;
+    fn guard(self, hold: Hold) -> Result<Self::Guard>;
+}
+
+macro_rules! one_place {
+    ($Place:ident, $Guard:ident, $hold:ident) => {
+        impl<T: Send + Sync + 'static, K: Kind<T>> OnePlace for $Place<T, K> {
+            type Guard = $Guard<T, K>;
+            fn one(&self, argument: u32) -> Result<Held, core::Refusal> {
+                self.0.held(argument)
+            }
+            fn guard(self, hold: Hold) -> Result<$Guard<T, K>> {
+                let Placed { cell, kind, .. } = self.0;
+                let at = cell.locate(&kind).map_err(|refusal| refusal.into_error(None))?;
+                Ok($Guard { cell, kind, at, $hold: hold })
+            }
+        }
+        impl<T: Send + Sync + 'static, K: Kind<T>> Places for $Place<T, K> {
+            type Guards = $Guard<T, K>;
+            fn held(&self) -> Result<Vec<Held>, core::Refusal> {
+                Ok(vec![self.one(1)?])
+            }
+            fn guards(self, mut holds: Vec<Hold>) -> Result<$Guard<T, K>> {
+                match holds.pop() {
+                    Some(hold) => self.guard(hold),
+                    None => Err(Error::Taken { root: None }),
+                }
+            }
+        }
+    };
+}
+one_place!(Reading, ReadGuard, _hold);
+one_place!(Writing, WriteGuard, hold);
+
+/// What [`access`] takes: a tuple of `In`, `Out` and `InOut`.
+#[doc(hidden)]
+pub trait AccessList {
+    type Places: Places;
+    fn places(self) -> Self::Places;
+}
+
+/// One of the list.
+#[doc(hidden)]
+pub trait AccessItem {
+    type Place: OnePlace;
+    fn place(self) -> Self::Place;
+}
+
+macro_rules! tuples {
+    ($($name:ident)+) => {
+        #[allow(non_snake_case, reason = "one identifier names the type and its value")]
+        impl<$($name: OnePlace),+> Places for ($($name,)+) {
+            type Guards = ($($name::Guard,)+);
+            fn held(&self) -> Result<Vec<Held>, core::Refusal> {
+                let ($($name,)+) = self;
+                let mut argument = 0;
+                Ok(vec![$({ argument += 1; $name.one(argument)? }),+])
+            }
+            fn guards(self, holds: Vec<Hold>) -> Result<Self::Guards> {
+                let ($($name,)+) = self;
+                let mut holds = holds.into_iter();
+                Ok(($($name.guard(holds.next().ok_or(Error::Taken { root: None })?)?,)+))
+            }
+        }
+        #[allow(non_snake_case, reason = "one identifier names the type and its value")]
+        impl<$($name: AccessItem),+> AccessList for ($($name,)+) {
+            type Places = ($($name::Place,)+);
+            fn places(self) -> Self::Places {
+                let ($($name,)+) = self;
+                ($($name.place(),)+)
+            }
+        }
+    };
+}
+tuples!(A);
+tuples!(A B);
+tuples!(A B C);
+tuples!(A B C D);
+tuples!(A B C D E);
+tuples!(A B C D E F);
+tuples!(A B C D E F G);
+tuples!(A B C D E F G H);
+
+/// Takes places for several accesses at once and gives a guard for each: `access((In(&a), InOut(&b))).await?`.
+///
+/// The places are taken when it is called, all at once, like those of a task; the future holds them, and dropping it gives
+/// them back. Up to eight accesses.
+///
+/// # Errors
+/// [`Error::Poisoned`], [`Error::OutOfBounds`], [`Error::Aliased`], [`Error::Foreign`], [`Error::Taken`]; and
+/// [`Error::Deadlock`] inside a task that holds, by its own arguments, what it would wait for.
+#[track_caller]
+pub fn access<L: AccessList>(list: L) -> Access<L::Places> {
+    Access::new(list.places())
+}

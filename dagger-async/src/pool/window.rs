@@ -1,0 +1,164 @@
+//! The window: how many unfinished tasks there may be before a thread that spawns into a block has to wait.
+//!
+//! 1. Only threads that are no workers wait, and only while a worker runs something: when everything that is left is
+//!    suspended or waits for data, what is awaited may need the very thread that waits. Then the window grows.
+//! 2. Whoever waits is told by each task that ends while there is room, and by the last worker that goes to sleep.
+//! 3. A body that runs may itself wait for the thread that spawns, which nobody can see: a wait in which no task ends
+//!    for [`PATIENCE`] is over.
+
+use super::{Pool, local};
+use crate::task::ThreadWaker;
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Unfinished tasks a worker, if the user says nothing: what stays in its caches.
+const DEFAULT: usize = 1024;
+
+/// The window of a pool.
+pub(crate) struct Window {
+    limit: usize,
+    waiters: Mutex<Vec<Waker>>,
+    waiting: AtomicU32,
+    grown: AtomicU64,
+}
+
+impl Window {
+    pub(super) fn new(limit: Option<usize>, workers: usize) -> Self {
+        Window {
+            limit: limit.unwrap_or(DEFAULT * workers.max(2)),
+            waiters: Mutex::new(Vec::new()),
+            waiting: AtomicU32::new(0),
+            grown: AtomicU64::new(0),
+        }
+    }
+
+    fn add(&self, waker: Waker) {
+        let mut waiters = self.waiters.lock();
+        waiters.push(waker);
+        self.waiting.store(waiters.len() as u32, SeqCst);
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.waiting.load(Relaxed) != 0
+    }
+
+    /// How often somebody went on with a full window, because nothing ran.
+    pub(crate) fn grown(&self) -> u64 {
+        self.grown.load(Relaxed)
+    }
+}
+
+impl Pool {
+    /// After a task has ended, or a worker gone to sleep: tells those who wait for room, if there is some.
+    #[inline]
+    pub(super) fn tell_room(&self) {
+        if self.window.waiting.load(Relaxed) != 0 && (self.has_room() || self.nothing_runs()) {
+            let waiters = {
+                let mut waiters = self.window.waiters.lock();
+                self.window.waiting.store(0, SeqCst);
+                std::mem::take(&mut *waiters)
+            };
+            waiters.into_iter().for_each(|waiter| crate::error::quietly(|| waiter.wake()));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unfinished() < self.window.limit as u64
+    }
+
+    fn nothing_runs(&self) -> bool {
+        self.sleep.all_asleep() && !self.spares.is_busy()
+    }
+
+    /// True if a wait for room is over; a window that is full then has grown.
+    fn lets_in(&self) -> bool {
+        if self.has_room() || self.is_closed() {
+            return true;
+        }
+        let grows = self.nothing_runs();
+        if grows {
+            self.window.grown.fetch_add(1, Relaxed);
+        }
+        grows
+    }
+}
+
+/// A thread that is no worker has spawned a task: waits while the window is full (invariant 1).
+pub(crate) fn wait_for_room(pool: &Pool) {
+    thread_local!(static SPAWNED: Cell<u32> = const { Cell::new(0) });
+    // Looking costs more than a spawn, so a large window is looked at now and then.
+    let period = (pool.window.limit / 64).clamp(1, 64) as u32;
+    let due = SPAWNED.try_with(|spawned| {
+        spawned.set(spawned.get().wrapping_add(1));
+        spawned.get() % period == 0
+    });
+    if due != Ok(true) || pool.lets_in() {
+        return;
+    }
+    let waker = Waker::from(Arc::new(ThreadWaker(std::thread::current())));
+    let finished =
+        || pool.counts.iter().map(|counts| counts.finished.load(Relaxed)).fold(0, u64::wrapping_add);
+    loop {
+        let before = finished();
+        pool.window.add(waker.clone());
+        fence(SeqCst);
+        if pool.lets_in() {
+            return;
+        }
+        std::thread::park_timeout(PATIENCE);
+        if pool.lets_in() {
+            return;
+        }
+        if finished() == before {
+            pool.window.grown.fetch_add(1, Relaxed);
+            return;
+        }
+    }
+}
+
+/// Ends when there is room in the window of the current runtime: fewer unfinished tasks than
+/// [`Builder::window`](crate::Builder::window), or nothing that runs, so that waiting for room could be in vain.
+///
+/// A loop that spawns many tasks inside a task awaits it now and then, so that memory stays bounded; outside tasks `spawn!` in
+/// a block does that by itself, by blocking its thread. Dropping the future stops waiting.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// let total = Chunk::new(0u64);
+/// datadeps(async {
+///     for i in 0..10_000 {
+///         room().await;
+///         spawn!((|total: &mut u64, i| *total += i)(InOut(&total), i));
+///     }
+/// }).await?;
+/// assert_eq!(*total.read().await?, 49_995_000);
+/// # Ok(()) }
+/// ```
+pub fn room() -> impl Future<Output = ()> + Send + Unpin {
+    let mut told = false;
+    std::future::poll_fn(move |cx| {
+        local::with(|local| {
+            let pool = local.pool().unwrap_or_else(|| crate::runtime::default_pool());
+            // Told without room: nothing ran a moment ago. That this very worker runs us now says nothing.
+            if pool.lets_in() || told && !pool.window.is_waited_for() {
+                return Poll::Ready(());
+            }
+            pool.window.add(cx.waker().clone());
+            told = true;
+            fence(SeqCst);
+            if pool.lets_in() { Poll::Ready(()) } else { Poll::Pending }
+        })
+    })
+}
