@@ -22,6 +22,8 @@ mod axis;
 mod band;
 mod compare;
 mod grid;
+#[cfg(test)]
+pub(crate) mod model;
 mod outside;
 mod progression;
 mod show;
