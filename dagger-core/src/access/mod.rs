@@ -105,6 +105,7 @@ impl<T: Clone> AccessQueue<T> {
     ///
     /// An empty area is granted at once. Constant time for `Whole`; else a hash and a step for each known fragment
     /// that the area overlaps, and a comparison with every known fragment if the area is new.
+    #[must_use = "who forgets the place can never release it"]
     pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
         let own = match area {
             Area::Whole => WHOLE,

@@ -83,6 +83,21 @@ fn pieces_heal_a_failure_and_the_whole_of_a_known_shape() {
 }
 
 #[test]
+fn what_is_poisoned_already_is_not_added_again() {
+    let mut poison = Poison::new();
+    poison.add(part(0, 10), None, 0);
+    poison.heal(&part(0, 1));
+    for cause in 1..100 {
+        poison.add(part(0, 10), None, cause);
+        poison.add(part(5, 10), None, cause);
+    }
+    assert_eq!(poison.entries.len(), 3);
+    let causes = [part(0, 10), part(1, 9), part(10, 5)].map(|area| poison.find(&area).copied());
+    assert_eq!(causes, [Some(0), Some(0), Some(1)]);
+    assert_eq!(poison.find(&part(0, 1)), Some(&1));
+}
+
+#[test]
 fn without_a_shape_only_whole_heals_whole() {
     let mut poison = Poison::new();
     poison.add(Area::Whole, None, 1);

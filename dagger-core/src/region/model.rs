@@ -68,8 +68,7 @@ impl Tape<'_> {
     pub(crate) fn grid(&mut self, shape: &Shape) -> (Grid, Model) {
         let (mut grid, mut model) = self.simple(shape);
         for _ in 0..self.below(3) {
-            let inner_shape = Shape::new(&model.axes.iter().map(Vec::len).collect::<Vec<_>>()).unwrap();
-            let (inner, inner_model) = self.simple(&inner_shape);
+            let (inner, inner_model) = self.simple(&model.shape());
             // The lengths that `inner` was chosen for are known to `outer` only when it is clipped.
             let outer = if self.below(2) == 0 { grid.clip(shape).unwrap() } else { grid.clone() };
             match outer.sub(&inner) {
@@ -142,7 +141,13 @@ impl Model {
         positions.iter().zip(&self.axes).map(|(&pos, axis)| axis[pos]).collect()
     }
 
-    fn sub(&self, inner: &Model) -> Model {
+    /// The lengths of the axes.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::new(&self.axes.iter().map(Vec::len).collect::<Vec<_>>()).unwrap()
+    }
+
+    /// What `inner`, in positions of these axes, picks.
+    pub(crate) fn sub(&self, inner: &Model) -> Model {
         let has = inner.has.iter().filter(|at| self.has.contains(&inner.at(at))).cloned().collect();
         let pick = |(outer, inner): (&Vec<usize>, &Vec<usize>)| inner.iter().map(|&pos| outer[pos]).collect();
         Model { axes: self.axes.iter().zip(&inner.axes).map(pick).collect(), has }
