@@ -3,12 +3,17 @@
 //! ```text
 //!   Topology ──processors()──▶ Processor ◀──contains()── Scope ◀──execution_scope()── OptionSet
 //!   what this machine has      what runs tasks           where a task may run         what a task was given
+//!
+//!   Area ──enqueue()──▶ AccessQueue ──release()──▶ who may go on          Poison
+//!   what of a chunk     the order of its accesses                         what failed writes have left of it
 //! ```
 //!
 //! - [`Topology`]: the CPUs that this process may use, with their cores, caches, packages and NUMA nodes.
 //! - [`Processor`] and [`ProcessorKind`]: a place that executes tasks, such as a pinned thread or a GPU.
 //! - [`Scope`]: a set of processors, written without knowing the machine, closed under `|` and `&`.
 //! - [`OptionSet`]: the options of one task, and how inner ones win over outer ones.
+//! - [`Area`]: which elements of a chunk an access touches: everything, slices, boxes, triangles, bands, fields.
+//! - [`AccessQueue`]: who waits for whom at one chunk; [`Poison`]: which of its elements a failed write has spoilt.
 //!
 //! ```
 //! use dagger_core::{OptionSet, Scope, Topology};

@@ -82,15 +82,14 @@ impl Fragment {
         }
     }
 
-    /// Whether some place is taken, waiting or granted.
-    pub(super) fn is_live(&self) -> bool {
-        self.issued != self.released
+    /// Whether some own place is taken, waiting or granted.
+    pub(super) fn has_own(&self) -> bool {
+        self.has(Class::OwnRead) || self.has(Class::OwnWrite)
     }
 
-    /// Whether some own place that writes is taken, waiting or granted.
-    pub(super) fn has_own_write(&self) -> bool {
-        let class = Class::OwnWrite as usize;
-        self.issued[class] != self.released[class]
+    /// Whether some place of this class is taken, waiting or granted.
+    pub(super) fn has(&self, class: Class) -> bool {
+        self.issued[class as usize] != self.released[class as usize]
     }
 }
 
@@ -98,4 +97,13 @@ impl Fragment {
 /// differences matter, and fewer than 2³² places are live.
 fn sum(counted: &[u32; 4], class: Class) -> u32 {
     class.conflicts().iter().fold(0, |sum, &other| sum.wrapping_add(counted[other as usize]))
+}
+
+#[cfg(test)]
+impl Fragment {
+    /// An idle fragment that has had nearly 2³² places of each class.
+    pub(super) fn about_to_wrap() -> Fragment {
+        let counted = [u32::MAX - 1, u32::MAX, u32::MAX - 2, u32::MAX - 5];
+        Fragment { issued: counted, released: counted, ..Fragment::default() }
+    }
 }

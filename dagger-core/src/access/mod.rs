@@ -17,8 +17,8 @@
 //!    A later one cannot be released before, since it waits in turn; so a count says as much as a list.
 //! 5. An access is granted when all its places are. It never leaves before: who gives up keeps its place until it
 //!    is granted, and releases it then.
-//! 6. A fragment without live places may be dropped: no live access has it among its older ones, or it would have
-//!    a place there.
+//! 6. A fragment without live own places is dead and may be dropped, foreign places included: nobody waits there,
+//!    and nobody will, because if its area comes back it is newer than all and takes its places in the others.
 //!
 //! The geometry is done once per new fragment: an access to a known one costs a hash, and a counter for each
 //! fragment that it overlaps. It knows nothing of threads, tasks or memory.
@@ -105,6 +105,7 @@ impl<T: Clone> AccessQueue<T> {
     ///
     /// An empty area is granted at once. Constant time for `Whole`; else a hash and a step for each known fragment
     /// that the area overlaps, and a comparison with every known fragment if the area is new.
+    #[must_use = "who forgets the place can never release it"]
     pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
         let own = match area {
             Area::Whole => WHOLE,
@@ -176,7 +177,7 @@ impl<T: Clone> AccessQueue<T> {
     /// Whether some live access, granted or waiting, writes [`Area::Whole`].
     #[must_use]
     pub fn live_whole_write(&self) -> bool {
-        self.whole.has_own_write()
+        self.whole.has(Class::OwnWrite)
     }
 
     /// Whether this access is live and granted.
@@ -272,11 +273,11 @@ impl Parts {
         if self.slots.len() <= DEAD_KEPT {
             return;
         }
-        let live = self.slots.iter().filter(|(_, slot)| slot.fragment.is_live()).count();
+        let live = self.slots.iter().filter(|(_, slot)| slot.fragment.has_own()).count();
         if self.slots.len() - live <= DEAD_KEPT.max(2 * live) {
             return;
         }
-        self.slots.retain(|_, slot| slot.fragment.is_live());
+        self.slots.retain(|_, slot| slot.fragment.has_own());
         let slots = &self.slots;
         self.known.retain(|_, fragment| slots.contains(*fragment as usize));
         let kept: Vec<bool> = (0..slots.capacity()).map(|key| slots.contains(key)).collect();

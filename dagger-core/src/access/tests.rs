@@ -1,1 +1,184 @@
+use std::collections::BTreeSet;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::region::model::{Elements, Tape};
+use crate::region::{Axis, Grid, Progression};
+
+fn part(start: usize, len: usize) -> Area {
+    Area::Grid(Grid::line(Progression::range(start, len).into()))
+}
+
+/// The queue by its definition: a list of all accesses, each compared with all before it.
+#[derive(Default)]
+struct Oracle {
+    live: Vec<(usize, bool, Elements, Place)>,
+}
+
+impl Oracle {
+    fn blockers(&self, i: usize) -> Vec<usize> {
+        let (_, writes, elements, _) = &self.live[i];
+        let earlier = self.live[..i].iter();
+        let conflicting = earlier.filter(|other| (other.1 || *writes) && !other.2.is_disjoint(elements));
+        conflicting.map(|other| other.0).collect()
+    }
+
+    fn granted(&self) -> Vec<usize> {
+        (0..self.live.len()).filter(|&i| self.blockers(i).is_empty()).map(|i| self.live[i].0).collect()
+    }
+}
+
+/// Runs a program on the queue and the oracle, and compares them after each step. An access of `areas` comes with
+/// `choose` until `steps` are done, then all are released.
+fn compare(
+    areas: &[(Area, Elements)],
+    steps: usize,
+    mut choose: impl FnMut(usize) -> usize,
+) -> AccessQueue<usize> {
+    let (mut queue, mut oracle, mut granted) = (AccessQueue::new(), Oracle::default(), BTreeSet::new());
+    // Counters are about to wrap, which must not matter.
+    queue.whole = Fragment::about_to_wrap();
+    for step in 0.. {
+        let enqueue = step < steps && (granted.is_empty() || (oracle.live.len() < 30 && choose(2) == 0));
+        if enqueue {
+            let ((area, elements), writes) = (&areas[choose(areas.len())], choose(3) == 0);
+            let (place, now) = queue.enqueue(step, writes, area);
+            oracle.live.push((step, writes, elements.clone(), place));
+            if now {
+                granted.insert(step);
+            }
+            assert_eq!(queue.is_granted(place), now);
+        } else if let Some(&ticket) = granted.iter().nth(choose(granted.len().max(1))) {
+            granted.remove(&ticket);
+            let i = oracle.live.iter().position(|access| access.0 == ticket).unwrap();
+            let (.., place) = oracle.live.remove(i);
+            queue.release(place, &mut |ready| assert!(granted.insert(ready), "{ready} is granted twice"));
+        } else {
+            break;
+        }
+        assert_eq!(granted.iter().copied().collect::<Vec<_>>(), oracle.granted(), "after step {step}");
+        assert_eq!(queue.is_idle(), oracle.live.is_empty());
+        let (mut waiting, mut running) = (vec![], vec![]);
+        queue.waiting(&mut |&ticket| waiting.push(ticket));
+        queue.granted(&mut |&ticket| running.push(ticket));
+        assert_eq!(running, oracle.granted());
+        assert_eq!(waiting.len() + running.len(), oracle.live.len());
+        for (i, (.., place)) in oracle.live.iter().enumerate() {
+            let mut blockers = vec![];
+            queue.blockers(*place, &mut |&ticket| blockers.push(ticket));
+            assert_eq!(blockers, oracle.blockers(i));
+            assert_eq!(queue.is_granted(*place), blockers.is_empty());
+        }
+        let whole = oracle.live.iter().any(|(_, writes, elements, _)| *writes && elements.contains(&vec![]));
+        assert_eq!(queue.live_whole_write(), whole);
+    }
+    assert!(queue.is_idle());
+    queue
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn exactly_the_accesses_without_earlier_conflicts_are_granted(
+        shape in vec(any::<u8>(), 12), areas in vec(vec(any::<u8>(), 0..32), 1..8), steps in vec(any::<u8>(), 0..240),
+    ) {
+        let shape = Tape(shape.iter()).shape();
+        let all = |(area, mut elements): (Area, Elements)| {
+            if area == Area::Whole {
+                // The empty index stands for what is no element; every area but an empty one shares it with `Whole`
+                // through its elements, which a chunk of a shape without elements does not have.
+                elements.extend((0..10).map(|byte| vec![byte; 8]));
+            }
+            (area, elements)
+        };
+        let areas = areas.iter().map(|tape| all(Tape(tape.iter()).area(&shape)));
+        // Fields and grids of one chunk cannot be compared: they are left to their own test.
+        let areas: Vec<_> = areas.filter(|(area, _)| !matches!(area, Area::Bytes(_))).collect();
+        if areas.is_empty() {
+            return Ok(());
+        }
+        let mut tape = Tape(steps.iter());
+        compare(&areas, steps.len() / 3, |n| tape.below(n));
+    }
+}
+
+#[test]
+fn fragments_come_and_go_without_changing_who_waits() {
+    let areas: Vec<(Area, Elements)> = (0..40_usize)
+        .flat_map(|start| (1..12_usize).map(move |len| (start, len)))
+        .map(|(start, len)| (part(start, len), (start..start + len).map(|i| vec![i]).collect()))
+        .chain([(Area::Whole, (0..60).map(|i| vec![i]).chain([vec![]]).collect())])
+        .collect();
+    let mut state = 1_u64;
+    let random = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let queue = compare(&areas, 4000, random);
+    let parts = queue.parts.unwrap();
+    assert!(parts.slots.len() < areas.len() / 2, "{} of {} are kept", parts.slots.len(), areas.len());
+    assert_eq!(parts.slots.len(), parts.known.len());
+}
+
+#[test]
+fn dead_fragments_are_dropped_when_they_are_many() {
+    let mut queue = AccessQueue::new();
+    let (held, _) = queue.enqueue(0, true, &part(0, 5000));
+    for i in 0..5000 {
+        let (place, granted) = queue.enqueue(i, false, &part(5000 + i, 1));
+        assert!(granted);
+        queue.release(place, &mut |_| {});
+        assert!(queue.parts.as_ref().unwrap().slots.len() <= DEAD_KEPT + 3);
+    }
+    assert!(!queue.enqueue(1, false, &part(4999, 2)).1, "the live one is still there");
+    queue.release(held, &mut |_| {});
+}
+
+#[test]
+fn readers_between_two_writers_run_together() {
+    let mut queue = AccessQueue::new();
+    let (w, _) = queue.enqueue("w", true, &Area::Whole);
+    let (a, _) = queue.enqueue("a", false, &Area::Whole);
+    let (b, _) = queue.enqueue("b", false, &part(0, 2));
+    let (last, _) = queue.enqueue("last", true, &Area::Whole);
+    let release = |queue: &mut AccessQueue<&'static str>, place| {
+        let mut ready = vec![];
+        queue.release(place, &mut |ticket| ready.push(ticket));
+        ready.sort_unstable();
+        ready
+    };
+    assert_eq!(release(&mut queue, w), ["a", "b"]);
+    assert!(release(&mut queue, b).is_empty());
+    assert_eq!(release(&mut queue, a), ["last"]);
+    assert!(queue.live_whole_write());
+    assert!(release(&mut queue, last).is_empty());
+    assert!(queue.is_idle() && !queue.live_whole_write());
+}
+
+#[test]
+fn nothing_waits_for_nothing() {
+    let mut queue = AccessQueue::new();
+    let (whole, _) = queue.enqueue(1, true, &Area::Whole);
+    let (empty, granted) = queue.enqueue(2, true, &part(3, 0));
+    assert!(granted && queue.is_granted(empty));
+    assert!(queue.enqueue(3, true, &Area::Bytes(4..4)).1);
+    let mut blockers = vec![];
+    queue.blockers(empty, &mut |&ticket| blockers.push(ticket));
+    assert!(blockers.is_empty());
+    queue.release(whole, &mut |_| panic!("nobody waits"));
+    queue.release(empty, &mut |_| panic!("nobody waits"));
+    assert!(!queue.is_idle());
+}
+
+#[test]
+fn fields_wait_for_the_same_bytes_and_for_what_cannot_be_compared() {
+    let mut queue = AccessQueue::new();
+    assert!(queue.enqueue(1, true, &Area::Bytes(0..8)).1);
+    assert!(queue.enqueue(2, true, &Area::Bytes(8..16)).1);
+    assert!(!queue.enqueue(3, false, &Area::Bytes(4..12)).1);
+    assert!(!queue.enqueue(4, false, &Area::Grid(Grid::line(Axis::all()))).1);
+    assert_eq!(format!("{queue:?}"), "AccessQueue { granted: 2, waiting: 2, fragments: 4 }");
+}

@@ -180,10 +180,6 @@ impl<'a> Part<'a> {
         }
     }
 
-    pub(crate) fn is_empty(self) -> bool {
-        self.len() == 0
-    }
-
     pub(super) fn at(self, pos: usize) -> Option<usize> {
         match self {
             Part::Step(progression) => progression.at(pos),

@@ -1,5 +1,7 @@
 //! A band in a plane: triangles, diagonals and what is cut out of them.
 
+use smallvec::SmallVec;
+
 use super::Outside;
 use super::progression::{Progression, gcd};
 
@@ -105,7 +107,8 @@ impl Form {
     pub(super) fn reduce(self) -> Form {
         let flip = self.col < 0 || (self.col == 0 && self.row < 0);
         let Form { row, col, lo, hi } = if flip { self.negate() } else { self };
-        let g = gcd(row.unsigned_abs(), col.unsigned_abs()) as i128;
+        // Almost every band has a step of 1; a division in 128 bits is the dearest thing here.
+        let g = if row == 1 || col == 1 { 1 } else { gcd(row.unsigned_abs(), col.unsigned_abs()) as i128 };
         if g <= 1 {
             return Form { row, col, lo, hi };
         }
@@ -168,8 +171,11 @@ impl Form {
     }
 }
 
-/// Conditions without two that are parallel.
-pub(super) fn merge(forms: &mut Vec<Form>, form: Form) {
+/// Conditions that all hold. Two only where triangles with different steps meet.
+pub(super) type Forms = SmallVec<[Form; 2]>;
+
+/// Adds a condition, so that no two are parallel.
+pub(super) fn merge(forms: &mut Forms, form: Form) {
     let form = form.reduce();
     match forms.iter_mut().find(|known| known.is_parallel(form)) {
         Some(known) => (known.lo, known.hi) = (known.lo.max(form.lo), known.hi.min(form.hi)),
@@ -194,7 +200,7 @@ pub(super) fn has_point(rows: usize, cols: usize, forms: &[Form]) -> bool {
     if rows == Progression::TO_END && cols == Progression::TO_END {
         return true;
     }
-    let transposed: Vec<Form>;
+    let transposed: Forms;
     let (rows, cols, forms) = if rows <= cols {
         (rows, cols, forms)
     } else {
@@ -209,11 +215,17 @@ pub(super) fn has_point(rows: usize, cols: usize, forms: &[Form]) -> bool {
 }
 
 fn floor(a: i128, b: i128) -> i128 {
+    if b == 1 {
+        return a;
+    }
     let quotient = a / b;
     if a % b != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient }
 }
 
 fn ceil(a: i128, b: i128) -> i128 {
+    if b == 1 {
+        return a;
+    }
     let quotient = a / b;
     if a % b != 0 && (a < 0) == (b < 0) { quotient + 1 } else { quotient }
 }

@@ -9,7 +9,7 @@
 
 use super::Grid;
 use super::axis::{Axis, Part};
-use super::band::{Form, has_point, merge};
+use super::band::{Form, Forms, has_point, merge};
 use super::progression::{Common, Progression, common};
 
 impl Grid {
@@ -89,8 +89,8 @@ impl Grid {
 }
 
 /// The bands of both grids as conditions on positions in what their axes share; `None` if a number gets too large.
-fn shared_forms(a: &Grid, b: &Grid, rows: &Common, cols: &Common) -> Option<Vec<Form>> {
-    let mut forms = Vec::new();
+fn shared_forms(a: &Grid, b: &Grid, rows: &Common, cols: &Common) -> Option<Forms> {
+    let mut forms = Forms::new();
     for band in a.bands() {
         merge(&mut forms, band.form().substitute(rows.left, cols.left)?);
     }
@@ -125,10 +125,11 @@ fn overlaps_by_rows(a: &Grid, b: &Grid) -> bool {
 /// Needs finitely many rows in `inner`.
 fn covers_by_rows(outer: &Grid, inner: &Grid) -> bool {
     let ([rows_a, cols_a], [rows_b, cols_b]) = (outer.axes(), inner.axes()) else { return false };
-    rows_b.part().iter().enumerate().all(|(i, row)| {
-        let own = cols_b.part().slice(inner.columns(i));
-        own.is_empty() || run(outer, rows_a, cols_a, row).covers(own)
-    })
+    rows_b
+        .part()
+        .iter()
+        .enumerate()
+        .all(|(i, row)| run(outer, rows_a, cols_a, row).covers(cols_b.part().slice(inner.columns(i))))
 }
 
 /// The elements of a plane in the row `row`, nothing if it does not have it.

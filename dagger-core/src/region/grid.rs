@@ -5,7 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::axis::Axis;
-use super::band::{Band, Form, has_point, merge};
+use super::band::{Band, Form, Forms, has_point, merge};
 use super::progression::Progression;
 use super::{MAX_RANK, Outside, Shape};
 
@@ -34,7 +34,9 @@ impl Grid {
     /// Elements of a sequence.
     #[must_use]
     pub fn line(axis: Axis) -> Grid {
-        Grid { axes: SmallVec::from_iter([axis]), bands: SmallVec::new() }
+        let mut axes = SmallVec::new();
+        axes.push(axis);
+        Grid { axes, bands: SmallVec::new() }
     }
 
     /// The elements of a matrix where these rows and columns cross.
@@ -140,7 +142,7 @@ impl Grid {
         if self.bands.is_empty() {
             return Ok(Grid { axes, bands: inner.bands.clone() });
         }
-        let mut forms: Vec<Form> = inner.forms();
+        let mut forms = inner.forms();
         for band in &self.bands {
             merge(&mut forms, seen_from(*band, rows, cols)?);
         }
@@ -164,7 +166,7 @@ impl Grid {
     }
 
     /// The bands, in the form that is computed with.
-    pub(super) fn forms(&self) -> Vec<Form> {
+    pub(super) fn forms(&self) -> Forms {
         self.bands.iter().map(|band| band.form()).collect()
     }
 

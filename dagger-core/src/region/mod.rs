@@ -22,6 +22,8 @@ mod axis;
 mod band;
 mod compare;
 mod grid;
+#[cfg(test)]
+pub(crate) mod model;
 mod outside;
 mod progression;
 mod show;
@@ -75,7 +77,8 @@ pub enum Area {
 
 /// A kind of region that a user adds.
 ///
-/// It meets only regions of its own making in these methods: with the built-in kinds it always overlaps.
+/// Its methods meet regions that users added, of any type. With the built-in kinds it is not asked: it overlaps
+/// each of them that is not empty, and covers none.
 pub trait Region: Debug + Send + Sync + 'static {
     /// Whether something is in both. Whoever does not know the other's type says yes: two accesses are kept apart
     /// unless both sides say no.

@@ -120,8 +120,8 @@ impl Progression {
             return Err(Outside::Step);
         }
         if inner.is_empty() {
-            // Its own start would lie behind the end of the axis when `self` has gaps.
-            return Ok(Progression::range(self.start, 0));
+            // Nothing is nowhere: any start taken from `self` could lie behind an end that is not known yet.
+            return Ok(Progression::range(0, 0));
         }
         let start = inner.start.checked_mul(self.step).and_then(|offset| offset.checked_add(self.start));
         let start = start.ok_or(Outside::TooLarge)?;
