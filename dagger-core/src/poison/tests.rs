@@ -18,7 +18,7 @@ fn find(oracle: &Oracle, elements: &Elements) -> Option<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn poison_is_what_no_success_has_covered_since(
