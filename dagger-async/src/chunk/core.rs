@@ -343,14 +343,21 @@ impl Held {
                         if self.fills {
                             state.presence = Presence::Missing(Some(cause));
                         } else if let Some(area) = state.resolved(&self) {
-                            let shape = state.parts.as_ref().map(|parts| parts.shape);
+                            // What was measured before a whole write says nothing about what it has left.
+                            let shape = state.parts.as_ref().map(|parts| parts.shape).filter(|_| !whole);
                             state.poison.add(area, shape.as_ref(), cause);
                         }
                         core.look();
                     }
                     Outcome::Wrote if self.fills => state.presence = Presence::Here,
                     Outcome::Wrote if self.mode == Mode::Out && !state.poison.is_clean() => {
-                        state.poison.heal(&self.area);
+                        // A whole write that failed knew no elements; this access has measured them.
+                        if let Some(parts) = &state.parts {
+                            state.poison.measured(&parts.shape);
+                        }
+                        if let Some(area) = state.resolved(&self) {
+                            state.poison.heal(&area);
+                        }
                     }
                     Outcome::Wrote | Outcome::Void => {}
                 }

@@ -93,6 +93,15 @@ impl<E: Clone> Poison<E> {
         }
     }
 
+    /// The chunk turned out to have this shape: makes the elements known of what was poisoned as `Whole` without one.
+    pub fn measured(&mut self, shape: &Shape) {
+        for entry in &mut self.entries {
+            if let Left::All(Area::Whole, known @ None) = &mut entry.left {
+                *known = Some(*shape);
+            }
+        }
+    }
+
     /// Everything in `area` has been written anew, or recovered.
     pub fn heal(&mut self, area: &Area) {
         if area.is_empty() {
