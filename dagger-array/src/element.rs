@@ -4,7 +4,11 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// A real number that tiles hold: `f32` or `f64`. Sealed.
+use crate::kernels::Dense;
+
+/// A real number that kernels compute with: `f32` or `f64`.
+///
+/// Sealed: the kernels are compiled once, in this crate, for these two types.
 ///
 /// ```
 /// use dagger_array::{Element, Tile};
@@ -15,7 +19,7 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 /// assert_eq!(trace(&Tile::<f32>::identity(3)), 3.0);
 /// ```
 pub trait Element:
-    sealed::Sealed
+    Dense
     + Copy
     + Default
     + PartialOrd
@@ -49,10 +53,4 @@ impl Element for f32 {
 impl Element for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
 }
