@@ -119,7 +119,7 @@ pub struct Held {
 pub(crate) type Accesses = SmallVec<[Held; 3]>;
 
 /// How to find out where the elements of a container lie.
-pub(crate) type Measure = unsafe fn(*const u8) -> Parts;
+pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 
 /// What is wrong with a declared access.
 pub enum Refusal {
@@ -228,22 +228,29 @@ impl State {
         }
         if self.parts.is_none() && self.queue.is_idle() {
             // SAFETY: there is a value, and nobody has a place: nothing is out.
-            self.parts = Some(unsafe { measure(value) });
+            self.parts = Some(unsafe { measure(value, true) });
         }
         self.parts.as_ref().map(|parts| parts.shape)
     }
 
-    /// Where the elements lie. The caller has a granted place for a region.
-    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure) -> Parts {
-        // SAFETY: invariant 4: a region is granted, so no whole write is, and there is a value (the caller asked).
-        self.parts.get_or_insert_with(|| unsafe { measure(value) }).clone()
+    /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.
+    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure, writes: bool) -> Parts {
+        match &self.parts {
+            Some(parts) if parts.writes || !writes => parts.clone(),
+            _ => {
+                // SAFETY: invariant 4: a region is granted, so no whole write is, and where it is written no whole read
+                // either; there is a value (the caller asked).
+                let parts = unsafe { measure(value, writes) };
+                self.parts.insert(parts).clone()
+            }
+        }
     }
 
     /// The area of a granted access as the shape makes it; `None` if it lies outside, so that nothing was touched.
     fn resolved(&mut self, held: &Held) -> Option<Area> {
         match held.measure {
             Some(measure) if matches!(self.presence, Presence::Here) => {
-                let parts = self.measured(held.chunk.value(), measure);
+                let parts = self.measured(held.chunk.value(), measure, false);
                 held.area.clip(&parts.shape).ok()
             }
             _ => Some(held.area.clone()),
@@ -500,7 +507,7 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
             let mut state = one.core().lock();
             let mut resolve = |held: &Held| match held.measure {
                 Some(measure) => {
-                    let parts = state.measured(held.chunk.value(), measure);
+                    let parts = state.measured(held.chunk.value(), measure, false);
                     clip(&held.area, &parts.shape)
                 }
                 None => Ok(held.area.clone()),

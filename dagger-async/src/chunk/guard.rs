@@ -431,8 +431,8 @@ macro_rules! one_place {
                 self.0.held(argument)
             }
             fn guard(self, hold: Hold) -> Result<$Guard<T, K>> {
-                let Placed { cell, kind, .. } = self.0;
-                let at = cell.locate(&kind).map_err(|refusal| refusal.into_error(None))?;
+                let Placed { cell, kind, mode } = self.0;
+                let at = cell.locate(&kind, mode).map_err(|refusal| refusal.into_error(None))?;
                 Ok($Guard { cell, kind, at, $hold: hold })
             }
         }
