@@ -44,8 +44,11 @@
 
 mod element;
 pub mod kernels;
+mod regions;
 mod tile;
+pub mod tiled;
 
 pub use element::Element;
 pub use kernels::NotPositiveDefinite;
 pub use tile::Tile;
+pub use tiled::TileMatrix;
