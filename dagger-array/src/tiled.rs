@@ -291,7 +291,7 @@ pub async fn log_determinant<T: Element>(l: &TileMatrix<T>) -> dagger_async::Res
     let sums: Vec<DTask<T>> = (0..l.tile_rows()).map(|k| spawn!(log_diagonal(In(&l[(k, k)])))).collect();
     let mut sum = T::ZERO;
     for part in sums {
-        sum = sum + part.await?;
+        sum += part.await?;
     }
     Ok(sum + sum)
 }
