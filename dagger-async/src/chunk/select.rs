@@ -489,7 +489,8 @@ fn corner(parts: &Parts, grid: &Grid) -> (isize, [usize; 2], [isize; 2]) {
         return (0, sizes, [1, 1]);
     }
     let stride = |axis: usize| match &axes[axis] {
-        Axis::Step(progression) => progression.step as isize * parts.strides[axis],
+        // The step of a single element may be anything, and is not used.
+        Axis::Step(progression) => (progression.step as isize).wrapping_mul(parts.strides[axis]),
         Axis::List(_) => parts.strides[axis], // Of one element: lists make lines only.
     };
     let [row, col] = Line::coordinates(grid, Along::Diagonal, 0);
@@ -599,7 +600,7 @@ impl<F> Clone for Field<F> {
 }
 
 // SAFETY: the bytes of the field (`FieldOf::at`).
-unsafe impl<T: 'static, F: 'static> Kind<T> for Field<F> {
+unsafe impl<T: 'static, F: Send + Sync + 'static> Kind<T> for Field<F> {
     type Ref<'a> = &'a F;
     type Mut<'a> = &'a mut F;
     const MEASURE: Option<Measure> = None;
@@ -839,7 +840,7 @@ macro_rules! source_methods {
 
         impl<T: Send + Sync + 'static> $Source<T> {
             /// A field of the struct that it holds: `c.field(field!(Body, position.x))`. Arrives as a reference to it.
-            pub fn field<F: 'static>(&self, field: FieldOf<T, F>) -> Part<'_, Self, Field<F>> {
+            pub fn field<F: Send + Sync + 'static>(&self, field: FieldOf<T, F>) -> Part<'_, Self, Field<F>> {
                 Part { source: self, kind: Field { offset: field.offset, types: PhantomData } }
             }
 
@@ -852,9 +853,9 @@ macro_rules! source_methods {
 }
 source_methods!(Chunk DTask);
 
-impl<'c, S: Source, F: 'static> Part<'c, S, Field<F>> {
+impl<'c, S: Source, F: Send + Sync + 'static> Part<'c, S, Field<F>> {
     /// A field of this field.
-    pub fn field<G: 'static>(&self, field: FieldOf<F, G>) -> Part<'c, S, Field<G>> {
+    pub fn field<G: Send + Sync + 'static>(&self, field: FieldOf<F, G>) -> Part<'c, S, Field<G>> {
         self.with(Field { offset: self.kind.offset + field.offset, types: PhantomData })
     }
 }
