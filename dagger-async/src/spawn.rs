@@ -4,7 +4,7 @@
 //!   body ─▶ cell (pending = BIAS) ─▶ link inputs ─▶ pending −= BIAS − waiting ─▶ 0? queue it
 //! ```
 //! 1. Until the bias is taken off no input can start the task, so linking needs no lock of the task.
-//! 2. A task without unfinished inputs that nobody else knows (it stands in no chunk's queue) is queued without a locked
+//! 2. A task without unfinished inputs that nobody else knows (it has no place at a chunk) is queued without a locked
 //!    operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
@@ -197,7 +197,6 @@ fn launch(
     local: &Local,
 ) {
     let mut refusal = None;
-    // Whoever follows waits, from a chunk that it accesses, may look at it from now on, with its lock.
     let known = linker.accesses.is_some();
     if known || linker.refused.is_some() {
         refusal = take_places(task, &mut linker);
