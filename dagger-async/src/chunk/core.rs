@@ -82,8 +82,11 @@ pub(crate) struct State {
     /// `None` when not measured since the last whole write.
     parts: Option<Parts>,
     pub(crate) presence: Presence,
-    /// The runtime of the first task that waited here. Tasks of others must be found by their own shutdown.
-    waiters_of: *const Pool,
+    /// Live writes of something that may contain the container, or be in it: fields, regions of a user's kind.
+    opaque_writes: u32,
+    /// The runtime whose tasks came here first, and whether others came: then the shutdown of each must find its own.
+    tasks_of: *const Pool,
+    is_shared: bool,
 }
 
 // SAFETY: the pointers (of measured parts, and of a pool, which is only compared) are addresses; what they lead to is
@@ -119,7 +122,7 @@ pub struct Held {
 pub(crate) type Accesses = SmallVec<[Held; 3]>;
 
 /// How to find out where the elements of a container lie.
-pub(crate) type Measure = unsafe fn(*const u8) -> Parts;
+pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 
 /// What is wrong with a declared access.
 pub enum Refusal {
@@ -174,7 +177,9 @@ impl Core {
                 poison: Poison::new(),
                 parts: None,
                 presence,
-                waiters_of: std::ptr::null(),
+                opaque_writes: 0,
+                tasks_of: std::ptr::null(),
+                is_shared: false,
             }),
             flags: AtomicU32::new(if is_here { 0 } else { LOOK }),
             scope,
@@ -223,27 +228,37 @@ impl State {
     /// The shape, if nothing that is queued can change it.
     fn stable_shape(&mut self, value: *mut u8, measure: Option<Measure>) -> Option<Shape> {
         let measure = measure?;
-        if self.queue.live_whole_write() || !matches!(self.presence, Presence::Here) {
+        if self.queue.live_whole_write()
+            || self.opaque_writes != 0
+            || !matches!(self.presence, Presence::Here)
+        {
             return None;
         }
         if self.parts.is_none() && self.queue.is_idle() {
             // SAFETY: there is a value, and nobody has a place: nothing is out.
-            self.parts = Some(unsafe { measure(value) });
+            self.parts = Some(unsafe { measure(value, true) });
         }
         self.parts.as_ref().map(|parts| parts.shape)
     }
 
-    /// Where the elements lie. The caller has a granted place for a region.
-    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure) -> Parts {
-        // SAFETY: invariant 4: a region is granted, so no whole write is, and there is a value (the caller asked).
-        self.parts.get_or_insert_with(|| unsafe { measure(value) }).clone()
+    /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.
+    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure, writes: bool) -> Parts {
+        match &self.parts {
+            Some(parts) if parts.writes || !writes => parts.clone(),
+            _ => {
+                // SAFETY: invariant 4: a region is granted, so no whole write is, and where it is written no whole read
+                // either; there is a value (the caller asked).
+                let parts = unsafe { measure(value, writes) };
+                self.parts.insert(parts).clone()
+            }
+        }
     }
 
     /// The area of a granted access as the shape makes it; `None` if it lies outside, so that nothing was touched.
     fn resolved(&mut self, held: &Held) -> Option<Area> {
         match held.measure {
             Some(measure) if matches!(self.presence, Presence::Here) => {
-                let parts = self.measured(held.chunk.value(), measure);
+                let parts = self.measured(held.chunk.value(), measure, false);
                 held.area.clip(&parts.shape).ok()
             }
             _ => Some(held.area.clone()),
@@ -262,9 +277,10 @@ impl State {
         cause.map(|cause| Denied::Poisoned(cause.clone()))
     }
 
-    /// Clears all poison.
-    pub(crate) fn recover(&mut self) {
-        self.poison.clear();
+    /// Clears all poison. What it gives is to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn recover(&mut self) -> Poison<Arc<Error>> {
+        std::mem::take(&mut self.poison)
     }
 }
 
@@ -327,6 +343,8 @@ impl Held {
 
     /// Ends the access. Tells through `tickets` whose turn came.
     pub(crate) fn release(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        // Errors are the user's: their drop is not run under the lock.
+        let mut garbage: Vec<Arc<Error>> = Vec::new();
         // One that was refused has no place, and has touched nothing.
         if self.place.is_none() && !self.merged {
             return;
@@ -356,20 +374,30 @@ impl Held {
                             state.poison.measured(&parts.shape);
                         }
                         if let Some(area) = state.resolved(&self) {
+                            garbage.extend(state.poison.causes().cloned());
                             state.poison.heal(&area);
                         }
                     }
                     Outcome::Wrote | Outcome::Void => {}
                 }
-                if whole {
+                if !matches!(self.area, Area::Grid(_)) {
                     state.parts = None;
+                }
+                if is_opaque(&self.area) && !self.merged {
+                    state.opaque_writes -= 1;
                 }
             }
             if let Some(place) = self.place.take() {
                 state.queue.release(place, &mut |ticket| tickets.push(ticket));
             }
         }
+        crate::error::quietly(|| drop(garbage));
     }
+}
+
+/// Neither the whole nor elements: what it writes may move the elements, for all that is known.
+fn is_opaque(area: &Area) -> bool {
+    matches!(area, Area::Bytes(_) | Area::Custom(_))
 }
 
 /// Takes places for all accesses at once (invariant 1). Gives how many of them are still to be granted, each of which
@@ -407,6 +435,7 @@ pub(crate) fn take_places(
             for &index in members {
                 let this = &held[index as usize];
                 if let Some(home) = &this.core().home
+                    && !pool.is_null()
                     && !std::ptr::eq(home.as_ptr(), pool)
                 {
                     return Err(Refusal::Foreign { content: this.core().content });
@@ -452,12 +481,16 @@ pub(crate) fn take_places(
                 };
                 let (place, granted) = lock.queue.enqueue(ticket(index), writes, area);
                 places[index as usize] = Some(place);
+                if writes && is_opaque(area) {
+                    lock.opaque_writes += 1;
+                }
+                if lock.tasks_of.is_null() {
+                    lock.tasks_of = pool;
+                }
+                lock.is_shared |= !pool.is_null() && !std::ptr::eq(lock.tasks_of, pool);
                 if !granted {
                     taken.waiting += 1;
-                    if lock.waiters_of.is_null() {
-                        lock.waiters_of = pool;
-                    }
-                    taken.foreign |= !std::ptr::eq(lock.waiters_of, pool);
+                    taken.foreign |= lock.is_shared;
                 }
             }
         }
@@ -500,7 +533,7 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
             let mut state = one.core().lock();
             let mut resolve = |held: &Held| match held.measure {
                 Some(measure) => {
-                    let parts = state.measured(held.chunk.value(), measure);
+                    let parts = state.measured(held.chunk.value(), measure, false);
                     clip(&held.area, &parts.shape)
                 }
                 None => Ok(held.area.clone()),

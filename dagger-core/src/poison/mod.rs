@@ -124,6 +124,11 @@ impl<E: Clone> Poison<E> {
         self.entries.iter().find(|entry| entry.left.overlaps(area)).map(|entry| &entry.cause)
     }
 
+    /// The causes of what is still poisoned.
+    pub fn causes(&self) -> impl Iterator<Item = &E> {
+        self.entries.iter().map(|entry| &entry.cause)
+    }
+
     /// Nothing is poisoned any more.
     pub fn clear(&mut self) {
         self.entries.clear();
