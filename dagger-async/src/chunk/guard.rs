@@ -196,6 +196,7 @@ impl<P: Places> Access<P> {
             // A guard runs nowhere: no runtime.
             let taken =
                 core::take_places(&mut held, std::ptr::null(), |index| Ticket::Guard(wait.clone(), index))?;
+            held.sort_by_key(Held::argument); // As the caller has listed them.
             Ok((held, taken))
         });
         match taken {
@@ -250,9 +251,6 @@ impl<P: Places> Access<P> {
                 Some(Denied::Taken) => return Poll::Ready(Err(Error::Taken { root: None })),
                 Some(Denied::Poisoned(cause)) => return Poll::Ready(Err(poisoned(&cause))),
             }
-        }
-        if let Err(refusal) = core::check_merged(self.held.iter().map(|(held, _)| held)) {
-            return Poll::Ready(Err(refusal.into_error(None)));
         }
         let held = std::mem::take(&mut self.held);
         Poll::Ready(Ok(held

@@ -130,6 +130,8 @@ pub(crate) struct VTable {
     pub(crate) drop_body: unsafe fn(RawTask),
     pub(crate) drop_value: unsafe fn(RawTask),
     pub(crate) dealloc: unsafe fn(RawTask),
+    /// True once the body has called the user's code.
+    pub(crate) has_begun: unsafe fn(RawTask) -> bool,
     /// Links the inputs of the body, or lists them.
     pub(crate) inputs: unsafe fn(RawTask, &mut dyn FnMut(RawTask)),
     value_offset: usize,
@@ -162,6 +164,7 @@ impl<B: Body> TaskCell<B> {
         drop_value: Self::drop_value,
         dealloc: Self::dealloc,
         inputs: Self::inputs,
+        has_begun: Self::has_begun,
         value_offset: offset_of!(TaskCell<B>, slot),
         body_name: std::any::type_name::<B::Name>,
     };
@@ -224,6 +227,11 @@ impl<B: Body> TaskCell<B> {
             cell.drop_in_place();
             block::put(cell.cast(), Layout::new::<TaskCell<B>>());
         }
+    }
+
+    unsafe fn has_begun(task: RawTask) -> bool {
+        // SAFETY: the caller holds the lock in phase `Queued` or `Suspended`, in which nobody has the body mutably.
+        unsafe { (*Self::slot(task)).body.has_begun() }
     }
 
     unsafe fn inputs(task: RawTask, visit: &mut dyn FnMut(RawTask)) {

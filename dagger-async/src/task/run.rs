@@ -411,7 +411,11 @@ fn end_into(
     let error = Box::new(error(&task));
     let mut guard = task.state.lock();
     if !also_started && guard.is_started() {
-        return false;
+        let rests = matches!(guard.phase(), Phase::Queued | Phase::Suspended);
+        // SAFETY: under the lock, in one of these phases; it is not done, so the body is there.
+        if !rests || guard.is_done() || unsafe { (task.vtable.has_begun)(task) } {
+            return false;
+        }
     }
     let unclaimed = task.refs.claims() == 0;
     let end = guard.end();
