@@ -2,7 +2,7 @@
 
 use dagger_async::prelude::*;
 use dagger_tests::{Failure, Gate, WORKERS, on_all_workers, on_workers, runtime, watched};
-use futures::future::{BoxFuture, join_all, pending};
+use futures::future::{BoxFuture, join_all, pending, ready};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, poll};
 use std::panic::AssertUnwindSafe;
@@ -673,6 +673,32 @@ fn a_body_that_panics_at_once_cancels_what_it_spawned() {
 }
 
 #[test]
+fn a_dropped_block_cancels_tasks_whose_arguments_are_being_polled() {
+    // worker                       caller
+    // polls the argument    ╳      drops the block
+    on_all_workers(|_rt| async {
+        for round in 0..2000 {
+            let kept = Arc::new(Mutex::new(Vec::new()));
+            let spawned = kept.clone();
+            let mut block = Box::pin(datadeps(async move {
+                for _ in 0..3 {
+                    let task = spawn!((|x: i32| x)(Await(pending::<i32>())));
+                    spawned.lock().unwrap().push(task);
+                }
+                pending::<()>().await;
+            }));
+            assert!(poll!(&mut block).is_pending());
+            (0..round % 300 * 10).for_each(|_| std::hint::spin_loop());
+            drop(block);
+            let tasks = std::mem::take(&mut *kept.lock().unwrap());
+            for task in tasks {
+                assert!(matches!(task.await, Err(Error::Cancelled { .. })));
+            }
+        }
+    });
+}
+
+#[test]
 fn forgetting_a_block_is_harmless() {
     everywhere(|_rt| async {
         let (chunk, go, started) = (numbers(4), Gate::new(), Gate::new());
@@ -919,14 +945,17 @@ fn inline_runs_each_task_where_it_is_spawned_before_spawn_returns() {
                     })(InOut(&chunk.slice(..))));
                     assert!(task.is_finished());
                     assert_eq!(task.clone().now_or_never().unwrap().unwrap(), here);
+                    let task = spawn(async move { (thread(), ready(thread()).await) });
+                    assert_eq!(task.now_or_never().unwrap().unwrap(), (here, here));
+                    // One that waits for something goes on on a worker, but has ended all the same.
                     let task = spawn(async move {
                         let before = thread();
                         tokio::task::yield_now().await;
                         tokio::time::sleep(Duration::from_millis(1)).await;
-                        (before, thread())
+                        before
                     });
                     assert!(task.is_finished());
-                    assert_eq!(task.now_or_never().unwrap().unwrap(), (here, here));
+                    assert_eq!(task.now_or_never().unwrap().unwrap(), here);
                     let task = spawn!(async (|x: i64| async move { x })(spawn!(sum(In(&chunk.slice(..))))));
                     assert_eq!(task.now_or_never().unwrap().unwrap(), 3 * i);
                     tokio::task::yield_now().await;
@@ -951,6 +980,21 @@ fn inline_runs_each_task_where_it_is_spawned_before_spawn_returns() {
         .unwrap_err();
         assert_eq!(error.root().unwrap().name(), "bad");
         assert_eq!(names(error.others()), ["worse"]);
+    });
+}
+
+#[test]
+fn no_worker_takes_an_inline_task_from_the_thread_that_spawns_it() {
+    everywhere(|_rt| async {
+        with_options(Options::new().inline(), async {
+            for _ in 0..2000 {
+                let thread = || std::thread::current().id();
+                let here = thread();
+                assert_eq!(spawn!((thread)()).now_or_never().unwrap().unwrap(), here);
+                assert_eq!(spawn(async move { thread() }).now_or_never().unwrap().unwrap(), here);
+            }
+        })
+        .await;
     });
 }
 
