@@ -17,7 +17,7 @@ use super::container::Parts;
 use super::guard::GuardWait;
 use crate::error::{Error, Root};
 use crate::pool::Pool;
-use crate::task::RawTask;
+use crate::task::{Kept, RawTask};
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -124,7 +124,7 @@ pub struct Held {
 }
 
 /// What a task accesses. Most tasks access three chunks at most.
-pub(crate) type Accesses = SmallVec<[Held; 3]>;
+pub(crate) type Accesses = Kept<SmallVec<[Held; 3]>>;
 
 /// How to find out where the elements of a container lie.
 pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
@@ -565,9 +565,9 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
 }
 
 /// Ends all accesses of a task.
-pub(crate) fn release(held: Accesses, outcome: Outcome<'_>, tickets: &mut Tickets) {
+pub(crate) fn release(mut held: Accesses, outcome: Outcome<'_>, tickets: &mut Tickets) {
     // Backwards: of those that share a place the first one has it.
-    for access in held.into_iter().rev() {
+    while let Some(access) = held.pop() {
         access.release(outcome, tickets);
     }
 }

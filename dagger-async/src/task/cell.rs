@@ -16,7 +16,7 @@
 //!    the input is done; `pending` keeps the body in place for as long.
 //! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.
 
-use super::block;
+use super::block::{self, Kept};
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
@@ -27,6 +27,7 @@ use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::sync::{AtomicU32, UnsafeCell};
+use smallvec::SmallVec;
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, offset_of};
@@ -71,7 +72,7 @@ pub(crate) struct Guarded {
     /// Place in the pool's list of suspended tasks, from the first suspension on.
     pub(crate) registered: Option<(u32, u32)>,
     /// What it accesses, from its spawn until its body is gone.
-    pub(crate) accesses: Option<Box<Accesses>>,
+    pub(crate) accesses: Option<Accesses>,
 }
 
 /// For which task another one waits inside its body.
@@ -300,7 +301,7 @@ impl RawTask {
     }
 
     /// Gives the task its accesses, which it keeps until its body is gone.
-    pub(crate) fn keep_accesses(self, accesses: Option<Box<Accesses>>) {
+    pub(crate) fn keep_accesses(self, accesses: Option<Accesses>) {
         let guard = self.state.lock();
         self.guarded(&guard).accesses = accesses;
     }
@@ -572,7 +573,7 @@ pub struct Linker {
     /// It waits for something outside its pool: the shutdown must find it.
     pub(crate) registers: bool,
     /// What it accesses, in the order of its arguments.
-    pub(crate) accesses: Option<Box<Accesses>>,
+    pub(crate) accesses: Option<Accesses>,
     /// The first access that cannot be.
     pub(crate) refused: Option<Refusal>,
 }
@@ -592,7 +593,7 @@ impl Linker {
     pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
         match access {
             Ok(mut held) => {
-                let accesses = self.accesses.get_or_insert_default();
+                let accesses = self.accesses.get_or_insert_with(|| Kept::new(SmallVec::new()));
                 held.set_argument(accesses.len() as u32 + 1);
                 accesses.push(held);
             }

@@ -283,7 +283,7 @@ pub(super) struct Completed {
     drop_value: bool,
     /// It is in no list and waits for nobody: most tasks.
     free: bool,
-    accesses: Option<Box<Accesses>>,
+    accesses: Option<Accesses>,
 }
 
 /// What a body may have done to what it accesses.
@@ -476,25 +476,24 @@ impl Work {
     }
 
     /// Gives up what a task accessed whose body is gone, and which is done.
-    fn release(&mut self, task: RawTask, accesses: Option<Box<Accesses>>, effect: Effect) {
+    fn release(&mut self, task: RawTask, accesses: Option<Accesses>, effect: Effect) {
         let Some(accesses) = accesses else { return };
         let outcome = match (effect, task.error()) {
             (Effect::Void, _) => Outcome::Void,
             (Effect::Ran, Some(error)) => Outcome::Failed(error),
             (Effect::Ran, None) => Outcome::Wrote,
         };
-        chunk::release(*accesses, outcome, &mut self.tickets);
+        chunk::release(accesses, outcome, &mut self.tickets);
     }
 
     pub(crate) fn drain(mut self) {
         loop {
-            while !self.tickets.is_empty() {
-                for ticket in std::mem::take(&mut self.tickets) {
-                    match ticket {
-                        Ticket::Task(task) if task.input_came() => ready_into(task, &mut self),
-                        Ticket::Task(_) => {}
-                        Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
-                    }
+            self.tickets.reverse(); // In the order of their turns.
+            while let Some(ticket) = self.tickets.pop() {
+                match ticket {
+                    Ticket::Task(task) if task.input_came() => ready_into(task, &mut self),
+                    Ticket::Task(_) => {}
+                    Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
                 }
             }
             let Some((successors, failure)) = self.successors.pop() else { return };
