@@ -61,10 +61,6 @@ const LOOK: u32 = 1;
 /// A chunk without its type.
 pub(crate) trait AnyChunk: Send + Sync {
     fn core(&self) -> &Core;
-    /// The same, for who keeps the chunk in another way than by a borrow.
-    fn core_ptr(&self) -> NonNull<Core> {
-        NonNull::from(self.core())
-    }
     /// The address of the value.
     fn value(&self) -> *mut u8;
 }
@@ -110,6 +106,8 @@ pub(crate) enum Presence {
 /// One access: a place in the queue of a chunk.
 pub struct Held {
     pub(crate) chunk: Arc<dyn AnyChunk>,
+    /// That of the chunk, so that looking at it needs no virtual call.
+    core: NonNull<Core>,
     pub(crate) mode: Mode,
     /// As declared, or clipped to the length where that was known. `None`: the whole.
     part: Option<Box<Area>>,
@@ -125,6 +123,11 @@ pub struct Held {
 
 /// What a task accesses. Most tasks access three chunks at most.
 pub(crate) type Accesses = Kept<SmallVec<[Held; 3]>>;
+
+// SAFETY: `core` is an address in `chunk`, which is `Send + Sync`.
+unsafe impl Send for Held {}
+// SAFETY: as above.
+unsafe impl Sync for Held {}
 
 /// How to find out where the elements of a container lie.
 pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
@@ -213,10 +216,6 @@ impl Core {
     pub(crate) fn needs_a_look(&self) -> bool {
         // Relaxed: whoever set it released its place afterwards, and we have ours.
         self.flags.load(Relaxed) & LOOK != 0
-    }
-
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 
     /// Calls `visit` with each task that waits here, in program order, under the lock.
@@ -320,11 +319,13 @@ impl Held {
         fills: bool,
     ) -> Self {
         let part = (!matches!(area, Area::Whole)).then(|| Box::new(area));
-        Held { chunk, mode, part, measure, place: None, argument: 0, merged: false, fills }
+        let core = NonNull::from(chunk.core());
+        Held { chunk, core, mode, part, measure, place: None, argument: 0, merged: false, fills }
     }
 
     pub(crate) fn core(&self) -> &Core {
-        self.chunk.core()
+        // SAFETY: kept by `chunk`.
+        unsafe { self.core.as_ref() }
     }
 
     pub(crate) fn area(&self) -> &Area {
@@ -363,7 +364,7 @@ impl Held {
     }
 
     fn is_same_chunk(&self, other: &Held) -> bool {
-        self.core().address() == other.core().address()
+        self.core == other.core
     }
 
     /// As a user would write it.
@@ -406,7 +407,8 @@ impl Held {
             return;
         }
         {
-            let core = self.chunk.core();
+            // SAFETY: kept by `chunk`.
+            let core = unsafe { self.core.as_ref() };
             let mut state = core.state.lock();
             let state = &mut *state;
             if self.mode.writes() {
@@ -465,19 +467,24 @@ pub(crate) fn take_places(
 ) -> Result<Taken, Refusal> {
     let mut taken = Taken { waiting: 0, foreign: false };
     if let [only] = held {
-        let core = only.chunk.core_ptr();
         // SAFETY: `only` keeps the chunk, and the lock ends before this function does.
-        let mut state = unsafe { core.as_ref() }.state.lock();
+        let mut state = unsafe { only.core.as_ref() }.state.lock();
         only.prepare(&mut state, pool)?;
         state.enqueue(only, ticket(only.argument - 1), pool, &mut taken);
         return Ok(taken);
     }
-    held.sort_by_key(|held| held.core().address());
+    // A handful at most, and often in order: insertion.
+    for sorted in 1..held.len() {
+        let mut at = sorted;
+        while at > 0 && held[at].core < held[at - 1].core {
+            held.swap(at, at - 1);
+            at -= 1;
+        }
+    }
     let mut locks: SmallVec<[MutexGuard<'_, State>; 4]> = SmallVec::new();
     for group in held.chunk_by(Held::is_same_chunk) {
-        let core = group[0].chunk.core_ptr();
         // SAFETY: as above.
-        locks.push(unsafe { core.as_ref() }.state.lock());
+        locks.push(unsafe { group[0].core.as_ref() }.state.lock());
     }
     // First all that can be refused: a task that is refused takes no place anywhere.
     for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {

@@ -201,7 +201,12 @@ pub struct Listed {
 }
 
 impl LineKind for Contiguous {
-    fn new(line: Line) -> Self {
+    fn new(mut line: Line) -> Self {
+        // The type of a view does not say whether its rows have a step.
+        let is_apart = |rows: &Axis| matches!(rows, Axis::Step(rows) if rows.step != 1 && rows.len > 1);
+        if line.along == Along::Col && line.grid.as_ref().is_ok_and(|grid| is_apart(&grid.axes()[0])) {
+            line.grid = Err(Outside::Unsupported("a column of rows with a step, as a slice"));
+        }
         Contiguous(line)
     }
     fn line(&self) -> &Line {

@@ -231,7 +231,8 @@ impl<B: Body> TaskCell<B> {
     }
 
     unsafe fn has_begun(task: RawTask) -> bool {
-        // SAFETY: the caller holds the lock in phase `Queued` or `Suspended`, in which nobody has the body mutably.
+        // SAFETY: the caller took the task to `Running`, or holds the lock in phase `Queued` or `Suspended`: nobody has the
+        // body mutably.
         unsafe { (*Self::slot(task)).body.has_begun() }
     }
 

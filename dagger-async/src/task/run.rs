@@ -119,6 +119,13 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
         drop(guard);
         end(task, |header| Error::Shutdown { root: header.info().into() });
         guard = task.state.lock();
+    } else if guard.is_unwanted() {
+        drop(guard);
+        // SAFETY: this thread took the task to `Running`, and the body is there: it is pending.
+        if !unsafe { (task.vtable.has_begun)(task) } {
+            end(task, |header| Error::Cancelled { root: header.info().into() });
+        }
+        guard = task.state.lock();
     }
     // After the unlock it may run elsewhere and end.
     let kept = guard.is_awaited_by_task().then(|| TaskRef::new(task));
@@ -414,6 +421,8 @@ fn end_into(
         let rests = matches!(guard.phase(), Phase::Queued | Phase::Suspended);
         // SAFETY: under the lock, in one of these phases; it is not done, so the body is there.
         if !rests || guard.is_done() || unsafe { (task.vtable.has_begun)(task) } {
+            // One that is being polled may only be awaiting its arguments: its poll decides.
+            guard.set_unwanted();
             return false;
         }
     }
