@@ -128,7 +128,8 @@ fn a_body_that_uses_the_question_mark_gives_a_result_in_a_result() {
         async fn twice() -> Result<i64, Error> {
             let x = datadeps(async {
                 let x = spawn!((|| 4)()).await?;
-                Ok::<i64, Error>(spawn!((|x: i64| x + 1)(x)).await?)
+                let y = spawn!((|x: i64| x + 1)(x)).await?;
+                Ok::<i64, Error>(y)
             })
             .await??;
             Ok(x)
@@ -844,18 +845,17 @@ fn options_around_a_block_and_inside_it_reach_its_tasks() {
         let token = CancelToken::new();
         let options =
             Options::new().name("from around").scope(Scope::thread(last)).priority(3).cancel(token.clone());
-        let (around, inline, inside, suspended) = with_options(
+        let (around, inline, inside) = with_options(
             options.clone(),
             datadeps(async {
                 let around = spawn!((here)());
                 let inline = spawn!((here)(); name = "inline");
                 let inside = with_options(Options::new().name("inner"), async { spawn!((here)()) }).await;
-                (around.await, inline.await, inside.await, ())
+                (around.await, inline.await, inside.await)
             }),
         )
         .await
         .unwrap();
-        let _ = suspended;
         assert_eq!(around.unwrap(), ("from around".to_owned(), last));
         assert_eq!(inline.unwrap(), ("inline".to_owned(), last));
         assert_eq!(inside.unwrap(), ("inner".to_owned(), last));
@@ -864,8 +864,7 @@ fn options_around_a_block_and_inside_it_reach_its_tasks() {
             options,
             datadeps(async {
                 spawn!(async pass(go.clone()));
-                let child = spawn(async { spawn(pending::<()>()).await });
-                child
+                spawn(async { spawn(pending::<()>()).await })
             }),
         ));
         assert!(poll!(&mut block).is_pending());
@@ -1031,7 +1030,7 @@ fn children_of_tasks_and_spawns_of_tokio_tasks_are_not_contained() {
             let (gate, rt) = (go.clone(), rt.clone());
             let other = tokio::spawn(async move {
                 rt.run(async {
-                    let _ = spawn!((|| no_luck("other"))()?);
+                    drop(spawn!((|| no_luck("other"))()?));
                     spawn!(async pass(gate))
                 })
                 .await

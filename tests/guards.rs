@@ -706,7 +706,7 @@ async fn wait_for_child(wait: Wait, chunk: Numbers) -> (bool, DTask<()>) {
         Wait::Grandchild => {
             let child = child();
             let awaited = child.clone();
-            let between = spawn(async move { awaited.await });
+            let between = spawn(awaited);
             (is_deadlock(&between.await.and_then(|result| result)), child)
         }
         Wait::Block => {
