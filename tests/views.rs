@@ -364,7 +364,7 @@ impl Span {
     /// Mostly within `n`.
     fn fitted(a: usize, b: usize, n: usize) -> Span {
         let (mut lo, mut hi) = (a % (n + 1), b % (n + 1));
-        if a % 13 != 0 && lo > hi {
+        if !a.is_multiple_of(13) && lo > hi {
             (lo, hi) = (hi, lo);
         }
         let hi = if b % 17 == 0 { hi + 1 + n } else { hi };
