@@ -12,6 +12,7 @@ use super::core::{self, AnyChunk, Denied, Held, Mode, Outcome, Ticket, Tickets};
 use super::select::{Contiguous, Kind, Located, Whole};
 use super::{Chunk, ChunkCell};
 use crate::error::{Error, Result};
+use crate::pool::local;
 use crate::task::{self, RawTask, TaskRef, Work};
 use parking_lot::Mutex;
 use slab::Slab;
@@ -183,6 +184,7 @@ pub struct Access<P> {
     wait: Arc<GuardWait>,
     refused: Option<Error>,
     recovers: bool,
+    polls: u32,
 }
 
 impl<P: Places> Access<P> {
@@ -190,12 +192,19 @@ impl<P: Places> Access<P> {
     pub(super) fn new(places: P) -> Self {
         let site = Location::caller();
         let wait = GuardWait::new();
-        let mut access =
-            Access { places: None, held: Vec::new(), wait: wait.clone(), refused: None, recovers: false };
+        let mut access = Access {
+            places: None,
+            held: Vec::new(),
+            wait: wait.clone(),
+            refused: None,
+            recovers: false,
+            polls: 0,
+        };
         let taken = places.held().and_then(|mut held| {
             // A guard runs nowhere: no runtime.
             let taken =
                 core::take_places(&mut held, std::ptr::null(), |index| Ticket::Guard(wait.clone(), index))?;
+            held.sort_by_key(Held::argument); // As the caller has listed them.
             Ok((held, taken))
         });
         match taken {
@@ -233,7 +242,10 @@ impl<P: Places> Access<P> {
                 let old = waiting.waker.replace(waker);
                 drop(waiting);
                 drop(old);
-                return match self.closes_cycle() {
+                // A search looks at all that is in front: the first poll makes one, later ones now and then.
+                self.polls += 1;
+                let cycle = if self.polls.is_power_of_two() { self.closes_cycle() } else { None };
+                return match cycle {
                     Some(error) => Poll::Ready(Err(error)),
                     None => Poll::Pending,
                 };
@@ -251,9 +263,6 @@ impl<P: Places> Access<P> {
                 Some(Denied::Poisoned(cause)) => return Poll::Ready(Err(poisoned(&cause))),
             }
         }
-        if let Err(refusal) = core::check_merged(self.held.iter().map(|(held, _)| held)) {
-            return Poll::Ready(Err(refusal.into_error(None)));
-        }
         let held = std::mem::take(&mut self.held);
         Poll::Ready(Ok(held
             .into_iter()
@@ -263,6 +272,7 @@ impl<P: Places> Access<P> {
 
     /// The task that waits here, or one that waits for it, holds what it waits for.
     fn closes_cycle(&self) -> Option<Error> {
+        local::with(|local| local.task())?;
         let mut blockers = Vec::new();
         for (held, _) in &self.held {
             held.visit_blockers(&mut |ticket| {

@@ -24,7 +24,10 @@ pub use select::{
     Banded, Block, Contiguous, Custom, Cut, Field, FieldOf, IndexList, Listed, Part, Positions, Ranges, Step,
     Strided, Triangle, View, Whole, index, step,
 };
-pub use selector::{band, col, diag, lower, row, slice, upper, view};
+pub use selector::{
+    BandOf, Col, Diag, Lower, Row, Slice, Strict, Unit, Upper, ViewOf, band, col, diag, lower, row, slice,
+    upper, view,
+};
 pub use view::{MatMut, MatRef, TriMut, TriRef, VecMut, VecRef};
 
 pub(crate) use core::{

@@ -780,43 +780,43 @@ impl<'c, S: Source<Content: Matrix>> Part<'c, S, Banded> {
 }
 
 macro_rules! matrix_methods {
-    ($life:lifetime, $Source:ty, $Content:ty, |$this:ident| $block:expr, $part:expr) => {
+    ($(<$borrow:lifetime>)? $life:lifetime, $Source:ty, $Content:ty, |$this:ident| $block:expr, $part:expr) => {
         /// These rows and columns: arrive as [`MatRef`] or [`MatMut`].
-        pub fn view<$life>(&$life self, rows: impl Ranges, cols: impl Ranges) -> Part<$life, $Source, Block> {
+        pub fn view$(<$borrow>)?(&$($borrow)? self, rows: impl Ranges, cols: impl Ranges) -> Part<$life, $Source, Block> {
             let $this = self;
             $part(Block($block.sub(rows.progression(), cols.progression())))
         }
         /// One row: arrives as [`VecRef`] or [`VecMut`].
-        pub fn row<$life>(&$life self, row: usize) -> Part<$life, $Source, Strided> {
+        pub fn row$(<$borrow>)?(&$($borrow)? self, row: usize) -> Part<$life, $Source, Strided> {
             let $this = self;
             let grid = $block.sub(Ok(Progression::one(row)), Ok(Progression::all()));
             $part(Strided(Line { grid, along: Along::Row }))
         }
         /// One column: of a tile as a slice, else as [`VecRef`] or [`VecMut`].
-        pub fn col<$life>(&$life self, col: usize) -> Part<$life, $Source, <$Content as Matrix>::Column> {
+        pub fn col$(<$borrow>)?(&$($borrow)? self, col: usize) -> Part<$life, $Source, <$Content as Matrix>::Column> {
             let $this = self;
             let grid = $block.sub(Ok(Progression::all()), Ok(Progression::one(col)));
             $part(LineKind::new(Line { grid, along: Along::Col }))
         }
         /// The diagonal: arrives as [`VecRef`] or [`VecMut`].
-        pub fn diag<$life>(&$life self) -> Part<$life, $Source, Strided> {
+        pub fn diag$(<$borrow>)?(&$($borrow)? self) -> Part<$life, $Source, Strided> {
             let $this = self;
             $part(Strided(Line { grid: $block.banded(Band::diagonal(0)), along: Along::Diagonal }))
         }
         /// The diagonal and `k` more on each side: arrives as [`TriRef`] or [`TriMut`].
-        pub fn band<$life>(&$life self, k: usize) -> Part<$life, $Source, Banded> {
+        pub fn band$(<$borrow>)?(&$($borrow)? self, k: usize) -> Part<$life, $Source, Banded> {
             let $this = self;
             let k = i64::try_from(k).unwrap_or(i64::MAX - 1);
             $part(Banded { grid: $block.banded(Band::diagonals(-k, k)), unit: false })
         }
         /// The lower triangle, with the diagonal: arrives as [`TriRef`] or [`TriMut`].
-        pub fn lower<$life>(&$life self) -> Part<$life, $Source, Triangle> {
+        pub fn lower$(<$borrow>)?(&$($borrow)? self) -> Part<$life, $Source, Triangle> {
             let $this = self;
             let band = Banded { grid: $block.banded(Band::lower()), unit: false };
             $part(Triangle { band, strict: Band::strict_lower() })
         }
         /// The upper triangle, with the diagonal: arrives as [`TriRef`] or [`TriMut`].
-        pub fn upper<$life>(&$life self) -> Part<$life, $Source, Triangle> {
+        pub fn upper$(<$borrow>)?(&$($borrow)? self) -> Part<$life, $Source, Triangle> {
             let $this = self;
             let band = Banded { grid: $block.banded(Band::upper()), unit: false };
             $part(Triangle { band, strict: Band::strict_upper() })
@@ -825,7 +825,7 @@ macro_rules! matrix_methods {
 }
 
 impl<'c, S: Source<Content: Matrix>> Part<'c, S, Block> {
-    matrix_methods!('a, S, S::Content, |this| this.kind, |kind| Part { source: this.source, kind });
+    matrix_methods!('c, S, S::Content, |this| this.kind, |kind| Part { source: this.source, kind });
 }
 
 macro_rules! source_methods {
@@ -840,7 +840,7 @@ macro_rules! source_methods {
         }
 
         impl<T: Matrix + Send + Sync> $Source<T> {
-            matrix_methods!('a, Self, T, |this| Block::all(), |kind| Part { source: this, kind });
+            matrix_methods!(<'a> 'a, Self, T, |this| Block::all(), |kind| Part { source: this, kind });
         }
 
         impl<T: Send + Sync + 'static> $Source<T> {

@@ -9,6 +9,7 @@
 
 use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
+use crate::pool::local;
 use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -174,6 +175,15 @@ impl<F: Future> Future for Datadeps<F> {
                 (over, owned.tasks.iter().map(|listed| listed.task.clone()).collect::<Vec<TaskRef>>())
             };
             drop(over);
+            // What a `bulk` around this block holds back ends after the bulk: the wait would never end.
+            let held = local::with(|local| {
+                let frame = local.queue()?;
+                unfinished.iter().find(|task| frame.holds(task.raw())).map(|task| task.info())
+            });
+            if let Some(held) = held {
+                *queue.owned.lock() = Owned::default();
+                return Poll::Ready(Err(Error::Deadlock { root: held.clone().into(), path: [held].into() }));
+            }
             if !unfinished.is_empty() {
                 *end = Some(crate::spawn::end_of_block(&unfinished));
             }
