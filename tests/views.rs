@@ -365,13 +365,13 @@ impl Span {
     /// Mostly within `n`.
     fn fitted(a: usize, b: usize, n: usize) -> Span {
         let (mut lo, mut hi) = (a % (n + 1), b % (n + 1));
-        if a % 13 != 0 && lo > hi {
+        if !a.is_multiple_of(13) && lo > hi {
             (lo, hi) = (hi, lo);
         }
-        let hi = if b % 17 == 0 { hi + 1 + n } else { hi };
+        let hi = if b.is_multiple_of(17) { hi + 1 + n } else { hi };
         match a / 7 % 6 {
             1 if hi > 0 => Span::Closed(lo, hi - 1),
-            2 => Span::From(if b % 17 == 0 { n + 1 } else { lo }),
+            2 => Span::From(if b.is_multiple_of(17) { n + 1 } else { lo }),
             3 => Span::To(hi),
             4 if hi > 0 => Span::ToClosed(hi - 1),
             5 => Span::All,
@@ -404,7 +404,7 @@ fn picked(own: &Own, positions: Option<Vec<usize>>) -> Own {
 
 /// Two columns, rows, ... of which one is mostly there.
 fn index_in(a: usize, n: usize) -> usize {
-    if a % 11 == 0 { a % (2 * n + 1) } else { a % n.max(1) }
+    if a.is_multiple_of(11) { a % (2 * n + 1) } else { a % n.max(1) }
 }
 
 fn len(own: &Own) -> usize {
@@ -413,10 +413,10 @@ fn len(own: &Own) -> usize {
 
 fn list_in(step: &Step, n: usize) -> Vec<usize> {
     let mut list: Vec<usize> = step.list.iter().map(|&at| index_in(at, n)).collect();
-    if step.a % 3 != 0 {
+    if !step.a.is_multiple_of(3) {
         list.sort_unstable();
         list.dedup();
-        if step.a % 2 == 0 {
+        if step.a.is_multiple_of(2) {
             list.reverse();
         }
     }
@@ -876,7 +876,7 @@ fn parts_of_one_chunk_are_aliased_exactly_where_they_meet() {
         f = row(2), |i: usize, _: usize| i == 2;
         g = col(4), |_: usize, j: usize| j == 4;
         h = view(1..3, 0..2), |i: usize, j: usize| (1..3).contains(&i) && j < 2;
-        i = view(dagger_async::region::step(.., 3), 3..), |i: usize, j: usize| i % 3 == 0 && j >= 3;
+        i = view(dagger_async::region::step(.., 3), 3..), |i: usize, j: usize| i.is_multiple_of(3) && j >= 3;
         j = band(1), |i: usize, j: usize| i.abs_diff(j) <= 1;
     }
     assert!((50..190).contains(&met), "{met}");
@@ -1069,7 +1069,7 @@ impl Node<'_> {
 unsafe impl View<Graph> for Nodes {
     type Ref<'a> = usize;
     type Mut<'a> = Node<'a>;
-    unsafe fn view<'a>(&'a self, value: *const Graph) -> usize {
+    unsafe fn view(&self, value: *const Graph) -> usize {
         // SAFETY: the address of the nodes and their number, read through a pointer to the box itself.
         let nodes: *const [i64] = unsafe { (&raw const (*value).nodes).cast::<*const [i64]>().read() };
         (0..nodes.len()).filter(|&node| self.has(node)).count()
