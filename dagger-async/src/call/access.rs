@@ -413,6 +413,7 @@ macro_rules! deps {
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]
         impl<$($name: Arg),+> Arg for Group<($($name,)+)> {
             type Ref<'a> = ($($name::Ref<'a>,)+);
+            const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)+;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)+) = &self.0;
                 $($name.link(linker);)+
