@@ -233,3 +233,178 @@ fn a_moved_handle_is_gone() {
         right,
     );
 }
+
+const DATA: &str = "
+    use dagger_async::region::*;
+    use std::cell::Cell;
+    use std::sync::Mutex;
+    static KEPT: Mutex<Option<&'static [i64]>> = Mutex::new(None);
+    static KEPT_VIEW: Mutex<Option<VecRef<'static, i64>>> = Mutex::new(None);
+    fn clear(x: &mut Vec<i64>) { x.clear() }
+    fn fill(x: &mut [i64], v: i64) { x.fill(v) }
+    fn sum(x: &[i64]) -> i64 { x.iter().sum() }
+    fn line() -> Chunk<Vec<i64>> { Chunk::new(vec![0; 6]) }
+    struct Inner { deep: Box<u64>, pair: [u32; 2] }
+    struct Plain { byte: u8, word: u32, inner: Inner }
+    impl Plain { fn chunk() -> Chunk<Plain> {
+        Chunk::new(Plain { byte: 1, word: 2, inner: Inner { deep: Box::new(3), pair: [4, 5] } })
+    } }
+";
+
+#[test]
+fn what_is_declared_in_is_not_written() {
+    let right = "let c = line(); spawn!(clear(InOut(&c)));";
+    refuses("in_whole", DATA, "let c = line(); spawn!(clear(In(&c)));", &["&mut Vec<i64>"], right);
+    refuses("plain_whole", DATA, "let c = line(); spawn!(clear(&c));", &["&mut Vec<i64>"], right);
+    let right = "let c = line(); spawn!(fill(Out(&c.slice(..)), 1)); spawn!(sum(In(&c.slice(..))));";
+    refuses("in_slice", DATA, "let c = line(); spawn!(fill(In(&c.slice(..)), 1));", &["&mut [i64]"], right);
+    let right = "let c = line(); spawn!((|mut v: VecMut<'_, i64>| v[0] = 1)(InOut(&c.slice(step(.., 2)))));";
+    let wrong = "let c = line(); spawn!((|mut v: VecMut<'_, i64>| v[0] = 1)(In(&c.slice(step(.., 2)))));";
+    refuses("in_step", DATA, wrong, &["VecMut", "VecRef"], right);
+    let right = "let c = line(); let mut g = c.write().await.unwrap(); g[0] = 1;";
+    refuses(
+        "read_guard",
+        DATA,
+        "let c = line(); let mut g = c.read().await.unwrap(); g[0] = 1;",
+        &["E0596"],
+        right,
+    );
+}
+
+#[test]
+fn views_to_read_have_nothing_to_write_with() {
+    for (name, index) in [("VecRef", "0"), ("MatRef", "(0, 0)"), ("TriRef", "(0, 0)")] {
+        let written = name.replace("Ref", "Mut");
+        let right = format!(
+            "fn f(mut v: {written}<'_, i64>) {{ v[{index}] = 1; v.for_each_mut(|x| *x = 1); v.for_each(|x| ()); }}"
+        );
+        let wrong = format!("fn f(mut v: {name}<'_, i64>) {{ v[{index}] = 1; }}");
+        refuses(&format!("{name}_index"), DATA, &wrong, &["IndexMut", name], &right);
+        let wrong = format!("fn f(mut v: {name}<'_, i64>) {{ v.for_each_mut(|x| *x = 1); }}");
+        refuses(&format!("{name}_each"), DATA, &wrong, &["for_each_mut", name], &right);
+        // One element at a time is out of a view to write.
+        let right = format!(
+            "fn f(mut v: {written}<'_, i64>) {{ let a = &mut v[{index}]; *a = 1; let b = &v[{index}]; }}"
+        );
+        let wrong = format!(
+            "fn f(mut v: {written}<'_, i64>) {{ let a = &mut v[{index}]; let b = &v[{index}]; *a = 1; }}"
+        );
+        refuses(&format!("{written}_two"), DATA, &wrong, &["cannot borrow `v`"], &right);
+        let right = format!("fn f(v: {name}<'_, i64>) {{ let (a, b) = (v, v); }}");
+        let wrong = format!("fn f(v: {written}<'_, i64>) {{ let (a, b) = (v, v); }}");
+        refuses(&format!("{written}_copy"), DATA, &wrong, &["use of moved value"], &right);
+    }
+}
+
+#[test]
+fn a_view_ends_with_the_call() {
+    let right = "let c = line(); spawn!((|x: &[i64]| x.to_vec())(In(&c.slice(..))));";
+    let wrong = "let c = line(); spawn!((|x: &[i64]| x)(In(&c.slice(..))));";
+    refuses("slice_returned", DATA, wrong, &["lifetime"], right);
+    let wrong =
+        "let c = line(); spawn!((|x: &[i64]| { *KEPT.lock().unwrap() = Some(x); })(In(&c.slice(..))));";
+    refuses("slice_kept", DATA, wrong, &["'static"], right);
+    let right = "let c = line(); spawn!((|x: VecRef<'_, i64>| x.len())(In(&c.slice(step(.., 2)))));";
+    let wrong = "let c = line(); spawn!((|x: VecRef<'_, i64>| x)(In(&c.slice(step(.., 2)))));";
+    refuses("view_returned", DATA, wrong, &["lifetime"], right);
+    let wrong = "let c = line(); spawn!((|x: VecRef<'_, i64>| { *KEPT_VIEW.lock().unwrap() = Some(x); })(In(&c.slice(step(.., 2)))));";
+    refuses("view_kept", DATA, wrong, &["'static"], right);
+    let wrong = "let c = line(); spawn!((|x: VecRef<'_, i64>| { std::thread::spawn(move || x.len()); })(In(&c.slice(step(.., 2)))));";
+    refuses("view_to_thread", DATA, wrong, &["'static"], right);
+    let right =
+        "let c = line(); let g = c.slice(..).read().await.unwrap(); let x = g.get(); x.len(); drop(g);";
+    let wrong =
+        "let c = line(); let g = c.slice(..).read().await.unwrap(); let x = g.get(); drop(g); x.len();";
+    refuses("guard_outlived", DATA, wrong, &["cannot move out of `g`"], right);
+    let wrong = "let c = line(); let mut g = c.slice(..).write().await.unwrap(); let x = g.get_mut(); let y = g.get(); x[0] = 1;";
+    refuses("guard_twice", DATA, wrong, &["cannot borrow `g`"], right);
+}
+
+#[test]
+fn a_field_is_a_field_of_a_struct_and_has_its_type() {
+    let right = "let c = Plain::chunk(); spawn!((|x: &u32| *x)(In(&c.field(field!(Plain, word)))));
+        spawn!((|x: &u64, y: &mut [u32; 2]| y[0] = *x as u32)(
+            In(&c.field(field!(Plain, inner)).field(field!(Inner, deep))), InOut(&c.field(field!(Plain, inner.pair)))));";
+    let right = &right.replace("|x: &u64,", "|x: &Box<u64>,").replace("*x as", "**x as");
+    let wrong = "#[repr(packed)] struct Packed { a: u8, b: u32 }
+        let c = Chunk::new(Packed { a: 1, b: 2 }); c.field(field!(Packed, b));";
+    refuses("field_packed", DATA, wrong, &["packed"], right);
+    let wrong = "#[derive(Clone, Copy)] union Either { a: u8, b: bool }
+        let c = Chunk::new(Either { a: 7 }); c.field(field!(Either, b));";
+    refuses("field_union", DATA, wrong, &["E0133", "union"], right);
+    let wrong = "let c = Plain::chunk(); c.field::<u64>(field!(Plain, inner.deep));";
+    refuses("field_coerced", DATA, wrong, &["E0308"], right);
+    let wrong = "let c = Plain::chunk(); c.field(field!(Plain, none));";
+    refuses("field_none", DATA, wrong, &["no field `none`"], right);
+    let wrong = "let c = Plain::chunk(); c.field(field!(Inner, deep));";
+    refuses("field_of_other", DATA, wrong, &["mismatched types", "Inner"], right);
+    let wrong = "struct Together { a: Rc<u8>, b: Rc<u8> }
+        unsafe impl Send for Together {} unsafe impl Sync for Together {}
+        let a = Rc::new(1); let c = Chunk::new(Together { b: a.clone(), a }); c.field(field!(Together, a));";
+    refuses("field_not_send", DATA, wrong, &["Rc<u8>", "between threads safely"], right);
+}
+
+#[test]
+fn the_result_of_a_task_is_only_read() {
+    let right = "let t = spawn!((|| vec![1i64])()); spawn!(sum(In(&t.slice(..)))); spawn!((|x: &Vec<i64>| x.len())(In(&t)));";
+    let wrong = "let t = spawn!((|| vec![1i64])()); spawn!(clear(InOut(&t)));";
+    refuses("task_inout", DATA, wrong, &["InOut<&DTask<Vec<i64>>>", "&mut Vec<i64>"], right);
+    let wrong = "let t = spawn!((|| vec![1i64])()); spawn!(fill(Out(&t.slice(..)), 1));";
+    refuses("task_out", DATA, wrong, &["Out<&", "&mut [i64]"], right);
+    let wrong = "let x = 5i64; spawn!((|x: &i64| *x)(In(&x)));";
+    refuses("in_plain", DATA, wrong, &["In<&i64>"], right);
+}
+
+#[test]
+fn retries_of_what_is_changed_are_asked_for() {
+    let right = "let c = line(); spawn!(fill(InOut(&c.slice(..)), 1); retries = 2, retry_mutated = true);
+        spawn!(fill(Out(&c.slice(..)), 1); retries = 2); spawn!(sum(In(&c.slice(..))); retries = 2);";
+    let wrong = "let c = line(); spawn!(fill(InOut(&c.slice(..)), 1); retries = 2);";
+    refuses("retry_inout", DATA, wrong, &["retry_mutated = true"], right);
+}
+
+#[test]
+fn what_is_in_a_chunk_is_send_and_sync() {
+    let right = "Chunk::new(1i64);";
+    refuses(
+        "chunk_not_send",
+        DATA,
+        "Chunk::new(Rc::new(1));",
+        &["Rc<{integer}>", "between threads safely"],
+        right,
+    );
+    refuses(
+        "chunk_not_sync",
+        DATA,
+        "Chunk::new(Cell::new(1i64));",
+        &["Cell<i64>", "shared between threads"],
+        right,
+    );
+    refuses(
+        "chunk_not_static",
+        DATA,
+        "let x = 5; Chunk::new(&x).read().await;",
+        &["borrowed value does not live"],
+        right,
+    );
+}
+
+#[test]
+fn containers_have_the_regions_that_they_have() {
+    let right = "let c = line(); c.slice(..).slice(step(1.., 2)).slice(index([0])); 
+        fn f<T: Matrix + Send + Sync>(c: &Chunk<T>) { c.lower().strict(); c.upper().unit(); c.band(1); c.view(.., ..).row(0); }";
+    refuses("slice_of_number", DATA, "Chunk::new(5i64).slice(..);", &["slice", "i64"], right);
+    refuses("row_of_line", DATA, "line().row(0);", &["row", "Vec<i64>"], right);
+    let generic = |body: &str| format!("fn f<T: Matrix + Send + Sync>(c: &Chunk<T>) {{ {body} }}");
+    refuses("strict_band", DATA, &generic("c.band(1).strict();"), &["no method named `strict`"], right);
+    refuses(
+        "strict_view",
+        DATA,
+        &generic("c.lower().view(.., ..).strict();"),
+        &["no method named `strict`"],
+        right,
+    );
+    refuses("slice_of_matrix", DATA, &generic("c.slice(..);"), &["slice"], right);
+    refuses("list_of_rows", DATA, &generic("c.view(index([1]), ..);"), &["IndexList", "Ranges"], right);
+    refuses("slice_of_part_of_triangle", DATA, &generic("c.lower().row(1).slice(..);"), &["slice"], right);
+}

@@ -305,7 +305,7 @@ impl fmt::Display for Error {
                 write!(f, ": {outside}")
             }
             Error::Poisoned { root, cause } => {
-                write!(f, "the data was left half written by {root}: {}", Reason(cause))
+                write!(f, "the data is poisoned: {root} {}", Reason(cause))
             }
             Error::Foreign { root: Some(root), chunk } => {
                 write!(f, "{root} cannot use a chunk of `{chunk}` that was placed in another runtime")

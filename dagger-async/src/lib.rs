@@ -59,9 +59,10 @@ pub use task::{AwaitRef, DTask, Shared, TaskId, Wait, wait_all, wait_any};
 pub mod region {
     pub use crate::call::{Dep, Readable, Selector, Target};
     pub use crate::chunk::{
-        Banded, Block, Container, Contiguous, Custom, Cut, Field, FieldOf, IndexList, Linear, Listed, MatMut,
-        MatRef, Matrix, Part, Positions, Ranges, RawParts, Step, Strided, TriMut, TriRef, Triangle, VecMut,
-        VecRef, View, Whole, band, col, diag, index, lower, row, slice, step, upper, view,
+        BandOf, Banded, Block, Col, Container, Contiguous, Custom, Cut, Diag, Field, FieldOf, IndexList,
+        Linear, Listed, Lower, MatMut, MatRef, Matrix, Part, Positions, Ranges, RawParts, Row, Slice, Step,
+        Strict, Strided, TriMut, TriRef, Triangle, Unit, Upper, VecMut, VecRef, View, ViewOf, Whole, band,
+        col, diag, index, lower, row, slice, step, upper, view,
     };
     pub use crate::field;
     pub use dagger_core::Region;

@@ -105,8 +105,8 @@ impl Options {
     }
 
     /// Each spawn runs its task on the spot, on the thread that spawns, and returns when it has ended: a debugger then
-    /// shows who spawned it. Give it to [`with_options`](crate::with_options). A task whose inputs are not there blocks
-    /// the thread until they are.
+    /// shows who spawned it. Give it to [`with_options`](crate::with_options). A task whose inputs are not there, and an
+    /// async body that waits for something, block the thread until the task has ended; it then goes on on a worker.
     pub fn inline(mut self) -> Self {
         self.inline = true;
         self

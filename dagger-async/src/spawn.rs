@@ -4,7 +4,8 @@
 //!   body ─▶ cell (pending = BIAS) ─▶ link inputs ─▶ pending −= BIAS − waiting ─▶ 0? queue it
 //! ```
 //! 1. Until the bias is taken off no input can start the task, so linking needs no lock of the task.
-//! 2. A task without unfinished inputs that nobody else knows is queued without a locked operation on it.
+//! 2. A task without unfinished inputs that nobody else knows (it has no place at a chunk) is queued without a locked
+//!    operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
 use crate::call::{Body, Fill, FutureBody, TryIntoFuture, fallible, make};
@@ -196,14 +197,15 @@ fn launch(
     local: &Local,
 ) {
     let mut refusal = None;
-    if linker.accesses.is_some() || linker.refused.is_some() {
+    let known = linker.accesses.is_some();
+    if known || linker.refused.is_some() {
         refusal = take_places(task, &mut linker);
     }
     let closed = pool.is_closed_after_count(local);
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {
         return launch_slowly(task, linker, extras, refusal, pool, local);
     }
-    if linker.waiting == 0 {
+    if linker.waiting == 0 && !known {
         task.state.queue_unshared();
         pool.enqueue(task, local);
     } else if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {

@@ -120,7 +120,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
             let area = self.kind.area().unwrap_or(Area::Whole);
             look(&cell.core, &area, self.mode)?;
         }
-        let at = cell.locate(&self.kind).map_err(refused)?;
+        let at = cell.locate(&self.kind, self.mode).map_err(refused)?;
         self.at = Some(at);
         Ok(())
     }

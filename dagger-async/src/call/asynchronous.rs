@@ -119,6 +119,9 @@ where
     fn scope(&self, scopes: &mut Option<Scope>) {
         self.args.scope(scopes);
     }
+    fn has_begun(&self) -> bool {
+        self.future.is_some()
+    }
     fn clear(self: Pin<&mut Self>) {
         // SAFETY: the future, which borrows from `args`, goes first, in place as pinning asks.
         let this = unsafe { self.get_unchecked_mut() };

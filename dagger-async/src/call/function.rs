@@ -41,19 +41,20 @@ for_each_arity!(callee);
 pub struct Call<F, A, S> {
     callee: Option<F>,
     args: A,
+    begun: bool,
     source: PhantomData<S>,
 }
 
 impl<F, A, S> Call<F, A, S> {
     pub(crate) fn new(callee: F, args: A) -> Self {
-        Call { callee: Some(callee), args, source: PhantomData }
+        Call { callee: Some(callee), args, begun: false, source: PhantomData }
     }
 }
 
 impl<F, A> Call<F, A, Again> {
     /// An attempt may find what the one before has changed.
     pub fn mutated(self) -> Call<F, A, Again<Mutated>> {
-        Call { callee: self.callee, args: self.args, source: PhantomData }
+        Call { callee: self.callee, args: self.args, begun: false, source: PhantomData }
     }
 }
 
@@ -78,6 +79,9 @@ where
     fn scope(&self, scopes: &mut Option<Scope>) {
         self.args.scope(scopes);
     }
+    fn has_begun(&self) -> bool {
+        self.begun
+    }
     fn clear(mut self: Pin<&mut Self>) {
         let callee = self.callee.take();
         quietly(|| drop(callee));
@@ -87,6 +91,7 @@ where
         if let Err(stop) = ready!(self.args.poll_ready(Turn(()), cx)) {
             return Poll::Ready(Err(stop));
         }
+        self.begun = true;
         let callee = S::callee(&mut self.callee);
         Poll::Ready(Ok(callee.call(S::args(&mut self.args))))
     }
@@ -116,6 +121,9 @@ where
     }
     fn scope(&self, scopes: &mut Option<Scope>) {
         self.0.scope(scopes);
+    }
+    fn has_begun(&self) -> bool {
+        self.0.has_begun()
     }
     fn clear(self: Pin<&mut Self>) {
         // SAFETY: as in `poll`.

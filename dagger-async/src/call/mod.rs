@@ -76,6 +76,10 @@ pub trait Body: Send + 'static {
     fn inputs(&self, visit: &mut dyn FnMut(RawTask));
     /// Narrows the scope of the task to where its inputs may be used.
     fn scope(&self, scopes: &mut Option<Scope>);
+    /// True once the user's code has been called, not only its arguments awaited.
+    fn has_begun(&self) -> bool {
+        true
+    }
     /// Drops what the user gave, piece by piece: two drops that panic in one go would abort the process.
     fn clear(self: Pin<&mut Self>) {}
     /// Runs the body, or one step of it.

@@ -97,6 +97,9 @@ impl<B: Body> Body for RetryBody<B> {
     fn scope(&self, scopes: &mut Option<Scope>) {
         self.body.scope(scopes);
     }
+    fn has_begun(&self) -> bool {
+        self.attempts.made > 0 || self.body.has_begun()
+    }
     fn clear(self: Pin<&mut Self>) {
         // SAFETY: as in `poll`.
         unsafe { self.map_unchecked_mut(|this| &mut this.body) }.clear();

@@ -9,6 +9,8 @@ pub struct Parts {
     pub(crate) shape: Shape,
     /// Distance between neighbours along each axis, in elements.
     pub(crate) strides: [isize; 6],
+    /// The elements may be written through `base`.
+    pub(crate) writes: bool,
 }
 
 /// Where the elements of a container lie: what [`Container::raw_parts`] reports.
@@ -43,20 +45,26 @@ impl<E> RawParts<E> {
 /// Implemented for `Vec<E>`, `[E; N]`, and with the feature `ndarray` for `ndarray::Array<E, D>`.
 ///
 /// # Safety
-/// `raw_parts` reports a base pointer and strides by which every index within the shape leads to an element of its own,
-/// initialised, that the container owns; it stays so until the container is next used by `&mut` or moved. Writing
-/// through the pointer must be allowed while nobody has a reference to the container, so it must not be derived from a
-/// reference to elements.
+/// Both functions report the same base pointer, shape and strides, by which every index within the shape leads to an
+/// element of its own, initialised, that the container owns; it stays so until the container is next used by `&mut` or
+/// moved. No reference to elements may be made, and none that covers them (an array is its elements); elements may be
+/// written through what `raw_parts_mut` gives.
 pub unsafe trait Container: Sized + Send + Sync + 'static {
     /// What it contains.
     type Elem: Send + Sync + 'static;
 
-    /// Where the elements lie.
+    /// Where the elements lie, to read them.
     ///
     /// # Safety
-    /// `this` points to a live value. Others may read it through `&Self` meanwhile, or have references to single elements;
-    /// nobody has it by `&mut`. So no `&mut Self` may be made here, and no reference to elements.
+    /// `this` points to a live value. Others may have it by `&Self` meanwhile, or references to elements; nobody has it by
+    /// `&mut`.
     unsafe fn raw_parts(this: *const Self) -> RawParts<Self::Elem>;
+
+    /// Where the elements lie, to write them too.
+    ///
+    /// # Safety
+    /// `this` points to a live value. Others may have references to elements meanwhile; nobody has one to the container.
+    unsafe fn raw_parts_mut(this: *mut Self) -> RawParts<Self::Elem>;
 }
 
 /// A container of rank 1 whose elements lie side by side: its ranges are slices.
@@ -75,14 +83,19 @@ pub unsafe trait Matrix: Container {
     type Column: super::select::LineKind + super::select::Kind<Self>;
 }
 
-// SAFETY: the buffer of a `Vec` is its own allocation; `as_ptr` copies the pointer to it from the header without a
-// reference to elements.
+// SAFETY: the buffer of a `Vec` is its own allocation; `as_ptr` and `as_mut_ptr` copy the pointer to it from the header
+// and make no reference to elements, as they promise.
 unsafe impl<E: Send + Sync + 'static> Container for Vec<E> {
     type Elem = E;
     unsafe fn raw_parts(this: *const Self) -> RawParts<E> {
         // SAFETY: a shared reference to the header only, which is allowed here.
         let this = unsafe { &*this };
         RawParts::new(this.as_ptr().cast_mut(), &[this.len()], &[1])
+    }
+    unsafe fn raw_parts_mut(this: *mut Self) -> RawParts<E> {
+        // SAFETY: nobody else has a reference to the header.
+        let this = unsafe { &mut *this };
+        RawParts::new(this.as_mut_ptr(), &[this.len()], &[1])
     }
 }
 
@@ -95,16 +108,24 @@ unsafe impl<E: Send + Sync + 'static, const N: usize> Container for [E; N] {
     unsafe fn raw_parts(this: *const Self) -> RawParts<E> {
         RawParts::new(this.cast::<E>().cast_mut(), &[N], &[1])
     }
+    unsafe fn raw_parts_mut(this: *mut Self) -> RawParts<E> {
+        RawParts::new(this.cast::<E>(), &[N], &[1])
+    }
 }
 
 // SAFETY: as above, stride 1.
 unsafe impl<E: Send + Sync + 'static, const N: usize> Linear for [E; N] {}
 
-/// As [`Container::raw_parts`], for a queue that does not know the type.
-pub(crate) unsafe fn measure<T: Container>(this: *const u8) -> Parts {
-    // SAFETY: the caller's promise, which is that of `raw_parts`; `this` points to a `T`.
-    let RawParts { base, shape, strides } = unsafe { T::raw_parts(this.cast()) };
-    Parts { base: base.cast(), shape, strides }
+/// As [`Container::raw_parts`], or to write as [`Container::raw_parts_mut`], for a queue that does not know the type.
+pub(crate) unsafe fn measure<T: Container>(this: *mut u8, writes: bool) -> Parts {
+    // SAFETY: the caller's promise, which is that of the function called; `this` points to a `T`.
+    let measure =
+        || unsafe { if writes { T::raw_parts_mut(this.cast()) } else { T::raw_parts(this.cast()) } };
+    // A user's code, under the lock: a panic must not get past it. What cannot be measured has no elements.
+    let nothing = |_| RawParts::new(std::ptr::dangling_mut(), &[0], &[1]);
+    let RawParts { base, shape, strides } =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(measure)).unwrap_or_else(nothing);
+    Parts { base: base.cast(), shape, strides, writes }
 }
 
 #[cfg(feature = "ndarray")]
@@ -119,13 +140,23 @@ mod nd {
         unsafe fn raw_parts(this: *const Self) -> RawParts<E> {
             // SAFETY: a shared reference to the header only, which is allowed here.
             let this = unsafe { &*this };
-            match this.ndim() {
-                // A scalar is a line of one.
-                0 => RawParts::new(this.as_ptr().cast_mut(), &[1], &[1]),
-                1..=6 => RawParts::new(this.as_ptr().cast_mut(), this.shape(), this.strides()),
-                // More axes than regions have: its only region is the whole.
-                _ => RawParts::new(this.as_ptr().cast_mut(), &[0], &[1]),
-            }
+            parts(this.as_ptr().cast_mut(), this.shape(), this.strides())
+        }
+        unsafe fn raw_parts_mut(this: *mut Self) -> RawParts<E> {
+            // SAFETY: nobody else has a reference to the header.
+            let this = unsafe { &mut *this };
+            let base = this.as_mut_ptr();
+            parts(base, this.shape(), this.strides())
+        }
+    }
+
+    fn parts<E>(base: *mut E, shape: &[usize], strides: &[isize]) -> RawParts<E> {
+        match shape.len() {
+            // A scalar is a line of one.
+            0 => RawParts::new(base, &[1], &[1]),
+            1..=6 => RawParts::new(base, shape, strides),
+            // More axes than regions have: its only region is the whole.
+            _ => RawParts::new(base, &[0], &[1]),
         }
     }
 

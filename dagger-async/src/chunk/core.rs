@@ -17,11 +17,12 @@ use super::container::Parts;
 use super::guard::GuardWait;
 use crate::error::{Error, Root};
 use crate::pool::Pool;
-use crate::task::RawTask;
+use crate::task::{Kept, RawTask};
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -82,8 +83,11 @@ pub(crate) struct State {
     /// `None` when not measured since the last whole write.
     parts: Option<Parts>,
     pub(crate) presence: Presence,
-    /// The runtime of the first task that waited here. Tasks of others must be found by their own shutdown.
-    waiters_of: *const Pool,
+    /// Live writes of something that may contain the container, or be in it: fields, regions of a user's kind.
+    opaque_writes: u32,
+    /// The runtime whose tasks came here first, and whether others came: then the shutdown of each must find its own.
+    tasks_of: *const Pool,
+    is_shared: bool,
 }
 
 // SAFETY: the pointers (of measured parts, and of a pool, which is only compared) are addresses; what they lead to is
@@ -102,9 +106,11 @@ pub(crate) enum Presence {
 /// One access: a place in the queue of a chunk.
 pub struct Held {
     pub(crate) chunk: Arc<dyn AnyChunk>,
+    /// That of the chunk, so that looking at it needs no virtual call.
+    core: NonNull<Core>,
     pub(crate) mode: Mode,
-    /// As declared, or clipped to the length where that was known.
-    area: Area,
+    /// As declared, or clipped to the length where that was known. `None`: the whole.
+    part: Option<Box<Area>>,
     measure: Option<Measure>,
     place: Option<Place>,
     /// Which argument it is, from 1.
@@ -116,10 +122,15 @@ pub struct Held {
 }
 
 /// What a task accesses. Most tasks access three chunks at most.
-pub(crate) type Accesses = SmallVec<[Held; 3]>;
+pub(crate) type Accesses = Kept<SmallVec<[Held; 3]>>;
+
+// SAFETY: `core` is an address in `chunk`, which is `Send + Sync`.
+unsafe impl Send for Held {}
+// SAFETY: as above.
+unsafe impl Sync for Held {}
 
 /// How to find out where the elements of a container lie.
-pub(crate) type Measure = unsafe fn(*const u8) -> Parts;
+pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 
 /// What is wrong with a declared access.
 pub enum Refusal {
@@ -174,7 +185,9 @@ impl Core {
                 poison: Poison::new(),
                 parts: None,
                 presence,
-                waiters_of: std::ptr::null(),
+                opaque_writes: 0,
+                tasks_of: std::ptr::null(),
+                is_shared: false,
             }),
             flags: AtomicU32::new(if is_here { 0 } else { LOOK }),
             scope,
@@ -205,10 +218,6 @@ impl Core {
         self.flags.load(Relaxed) & LOOK != 0
     }
 
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
-
     /// Calls `visit` with each task that waits here, in program order, under the lock.
     pub(crate) fn visit_waiting_tasks(&self, visit: &mut dyn FnMut(RawTask)) {
         self.lock().queue.waiting(&mut |ticket| {
@@ -223,30 +232,61 @@ impl State {
     /// The shape, if nothing that is queued can change it.
     fn stable_shape(&mut self, value: *mut u8, measure: Option<Measure>) -> Option<Shape> {
         let measure = measure?;
-        if self.queue.live_whole_write() || !matches!(self.presence, Presence::Here) {
+        if self.queue.live_whole_write()
+            || self.opaque_writes != 0
+            || !matches!(self.presence, Presence::Here)
+        {
             return None;
         }
         if self.parts.is_none() && self.queue.is_idle() {
             // SAFETY: there is a value, and nobody has a place: nothing is out.
-            self.parts = Some(unsafe { measure(value) });
+            self.parts = Some(unsafe { measure(value, true) });
         }
         self.parts.as_ref().map(|parts| parts.shape)
     }
 
-    /// Where the elements lie. The caller has a granted place for a region.
-    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure) -> Parts {
-        // SAFETY: invariant 4: a region is granted, so no whole write is, and there is a value (the caller asked).
-        self.parts.get_or_insert_with(|| unsafe { measure(value) }).clone()
+    /// Takes a place for an access whose chunk this is.
+    fn enqueue(&mut self, held: &mut Held, ticket: Ticket, pool: *const Pool, taken: &mut Taken) {
+        let (writes, area) = match held.merged {
+            true => (true, &Area::Whole),
+            false => (held.mode.writes(), held.area()),
+        };
+        let (place, granted) = self.queue.enqueue(ticket, writes, area);
+        if writes && is_opaque(area) {
+            self.opaque_writes += 1;
+        }
+        if self.tasks_of.is_null() {
+            self.tasks_of = pool;
+        }
+        self.is_shared |= !pool.is_null() && !std::ptr::eq(self.tasks_of, pool);
+        if !granted {
+            taken.waiting += 1;
+            taken.foreign |= self.is_shared;
+        }
+        held.place = Some(place);
+    }
+
+    /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.
+    pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure, writes: bool) -> Parts {
+        match &self.parts {
+            Some(parts) if parts.writes || !writes => parts.clone(),
+            _ => {
+                // SAFETY: invariant 4: a region is granted, so no whole write is, and where it is written no whole read
+                // either; there is a value (the caller asked).
+                let parts = unsafe { measure(value, writes) };
+                self.parts.insert(parts).clone()
+            }
+        }
     }
 
     /// The area of a granted access as the shape makes it; `None` if it lies outside, so that nothing was touched.
     fn resolved(&mut self, held: &Held) -> Option<Area> {
         match held.measure {
             Some(measure) if matches!(self.presence, Presence::Here) => {
-                let parts = self.measured(held.chunk.value(), measure);
-                held.area.clip(&parts.shape).ok()
+                let parts = self.measured(held.chunk.value(), measure, false);
+                held.area().clip(&parts.shape).ok()
             }
-            _ => Some(held.area.clone()),
+            _ => Some(held.area().clone()),
         }
     }
 
@@ -262,9 +302,10 @@ impl State {
         cause.map(|cause| Denied::Poisoned(cause.clone()))
     }
 
-    /// Clears all poison.
-    pub(crate) fn recover(&mut self) {
-        self.poison.clear();
+    /// Clears all poison. What it gives is to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn recover(&mut self) -> Poison<Arc<Error>> {
+        std::mem::take(&mut self.poison)
     }
 }
 
@@ -277,15 +318,45 @@ impl Held {
         measure: Option<Measure>,
         fills: bool,
     ) -> Self {
-        Held { chunk, mode, area, measure, place: None, argument: 0, merged: false, fills }
+        let part = (!matches!(area, Area::Whole)).then(|| Box::new(area));
+        let core = NonNull::from(chunk.core());
+        Held { chunk, core, mode, part, measure, place: None, argument: 0, merged: false, fills }
     }
 
     pub(crate) fn core(&self) -> &Core {
-        self.chunk.core()
+        // SAFETY: kept by `chunk`.
+        unsafe { self.core.as_ref() }
     }
 
     pub(crate) fn area(&self) -> &Area {
-        &self.area
+        static WHOLE: Area = Area::Whole;
+        self.part.as_deref().unwrap_or(&WHOLE)
+    }
+
+    /// The area is what will be accessed: the length is known, or does not matter.
+    fn is_exact(&self) -> bool {
+        self.measure.is_none() || self.area().is_resolved()
+    }
+
+    /// Checks the access against what is known of the chunk now.
+    fn prepare(&mut self, state: &mut State, pool: *const Pool) -> Result<(), Refusal> {
+        let core = self.core();
+        if let Some(home) = &core.home
+            && !pool.is_null()
+            && !std::ptr::eq(home.as_ptr(), pool)
+        {
+            return Err(Refusal::Foreign { content: core.content });
+        }
+        if let Some(shape) = state.stable_shape(self.chunk.value(), self.measure)
+            && let Some(part) = &mut self.part
+        {
+            **part = clip(part, &shape)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn argument(&self) -> u32 {
+        self.argument
     }
 
     pub(crate) fn set_argument(&mut self, argument: u32) {
@@ -293,12 +364,12 @@ impl Held {
     }
 
     fn is_same_chunk(&self, other: &Held) -> bool {
-        self.core().address() == other.core().address()
+        self.core == other.core
     }
 
     /// As a user would write it.
     fn describe(&self) -> String {
-        match self.area {
+        match self.area() {
             Area::Whole => {
                 format!("argument {}, {:?} of a chunk of `{}`", self.argument, self.mode, self.core().content)
             }
@@ -306,7 +377,9 @@ impl Held {
                 let content = self.core().content;
                 format!(
                     "argument {}, {:?} of {} of a chunk of `{content}`",
-                    self.argument, self.mode, self.area
+                    self.argument,
+                    self.mode,
+                    self.area()
                 )
             }
         }
@@ -327,142 +400,132 @@ impl Held {
 
     /// Ends the access. Tells through `tickets` whose turn came.
     pub(crate) fn release(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        // Errors are the user's: their drop is not run under the lock.
+        let mut garbage: Vec<Arc<Error>> = Vec::new();
         // One that was refused has no place, and has touched nothing.
         if self.place.is_none() && !self.merged {
             return;
         }
         {
-            let core = self.chunk.core();
+            // SAFETY: kept by `chunk`.
+            let core = unsafe { self.core.as_ref() };
             let mut state = core.state.lock();
             let state = &mut *state;
             if self.mode.writes() {
-                let whole = matches!(self.area, Area::Whole);
+                let whole = self.part.is_none();
                 match outcome {
                     Outcome::Failed(error) => {
                         let cause = Arc::new(error.clone());
                         if self.fills {
                             state.presence = Presence::Missing(Some(cause));
                         } else if let Some(area) = state.resolved(&self) {
-                            let shape = state.parts.as_ref().map(|parts| parts.shape);
+                            // What was measured before a whole write says nothing about what it has left.
+                            let shape = state.parts.as_ref().map(|parts| parts.shape).filter(|_| !whole);
                             state.poison.add(area, shape.as_ref(), cause);
                         }
                         core.look();
                     }
                     Outcome::Wrote if self.fills => state.presence = Presence::Here,
                     Outcome::Wrote if self.mode == Mode::Out && !state.poison.is_clean() => {
-                        state.poison.heal(&self.area);
+                        // A whole write that failed knew no elements; this access has measured them.
+                        if let Some(parts) = &state.parts {
+                            state.poison.measured(&parts.shape);
+                        }
+                        if let Some(area) = state.resolved(&self) {
+                            garbage.extend(state.poison.causes().cloned());
+                            state.poison.heal(&area);
+                        }
                     }
                     Outcome::Wrote | Outcome::Void => {}
                 }
-                if whole {
+                if !matches!(self.area(), Area::Grid(_)) {
                     state.parts = None;
+                }
+                if is_opaque(self.area()) && !self.merged {
+                    state.opaque_writes -= 1;
                 }
             }
             if let Some(place) = self.place.take() {
                 state.queue.release(place, &mut |ticket| tickets.push(ticket));
             }
         }
+        crate::error::quietly(|| drop(garbage));
     }
 }
 
-/// Takes places for all accesses at once (invariant 1). Gives how many of them are still to be granted, each of which
-/// is told once by its ticket; `None` in `ticket` stands for no waiter.
+/// Neither the whole nor elements: what it writes may move the elements, for all that is known.
+fn is_opaque(area: &Area) -> bool {
+    matches!(area, Area::Bytes(_) | Area::Custom(_))
+}
+
+/// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
+/// once by its ticket. Those of the same chunk stand side by side afterwards. `pool` is that of the task, null for guards.
 pub(crate) fn take_places(
     held: &mut [Held],
     pool: *const Pool,
     ticket: impl Fn(u32) -> Ticket,
 ) -> Result<Taken, Refusal> {
-    let mut order: SmallVec<[u32; 4]> = (0..held.len() as u32).collect();
-    order.sort_by_key(|&index| held[index as usize].core().address());
-    let mut areas: SmallVec<[Option<Area>; 4]> = SmallVec::new();
-    let mut merged: SmallVec<[bool; 4]> = SmallVec::new();
-    areas.resize_with(held.len(), || None);
-    merged.resize(held.len(), false);
-    let mut places: SmallVec<[Option<Place>; 4]> = SmallVec::new();
-    places.resize_with(held.len(), || None);
     let mut taken = Taken { waiting: 0, foreign: false };
-    {
-        let mut locks: SmallVec<[MutexGuard<'_, State>; 4]> = SmallVec::new();
-        let mut groups: SmallVec<[std::ops::Range<usize>; 4]> = SmallVec::new();
-        for (at, &index) in order.iter().enumerate() {
-            let this = &held[index as usize];
-            match groups.last_mut() {
-                Some(group) if held[order[group.start] as usize].is_same_chunk(this) => group.end = at + 1,
-                _ => {
-                    locks.push(this.core().state.lock());
-                    groups.push(at..at + 1);
-                }
-            }
-        }
-        // First all that can be refused: a task that is refused takes no place anywhere.
-        for (lock, group) in locks.iter_mut().zip(&groups) {
-            let members = &order[group.clone()];
-            for &index in members {
-                let this = &held[index as usize];
-                if let Some(home) = &this.core().home
-                    && !std::ptr::eq(home.as_ptr(), pool)
-                {
-                    return Err(Refusal::Foreign { content: this.core().content });
-                }
-                if let Some(shape) = lock.stable_shape(this.chunk.value(), this.measure) {
-                    areas[index as usize] = Some(clip(&this.area, &shape)?);
-                }
-            }
-            if members.len() > 1 {
-                let known = |index: u32| areas[index as usize].as_ref().unwrap_or(&held[index as usize].area);
-                let resolved =
-                    |index: u32| areas[index as usize].is_some() || held[index as usize].measure.is_none();
-                let mut coarse = false;
-                for (at, &one) in members.iter().enumerate() {
-                    for &other in &members[at + 1..] {
-                        let writes = held[one as usize].mode.writes() || held[other as usize].mode.writes();
-                        if !writes || !known(one).overlaps(known(other)) {
-                            continue;
-                        }
-                        if resolved(one) && resolved(other) {
-                            return Err(aliased(&held[one as usize], &held[other as usize]));
-                        }
-                        coarse = true;
-                    }
-                }
-                if coarse {
-                    // The length is not known yet, and neither is whether they overlap. They share one place, and
-                    // the turn decides.
-                    members.iter().for_each(|&index| merged[index as usize] = true);
-                    held[members[0] as usize].core().look();
-                }
-            }
-        }
-        for (lock, group) in locks.iter_mut().zip(&groups) {
-            for (nth, &index) in order[group.clone()].iter().enumerate() {
-                let this = &held[index as usize];
-                if merged[index as usize] && nth > 0 {
-                    continue;
-                }
-                let (writes, area) = match merged[index as usize] {
-                    true => (true, &Area::Whole),
-                    false => (this.mode.writes(), areas[index as usize].as_ref().unwrap_or(&this.area)),
-                };
-                let (place, granted) = lock.queue.enqueue(ticket(index), writes, area);
-                places[index as usize] = Some(place);
-                if !granted {
-                    taken.waiting += 1;
-                    if lock.waiters_of.is_null() {
-                        lock.waiters_of = pool;
-                    }
-                    taken.foreign |= !std::ptr::eq(lock.waiters_of, pool);
-                }
-            }
+    if let [only] = held {
+        // SAFETY: `only` keeps the chunk, and the lock ends before this function does.
+        let mut state = unsafe { only.core.as_ref() }.state.lock();
+        only.prepare(&mut state, pool)?;
+        state.enqueue(only, ticket(only.argument - 1), pool, &mut taken);
+        return Ok(taken);
+    }
+    // A handful at most, and often in order: insertion.
+    for sorted in 1..held.len() {
+        let mut at = sorted;
+        while at > 0 && held[at].core < held[at - 1].core {
+            held.swap(at, at - 1);
+            at -= 1;
         }
     }
-    for (index, this) in held.iter_mut().enumerate() {
-        this.place = places[index].take();
-        this.merged = merged[index];
-        if let Some(area) = areas[index].take() {
-            this.area = area;
+    let mut locks: SmallVec<[MutexGuard<'_, State>; 4]> = SmallVec::new();
+    for group in held.chunk_by(Held::is_same_chunk) {
+        // SAFETY: as above.
+        locks.push(unsafe { group[0].core.as_ref() }.state.lock());
+    }
+    // First all that can be refused: a task that is refused takes no place anywhere.
+    for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
+        group.iter_mut().try_for_each(|held| held.prepare(state, pool))?;
+        if group.len() > 1 && overlap(group)? {
+            if pool.is_null() {
+                // Guards end one by one, and could not share a place.
+                return Err(aliased(&group[0], &group[1]));
+            }
+            // The length is not known yet, and neither is whether they overlap. They share one place, which covers all,
+            // and the turn decides.
+            group.iter_mut().for_each(|held| held.merged = true);
+            group[0].core().look();
+        }
+    }
+    for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
+        let places = if group[0].merged { 1 } else { group.len() };
+        for held in &mut group[..places] {
+            state.enqueue(held, ticket(held.argument - 1), pool, &mut taken);
         }
     }
     Ok(taken)
+}
+
+/// True if accesses of one task to one chunk may overlap, one of them writing.
+///
+/// # Errors
+/// If they do.
+fn overlap(group: &[Held]) -> Result<bool, Refusal> {
+    let mut may = false;
+    for (at, one) in group.iter().enumerate() {
+        for other in &group[at + 1..] {
+            if (one.mode.writes() || other.mode.writes()) && one.area().overlaps(other.area()) {
+                if one.is_exact() && other.is_exact() {
+                    return Err(aliased(one, other));
+                }
+                may = true;
+            }
+        }
+    }
+    Ok(may)
 }
 
 /// What taking places came to.
@@ -493,10 +556,10 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
             let mut state = one.core().lock();
             let mut resolve = |held: &Held| match held.measure {
                 Some(measure) => {
-                    let parts = state.measured(held.chunk.value(), measure);
-                    clip(&held.area, &parts.shape)
+                    let parts = state.measured(held.chunk.value(), measure, false);
+                    clip(held.area(), &parts.shape)
                 }
-                None => Ok(held.area.clone()),
+                None => Ok(held.area().clone()),
             };
             let (first, second) = (resolve(one)?, resolve(other)?);
             drop(state);
@@ -509,9 +572,9 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
 }
 
 /// Ends all accesses of a task.
-pub(crate) fn release(held: Accesses, outcome: Outcome<'_>, tickets: &mut Tickets) {
+pub(crate) fn release(mut held: Accesses, outcome: Outcome<'_>, tickets: &mut Tickets) {
     // Backwards: of those that share a place the first one has it.
-    for access in held.into_iter().rev() {
+    while let Some(access) = held.pop() {
         access.release(outcome, tickets);
     }
 }

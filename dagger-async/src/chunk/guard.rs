@@ -145,11 +145,17 @@ pub trait Places: Sized {
 #[doc(hidden)]
 pub struct Hold {
     held: Option<Held>,
+    /// A guard was made of it.
+    given: bool,
     _listed: Listed,
 }
 
 impl Hold {
-    /// Ends the access as one that wrote all it promised.
+    fn given(mut self) -> Self {
+        self.given = true;
+        self
+    }
+
     fn release(&mut self, outcome: Outcome<'_>) {
         if let Some(held) = self.held.take() {
             let mut work = Work::new();
@@ -162,7 +168,8 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         // A panic may have come before everything was written: then an `Out` heals nothing.
-        let outcome = if std::thread::panicking() { Outcome::Void } else { Outcome::Wrote };
+        let wrote = self.given && !std::thread::panicking();
+        let outcome = if wrote { Outcome::Wrote } else { Outcome::Void };
         self.release(outcome);
     }
 }
@@ -177,6 +184,7 @@ pub struct Access<P> {
     wait: Arc<GuardWait>,
     refused: Option<Error>,
     recovers: bool,
+    polls: u32,
 }
 
 impl<P: Places> Access<P> {
@@ -184,11 +192,19 @@ impl<P: Places> Access<P> {
     pub(super) fn new(places: P) -> Self {
         let site = Location::caller();
         let wait = GuardWait::new();
-        let mut access =
-            Access { places: None, held: Vec::new(), wait: wait.clone(), refused: None, recovers: false };
+        let mut access = Access {
+            places: None,
+            held: Vec::new(),
+            wait: wait.clone(),
+            refused: None,
+            recovers: false,
+            polls: 0,
+        };
         let taken = places.held().and_then(|mut held| {
-            let pool = local::with(|local| local.pool().map_or(std::ptr::null(), std::ptr::from_ref));
-            let taken = core::take_places(&mut held, pool, |index| Ticket::Guard(wait.clone(), index))?;
+            // A guard runs nowhere: no runtime.
+            let taken =
+                core::take_places(&mut held, std::ptr::null(), |index| Ticket::Guard(wait.clone(), index))?;
+            held.sort_by_key(Held::argument); // As the caller has listed them.
             Ok((held, taken))
         });
         match taken {
@@ -226,7 +242,10 @@ impl<P: Places> Access<P> {
                 let old = waiting.waker.replace(waker);
                 drop(waiting);
                 drop(old);
-                return match self.closes_cycle() {
+                // A search looks at all that is in front: the first poll makes one, later ones now and then.
+                self.polls += 1;
+                let cycle = if self.polls.is_power_of_two() { self.closes_cycle() } else { None };
+                return match cycle {
                     Some(error) => Poll::Ready(Err(error)),
                     None => Poll::Pending,
                 };
@@ -234,27 +253,26 @@ impl<P: Places> Access<P> {
         }
         for (held, _) in &self.held {
             let mut state = held.core().lock();
-            if self.recovers {
-                state.recover();
-            }
-            match state.deny(held.area(), held.mode) {
+            let recovered = self.recovers.then(|| state.recover());
+            let denied = state.deny(held.area(), held.mode);
+            drop(state);
+            crate::error::quietly(|| drop(recovered));
+            match denied {
                 None => {}
                 Some(Denied::Taken) => return Poll::Ready(Err(Error::Taken { root: None })),
                 Some(Denied::Poisoned(cause)) => return Poll::Ready(Err(poisoned(&cause))),
             }
         }
-        if let Err(refusal) = core::check_merged(self.held.iter().map(|(held, _)| held)) {
-            return Poll::Ready(Err(refusal.into_error(None)));
-        }
         let held = std::mem::take(&mut self.held);
         Poll::Ready(Ok(held
             .into_iter()
-            .map(|(held, listed)| Hold { held: Some(held), _listed: listed })
+            .map(|(held, listed)| Hold { held: Some(held), given: false, _listed: listed })
             .collect()))
     }
 
     /// The task that waits here, or one that waits for it, holds what it waits for.
     fn closes_cycle(&self) -> Option<Error> {
+        local::with(|local| local.task())?;
         let mut blockers = Vec::new();
         for (held, _) in &self.held {
             held.visit_blockers(&mut |ticket| {
@@ -310,9 +328,10 @@ impl<P> Unpin for Access<P> {}
 impl<P: Places> Future for Access<P> {
     type Output = Result<P::Guards>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let holds = std::task::ready!(self.poll_places(cx));
+        let holds = std::task::ready!(self.poll_places(cx))?;
+        // Gone only if it gave its guards before.
         let Some(places) = self.places.take() else { return Poll::Ready(Err(Error::Taken { root: None })) };
-        Poll::Ready(holds.and_then(|holds| places.guards(holds)))
+        Poll::Ready(places.guards(holds))
     }
 }
 
@@ -420,7 +439,8 @@ pub struct Writing<T: 'static, K>(pub(crate) Placed<T, K>);
 pub trait OnePlace {
     type Guard;
     fn one(&self, argument: u32) -> Result<Held, core::Refusal>;
-    fn guard(self, hold: Hold) -> Result<Self::Guard>;
+    fn located(&self) -> Result<Located>;
+    fn guard(self, hold: Hold, at: Located) -> Self::Guard;
 }
 
 macro_rules! one_place {
@@ -430,10 +450,13 @@ macro_rules! one_place {
             fn one(&self, argument: u32) -> Result<Held, core::Refusal> {
                 self.0.held(argument)
             }
-            fn guard(self, hold: Hold) -> Result<$Guard<T, K>> {
+            fn located(&self) -> Result<Located> {
+                let Placed { cell, kind, mode } = &self.0;
+                cell.locate(kind, *mode).map_err(|refusal| refusal.into_error(None))
+            }
+            fn guard(self, hold: Hold, at: Located) -> $Guard<T, K> {
                 let Placed { cell, kind, .. } = self.0;
-                let at = cell.locate(&kind).map_err(|refusal| refusal.into_error(None))?;
-                Ok($Guard { cell, kind, at, $hold: hold })
+                $Guard { cell, kind, at, $hold: hold.given() }
             }
         }
         impl<T: Send + Sync + 'static, K: Kind<T>> Places for $Place<T, K> {
@@ -442,10 +465,9 @@ macro_rules! one_place {
                 Ok(vec![self.one(1)?])
             }
             fn guards(self, mut holds: Vec<Hold>) -> Result<$Guard<T, K>> {
-                match holds.pop() {
-                    Some(hold) => self.guard(hold),
-                    None => Err(Error::Taken { root: None }),
-                }
+                let at = self.located()?;
+                let hold = holds.pop().ok_or(Error::Taken { root: None })?;
+                Ok(self.guard(hold, at))
             }
         }
     };
@@ -479,8 +501,13 @@ macro_rules! tuples {
             }
             fn guards(self, holds: Vec<Hold>) -> Result<Self::Guards> {
                 let ($($name,)+) = self;
-                let mut holds = holds.into_iter();
-                Ok(($($name.guard(holds.next().ok_or(Error::Taken { root: None })?)?,)+))
+                // All of them first: no guard is made of an access that fails.
+                let mut granted = holds.into_iter();
+                $(let $name = ($name.located()?, granted.next().ok_or(Error::Taken { root: None })?, $name);)+
+                Ok(($({
+                    let (at, hold, place) = $name;
+                    place.guard(hold, at)
+                },)+))
             }
         }
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]

@@ -24,7 +24,10 @@ pub use select::{
     Banded, Block, Contiguous, Custom, Cut, Field, FieldOf, IndexList, Listed, Part, Positions, Ranges, Step,
     Strided, Triangle, View, Whole, index, step,
 };
-pub use selector::{band, col, diag, lower, row, slice, upper, view};
+pub use selector::{
+    BandOf, Col, Diag, Lower, Row, Slice, Strict, Unit, Upper, ViewOf, band, col, diag, lower, row, slice,
+    upper, view,
+};
 pub use view::{MatMut, MatRef, TriMut, TriRef, VecMut, VecRef};
 
 pub(crate) use core::{
@@ -109,13 +112,13 @@ impl<T: Send + Sync + 'static> ChunkCell<T> {
     }
 
     /// Where a region lies. The caller has a granted place for it, and `deny` said nothing.
-    pub(crate) fn locate<K: Kind<T>>(&self, kind: &K) -> Result<Located, Refusal> {
+    pub(crate) fn locate<K: Kind<T>>(&self, kind: &K, mode: Mode) -> Result<Located, Refusal> {
         let value = self.value.get().cast();
         let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
         let area =
             kind.area().map_err(|outside| Refusal::Outside { region: "a region".to_owned(), outside })?;
         // Under the lock, so that it is measured once for each whole write.
-        let parts = self.core.lock().measured(value, measure);
+        let parts = self.core.lock().measured(value, measure, mode.writes());
         match core::clip(&area, &parts.shape)? {
             Area::Grid(grid) => Ok(Located { value, elements: Some((parts, grid)) }),
             _ => Ok(Located { value, elements: None }),
@@ -135,7 +138,7 @@ pub(crate) unsafe fn locate_in<T: 'static, K: Kind<T>>(
     let Some(measure) = K::MEASURE else { return Ok(Located { value: address, elements: None }) };
     let area = kind.area().map_err(|outside| Refusal::Outside { region: "a region".to_owned(), outside })?;
     // SAFETY: the caller's promise; `measure` is that of `T`.
-    let parts = unsafe { measure(address) };
+    let parts = unsafe { measure(address, false) };
     match core::clip(&area, &parts.shape)? {
         Area::Grid(grid) => Ok(Located { value: address, elements: Some((parts, grid)) }),
         _ => Ok(Located { value: address, elements: None }),

@@ -201,7 +201,12 @@ pub struct Listed {
 }
 
 impl LineKind for Contiguous {
-    fn new(line: Line) -> Self {
+    fn new(mut line: Line) -> Self {
+        // The type of a view does not say whether its rows have a step.
+        let is_apart = |rows: &Axis| matches!(rows, Axis::Step(rows) if rows.step != 1 && rows.len > 1);
+        if line.along == Along::Col && line.grid.as_ref().is_ok_and(|grid| is_apart(&grid.axes()[0])) {
+            line.grid = Err(Outside::Unsupported("a column of rows with a step, as a slice"));
+        }
         Contiguous(line)
     }
     fn line(&self) -> &Line {
@@ -219,7 +224,7 @@ impl LineKind for Strided {
 }
 
 // SAFETY: `run` gives the elements of the clipped grid; that they lie side by side is promised by `Linear` or
-// `Matrix::Column`, whose methods alone make this kind.
+// `Matrix::Column`, whose methods make this kind, and checked: a kind could be brought to another container.
 unsafe impl<T: Container> Kind<T> for Contiguous {
     type Ref<'a> = &'a [T::Elem];
     type Mut<'a> = &'a mut [T::Elem];
@@ -230,14 +235,14 @@ unsafe impl<T: Container> Kind<T> for Contiguous {
     unsafe fn view<'a>(&'a self, at: &'a Located) -> &'a [T::Elem] {
         let (parts, grid) = at.grid();
         let run = self.0.run(parts, grid);
-        debug_assert_eq!(run.stride, 1, "side by side");
+        assert_eq!(run.stride, 1, "a column that arrives as a slice lies side by side (`Matrix`)");
         // SAFETY: elements of the container (`raw_parts`), within its shape (clipped), and the caller's promise.
         unsafe { std::slice::from_raw_parts(parts.base.cast::<T::Elem>().offset(run.offset), run.len) }
     }
     unsafe fn view_mut<'a>(&'a self, at: &'a Located) -> &'a mut [T::Elem] {
         let (parts, grid) = at.grid();
         let run = self.0.run(parts, grid);
-        debug_assert_eq!(run.stride, 1, "side by side");
+        assert_eq!(run.stride, 1, "a column that arrives as a slice lies side by side (`Matrix`)");
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(parts.base.cast::<T::Elem>().offset(run.offset), run.len) }
     }
@@ -489,7 +494,8 @@ fn corner(parts: &Parts, grid: &Grid) -> (isize, [usize; 2], [isize; 2]) {
         return (0, sizes, [1, 1]);
     }
     let stride = |axis: usize| match &axes[axis] {
-        Axis::Step(progression) => progression.step as isize * parts.strides[axis],
+        // The step of a single element may be anything, and is not used.
+        Axis::Step(progression) => (progression.step as isize).wrapping_mul(parts.strides[axis]),
         Axis::List(_) => parts.strides[axis], // Of one element: lists make lines only.
     };
     let [row, col] = Line::coordinates(grid, Along::Diagonal, 0);
@@ -575,10 +581,13 @@ impl<T, F> Copy for FieldOf<T, F> {}
 impl<T, F> FieldOf<T, F> {
     /// What `field!` expands to.
     ///
+    /// `_field` gives a raw pointer, so that nothing but the type of the field itself fits: a reference to a `Box<F>` would
+    /// be taken for one to its `F`.
+    ///
     /// # Safety
     /// A valid `T` has a valid, aligned `F` at this offset.
     #[doc(hidden)]
-    pub const unsafe fn at(offset: usize, _field: fn(&T) -> &F) -> Self {
+    pub const unsafe fn at(offset: usize, _field: fn(&T) -> *const F) -> Self {
         FieldOf { offset, types: PhantomData }
     }
 }
@@ -596,7 +605,7 @@ impl<F> Clone for Field<F> {
 }
 
 // SAFETY: the bytes of the field (`FieldOf::at`).
-unsafe impl<T: 'static, F: 'static> Kind<T> for Field<F> {
+unsafe impl<T: 'static, F: Send + Sync + 'static> Kind<T> for Field<F> {
     type Ref<'a> = &'a F;
     type Mut<'a> = &'a mut F;
     const MEASURE: Option<Measure> = None;
@@ -771,43 +780,43 @@ impl<'c, S: Source<Content: Matrix>> Part<'c, S, Banded> {
 }
 
 macro_rules! matrix_methods {
-    ($life:lifetime, $Source:ty, $Content:ty, |$this:ident| $block:expr, $part:expr) => {
+    ($(<$borrow:lifetime>)? $life:lifetime, $Source:ty, $Content:ty, |$this:ident| $block:expr, $part:expr) => {
         /// These rows and columns: arrive as [`MatRef`] or [`MatMut`].
-        pub fn view<$life>(&$life self, rows: impl Ranges, cols: impl Ranges) -> Part<$life, $Source, Block> {
+        pub fn view$(<$borrow>)?(&$($borrow)? self, rows: impl Ranges, cols: impl Ranges) -> Part<$life, $Source, Block> {
             let $this = self;
             $part(Block($block.sub(rows.progression(), cols.progression())))
         }
         /// One row: arrives as [`VecRef`] or [`VecMut`].
-        pub fn row<$life>(&$life self, row: usize) -> Part<$life, $Source, Strided> {
+        pub fn row$(<$borrow>)?(&$($borrow)? self, row: usize) -> Part<$life, $Source, Strided> {
             let $this = self;
             let grid = $block.sub(Ok(Progression::one(row)), Ok(Progression::all()));
             $part(Strided(Line { grid, along: Along::Row }))
         }
         /// One column: of a tile as a slice, else as [`VecRef`] or [`VecMut`].
-        pub fn col<$life>(&$life self, col: usize) -> Part<$life, $Source, <$Content as Matrix>::Column> {
+        pub fn col$(<$borrow>)?(&$($borrow)? self, col: usize) -> Part<$life, $Source, <$Content as Matrix>::Column> {
             let $this = self;
             let grid = $block.sub(Ok(Progression::all()), Ok(Progression::one(col)));
             $part(LineKind::new(Line { grid, along: Along::Col }))
         }
         /// The diagonal: arrives as [`VecRef`] or [`VecMut`].
-        pub fn diag<$life>(&$life self) -> Part<$life, $Source, Strided> {
+        pub fn diag$(<$borrow>)?(&$($borrow)? self) -> Part<$life, $Source, Strided> {
             let $this = self;
             $part(Strided(Line { grid: $block.banded(Band::diagonal(0)), along: Along::Diagonal }))
         }
         /// The diagonal and `k` more on each side: arrives as [`TriRef`] or [`TriMut`].
-        pub fn band<$life>(&$life self, k: usize) -> Part<$life, $Source, Banded> {
+        pub fn band$(<$borrow>)?(&$($borrow)? self, k: usize) -> Part<$life, $Source, Banded> {
             let $this = self;
             let k = i64::try_from(k).unwrap_or(i64::MAX - 1);
             $part(Banded { grid: $block.banded(Band::diagonals(-k, k)), unit: false })
         }
         /// The lower triangle, with the diagonal: arrives as [`TriRef`] or [`TriMut`].
-        pub fn lower<$life>(&$life self) -> Part<$life, $Source, Triangle> {
+        pub fn lower$(<$borrow>)?(&$($borrow)? self) -> Part<$life, $Source, Triangle> {
             let $this = self;
             let band = Banded { grid: $block.banded(Band::lower()), unit: false };
             $part(Triangle { band, strict: Band::strict_lower() })
         }
         /// The upper triangle, with the diagonal: arrives as [`TriRef`] or [`TriMut`].
-        pub fn upper<$life>(&$life self) -> Part<$life, $Source, Triangle> {
+        pub fn upper$(<$borrow>)?(&$($borrow)? self) -> Part<$life, $Source, Triangle> {
             let $this = self;
             let band = Banded { grid: $block.banded(Band::upper()), unit: false };
             $part(Triangle { band, strict: Band::strict_upper() })
@@ -816,7 +825,7 @@ macro_rules! matrix_methods {
 }
 
 impl<'c, S: Source<Content: Matrix>> Part<'c, S, Block> {
-    matrix_methods!('a, S, S::Content, |this| this.kind, |kind| Part { source: this.source, kind });
+    matrix_methods!('c, S, S::Content, |this| this.kind, |kind| Part { source: this.source, kind });
 }
 
 macro_rules! source_methods {
@@ -831,12 +840,12 @@ macro_rules! source_methods {
         }
 
         impl<T: Matrix + Send + Sync> $Source<T> {
-            matrix_methods!('a, Self, T, |this| Block::all(), |kind| Part { source: this, kind });
+            matrix_methods!(<'a> 'a, Self, T, |this| Block::all(), |kind| Part { source: this, kind });
         }
 
         impl<T: Send + Sync + 'static> $Source<T> {
             /// A field of the struct that it holds: `c.field(field!(Body, position.x))`. Arrives as a reference to it.
-            pub fn field<F: 'static>(&self, field: FieldOf<T, F>) -> Part<'_, Self, Field<F>> {
+            pub fn field<F: Send + Sync + 'static>(&self, field: FieldOf<T, F>) -> Part<'_, Self, Field<F>> {
                 Part { source: self, kind: Field { offset: field.offset, types: PhantomData } }
             }
 
@@ -849,24 +858,26 @@ macro_rules! source_methods {
 }
 source_methods!(Chunk DTask);
 
-impl<'c, S: Source, F: 'static> Part<'c, S, Field<F>> {
+impl<'c, S: Source, F: Send + Sync + 'static> Part<'c, S, Field<F>> {
     /// A field of this field.
-    pub fn field<G: 'static>(&self, field: FieldOf<F, G>) -> Part<'c, S, Field<G>> {
+    pub fn field<G: Send + Sync + 'static>(&self, field: FieldOf<F, G>) -> Part<'c, S, Field<G>> {
         self.with(Field { offset: self.kind.offset + field.offset, types: PhantomData })
     }
 }
 
-/// A field of a struct, for [`Chunk::field`]: `field!(Body, position.x)`. Packed structs are refused by the compiler.
+/// A field of a struct, for [`Chunk::field`]: `field!(Body, position.x)`. Packed structs are refused by the compiler, and
+/// unions, whose fields only `unsafe` code may read.
 #[macro_export]
 macro_rules! field {
-    ($Type:ty, $($field:tt).+) => {
-        // SAFETY: `offset_of!` is the place of this very field, and the function, which does not compile for packed
-        // structs, has its type.
-        unsafe {
-            $crate::region::FieldOf::<$Type, _>::at(
-                ::core::mem::offset_of!($Type, $($field).+),
-                |of: &$Type| &of.$($field).+,
-            )
-        }
-    };
+    ($Type:ty, $($field:tt).+) => {{
+        // What the user wrote stands outside the `unsafe` block.
+        let offset = ::core::mem::offset_of!($Type, $($field).+);
+        let field = |of: &$Type| {
+            // A reference does not compile for packed structs.
+            let _ = &of.$($field).+;
+            &raw const of.$($field).+
+        };
+        // SAFETY: `offset_of!` is the place of this very field, and the function has its type.
+        unsafe { $crate::region::FieldOf::<$Type, _>::at(offset, field) }
+    }};
 }

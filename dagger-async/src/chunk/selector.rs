@@ -7,7 +7,7 @@ use crate::call::Selector;
 
 macro_rules! selector {
     ($(#[$doc:meta])* $name:ident, $Name:ident { $($field:ident: $Type:ty),* } $T:ident: $Bound:ident => $Kind:ty) => {
-        #[doc = concat!("See [`", stringify!($name), "`].")]
+        #[doc = concat!("See [`", stringify!($name), "`](fn@", stringify!($name), ").")]
         #[derive(Clone, Copy, Debug)]
         pub struct $Name { $($field: $Type),* }
 
@@ -47,7 +47,7 @@ selector!(
 /// Positions of a line, rows and columns of a matrix.
 macro_rules! ranged {
     ($(#[$doc:meta])* $name:ident, $Name:ident<$($R:ident: $field:ident),*>, $RangeBound:ident, $T:ident: $Bound:ident => $Kind:ty) => {
-        #[doc = concat!("See [`", stringify!($name), "`].")]
+        #[doc = concat!("See [`", stringify!($name), "`](fn@", stringify!($name), ").")]
         #[derive(Clone, Copy, Debug)]
         pub struct $Name<$($R),*> { $($field: $R),* }
 
@@ -73,7 +73,7 @@ ranged!(
     slice, Slice<P: positions>, Positions, T: Linear => P::Of<Contiguous>);
 ranged!(
     /// Rows and columns of a matrix.
-    view, Area<R: rows, C: cols>, Ranges, T: Matrix => Block);
+    view, ViewOf<R: rows, C: cols>, Ranges, T: Matrix => Block);
 
 /// See [`Lower::strict`].
 #[derive(Clone, Copy, Debug)]

@@ -343,10 +343,7 @@ impl Pool {
             return;
         }
         fence(SeqCst);
-        for task in self.registered_tasks() {
-            task::end_by_shutdown(task.raw());
-        }
-        self.end_waiting_behind_guards();
+        self.end_waiting();
         self.tell_room();
         self.sleep.wake_all();
         if self.unfinished() == 0 {
@@ -354,10 +351,10 @@ impl Pool {
         }
     }
 
-    /// Ends the tasks that wait, directly or through others, for a chunk that is held outside tasks: a guard may never be
-    /// dropped.
-    fn end_waiting_behind_guards(&self) {
-        let mut blocked = Vec::new();
+    /// Ends the registered tasks, and those that wait, directly or through others, for a chunk that is held outside tasks
+    /// (a guard may never be dropped) or by a registered one.
+    fn end_waiting(&self) {
+        let mut blocked = self.registered_tasks();
         crate::chunk::visit_waiting_behind_guards(&mut |task, _| blocked.push(TaskRef::new(task)));
         let mut seen = std::collections::HashSet::new();
         while let Some(task) = blocked.pop() {

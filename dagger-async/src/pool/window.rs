@@ -28,7 +28,8 @@ const DEFAULT: usize = 1024;
 /// The window of a pool.
 pub(crate) struct Window {
     limit: usize,
-    waiters: Mutex<Vec<Waker>>,
+    /// Each with the number of its wait.
+    waiters: Mutex<Vec<(u64, Waker)>>,
     waiting: AtomicU32,
     grown: AtomicU64,
 }
@@ -43,10 +44,25 @@ impl Window {
         }
     }
 
-    fn add(&self, waker: Waker) {
+    /// Lists a waker, in place of an earlier one of the same wait.
+    fn add(&self, wait: u64, waker: Waker) {
         let mut waiters = self.waiters.lock();
-        waiters.push(waker);
+        let before = match waiters.iter_mut().find(|(known, _)| *known == wait) {
+            Some((_, known)) => Some(std::mem::replace(known, waker)),
+            None => {
+                waiters.push((wait, waker));
+                None
+            }
+        };
         self.waiting.store(waiters.len() as u32, SeqCst);
+        drop(waiters);
+        drop(before);
+    }
+
+    /// The number of a new wait.
+    fn next_wait() -> u64 {
+        static WAITS: AtomicU64 = AtomicU64::new(0);
+        WAITS.fetch_add(1, Relaxed)
     }
 
     fn is_waited_for(&self) -> bool {
@@ -69,7 +85,7 @@ impl Pool {
                 self.window.waiting.store(0, SeqCst);
                 std::mem::take(&mut *waiters)
             };
-            waiters.into_iter().for_each(|waiter| crate::error::quietly(|| waiter.wake()));
+            waiters.into_iter().for_each(|(_, waiter)| crate::error::quietly(|| waiter.wake()));
         }
     }
 
@@ -107,11 +123,12 @@ pub(crate) fn wait_for_room(pool: &Pool) {
         return;
     }
     let waker = Waker::from(Arc::new(ThreadWaker(std::thread::current())));
+    let wait = Window::next_wait();
     let finished =
         || pool.counts.iter().map(|counts| counts.finished.load(Relaxed)).fold(0, u64::wrapping_add);
     loop {
         let before = finished();
-        pool.window.add(waker.clone());
+        pool.window.add(wait, waker.clone());
         fence(SeqCst);
         if pool.lets_in() {
             return;
@@ -148,6 +165,7 @@ pub(crate) fn wait_for_room(pool: &Pool) {
 /// ```
 pub fn room() -> impl Future<Output = ()> + Send + Unpin {
     let mut told = false;
+    let wait = Window::next_wait();
     std::future::poll_fn(move |cx| {
         local::with(|local| {
             let pool = local.pool().unwrap_or_else(|| crate::runtime::default_pool());
@@ -155,7 +173,7 @@ pub fn room() -> impl Future<Output = ()> + Send + Unpin {
             if pool.lets_in() || told && !pool.window.is_waited_for() {
                 return Poll::Ready(());
             }
-            pool.window.add(cx.waker().clone());
+            pool.window.add(wait, cx.waker().clone());
             told = true;
             fence(SeqCst);
             if pool.lets_in() { Poll::Ready(()) } else { Poll::Pending }

@@ -9,6 +9,7 @@
 
 use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
+use crate::pool::local;
 use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -31,7 +32,7 @@ pub(super) struct Owned {
     failures: HashMap<Option<TaskId>, Failure>,
 }
 
-struct Listed {
+pub(super) struct Listed {
     task: TaskRef,
     /// Its place in the order of spawns.
     at: u64,
@@ -47,13 +48,17 @@ struct Failure {
 }
 
 impl Owned {
-    pub(super) fn add(&mut self, task: RawTask, collects: bool) {
+    /// Gives what left the list, which is to be dropped without the lock: with a task may go a user's error.
+    #[must_use]
+    pub(super) fn add(&mut self, task: RawTask, collects: bool) -> Vec<Listed> {
+        let mut over = Vec::new();
         if self.tasks.len() >= self.limit.max(LISTED_MIN) {
-            self.prune();
+            over = self.prune();
             self.limit = 2 * self.tasks.len();
         }
         self.tasks.push(Listed { task: TaskRef::new(task), at: self.spawned, collects });
         self.spawned += 1;
+        over
     }
 
     /// The task that was spawned last.
@@ -62,18 +67,16 @@ impl Owned {
     }
 
     /// Takes what is over off the list, with its failure.
-    fn prune(&mut self) {
+    #[must_use]
+    fn prune(&mut self) -> Vec<Listed> {
         let Owned { tasks, failures, .. } = self;
-        tasks.retain(|listed| {
-            let over = {
-                let state = listed.task.state.load();
-                state.is_done() && state.is_gone()
-            };
-            if over {
-                collect(failures, listed);
-            }
-            !over
-        });
+        let is_over = |listed: &mut Listed| {
+            let state = listed.task.state.load();
+            state.is_done() && state.is_gone()
+        };
+        let over: Vec<Listed> = tasks.extract_if(.., is_over).collect();
+        over.iter().for_each(|listed| collect(failures, listed));
+        over
     }
 
     /// Cancels what has not started.
@@ -166,11 +169,21 @@ impl<F: Future> Future for Datadeps<F> {
         };
         if output.is_none() {
             *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
-            let unfinished: Vec<TaskRef> = {
+            let (over, unfinished) = {
                 let mut owned = queue.owned.lock();
-                owned.prune();
-                owned.tasks.iter().map(|listed| listed.task.clone()).collect()
+                let over = owned.prune();
+                (over, owned.tasks.iter().map(|listed| listed.task.clone()).collect::<Vec<TaskRef>>())
             };
+            drop(over);
+            // What a `bulk` around this block holds back ends after the bulk: the wait would never end.
+            let held = local::with(|local| {
+                let frame = local.queue()?;
+                unfinished.iter().find(|task| frame.holds(task.raw())).map(|task| task.info())
+            });
+            if let Some(held) = held {
+                *queue.owned.lock() = Owned::default();
+                return Poll::Ready(Err(Error::Deadlock { root: held.clone().into(), path: [held].into() }));
+            }
             if !unfinished.is_empty() {
                 *end = Some(crate::spawn::end_of_block(&unfinished));
             }

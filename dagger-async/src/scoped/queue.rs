@@ -86,7 +86,8 @@ impl Frame {
     pub(crate) fn own(&self, task: RawTask) {
         let mut innermost = true;
         for queue in self.chain().filter(|queue| queue.kind == Kind::Block) {
-            queue.owned.lock().add(task, innermost);
+            let over = queue.owned.lock().add(task, innermost);
+            drop(over);
             if innermost {
                 task.state.observe_unshared();
             }

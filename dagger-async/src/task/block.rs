@@ -17,9 +17,9 @@ const KEPT_MAX: u32 = 1024;
 /// What the global allocator gives without extra work.
 const ALIGN: usize = 16;
 
-thread_local!(static KEPT: Kept = const { Kept([const { List::new() }; SIZES]) });
+thread_local!(static KEPT: Lists = const { Lists([const { List::new() }; SIZES]) });
 
-struct Kept([List; SIZES]);
+struct Lists([List; SIZES]);
 
 /// Blocks of one size, linked through their first word.
 struct List {
@@ -58,7 +58,7 @@ impl List {
     }
 }
 
-impl Drop for Kept {
+impl Drop for Lists {
     fn drop(&mut self) {
         for (index, list) in self.0.iter().enumerate() {
             while let Some(block) = list.pop() {
@@ -114,6 +114,53 @@ pub(super) unsafe fn put(block: NonNull<u8>, layout: Layout) {
     unsafe { dealloc(block.as_ptr(), size.map_or(layout, of_size)) };
 }
 
+/// A box in such a block: for what comes and goes with a task.
+pub(crate) struct Kept<T>(NonNull<T>);
+
+// SAFETY: it owns the value, as a `Box` does.
+unsafe impl<T: Send> Send for Kept<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Kept<T> {}
+
+impl<T> Kept<T> {
+    const LAYOUT: Layout = Layout::new::<T>();
+
+    pub(crate) fn new(value: T) -> Self {
+        const { assert!(size_of::<T>() > 0, "a block has a size") };
+        let block = get(Self::LAYOUT).cast::<T>();
+        // SAFETY: the block has this layout and is ours.
+        unsafe { block.write(value) };
+        Kept(block)
+    }
+}
+
+impl<T> std::ops::Deref for Kept<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: ours, and written by `new`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> std::ops::DerefMut for Kept<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        // SAFETY: ours; nobody refers to it any more. A panic of the value's drop only leaks the block.
+        unsafe {
+            self.0.drop_in_place();
+            put(self.0.cast(), Self::LAYOUT);
+        }
+    }
+}
+
 #[cfg(all(test, not(dagger_loom)))]
 mod tests {
     use super::*;
@@ -134,6 +181,19 @@ mod tests {
             let far = get(huge);
             put(far, huge);
         }
+    }
+
+    #[test]
+    fn a_kept_box_drops_its_value_and_gives_its_block_back() {
+        let value = std::sync::Arc::new(());
+        let kept = Kept::new((value.clone(), [0u64; 9]));
+        let block = kept.0.cast::<u8>();
+        assert_eq!((std::sync::Arc::strong_count(&value), kept.1[8]), (2, 0));
+        drop(kept);
+        assert_eq!(std::sync::Arc::strong_count(&value), 1);
+        assert_eq!(get(Layout::new::<[u64; 10]>()), block);
+        // SAFETY: as above.
+        unsafe { put(block, Layout::new::<[u64; 10]>()) };
     }
 
     #[test]

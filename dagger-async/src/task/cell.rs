@@ -16,7 +16,7 @@
 //!    the input is done; `pending` keeps the body in place for as long.
 //! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.
 
-use super::block;
+use super::block::{self, Kept};
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
@@ -27,6 +27,7 @@ use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::sync::{AtomicU32, UnsafeCell};
+use smallvec::SmallVec;
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, offset_of};
@@ -71,7 +72,7 @@ pub(crate) struct Guarded {
     /// Place in the pool's list of suspended tasks, from the first suspension on.
     pub(crate) registered: Option<(u32, u32)>,
     /// What it accesses, from its spawn until its body is gone.
-    pub(crate) accesses: Option<Box<Accesses>>,
+    pub(crate) accesses: Option<Accesses>,
 }
 
 /// For which task another one waits inside its body.
@@ -130,6 +131,8 @@ pub(crate) struct VTable {
     pub(crate) drop_body: unsafe fn(RawTask),
     pub(crate) drop_value: unsafe fn(RawTask),
     pub(crate) dealloc: unsafe fn(RawTask),
+    /// True once the body has called the user's code.
+    pub(crate) has_begun: unsafe fn(RawTask) -> bool,
     /// Links the inputs of the body, or lists them.
     pub(crate) inputs: unsafe fn(RawTask, &mut dyn FnMut(RawTask)),
     value_offset: usize,
@@ -162,6 +165,7 @@ impl<B: Body> TaskCell<B> {
         drop_value: Self::drop_value,
         dealloc: Self::dealloc,
         inputs: Self::inputs,
+        has_begun: Self::has_begun,
         value_offset: offset_of!(TaskCell<B>, slot),
         body_name: std::any::type_name::<B::Name>,
     };
@@ -224,6 +228,12 @@ impl<B: Body> TaskCell<B> {
             cell.drop_in_place();
             block::put(cell.cast(), Layout::new::<TaskCell<B>>());
         }
+    }
+
+    unsafe fn has_begun(task: RawTask) -> bool {
+        // SAFETY: the caller took the task to `Running`, or holds the lock in phase `Queued` or `Suspended`: nobody has the
+        // body mutably.
+        unsafe { (*Self::slot(task)).body.has_begun() }
     }
 
     unsafe fn inputs(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
@@ -292,7 +302,7 @@ impl RawTask {
     }
 
     /// Gives the task its accesses, which it keeps until its body is gone.
-    pub(crate) fn keep_accesses(self, accesses: Option<Box<Accesses>>) {
+    pub(crate) fn keep_accesses(self, accesses: Option<Accesses>) {
         let guard = self.state.lock();
         self.guarded(&guard).accesses = accesses;
     }
@@ -564,7 +574,7 @@ pub struct Linker {
     /// It waits for something outside its pool: the shutdown must find it.
     pub(crate) registers: bool,
     /// What it accesses, in the order of its arguments.
-    pub(crate) accesses: Option<Box<Accesses>>,
+    pub(crate) accesses: Option<Accesses>,
     /// The first access that cannot be.
     pub(crate) refused: Option<Refusal>,
 }
@@ -584,7 +594,7 @@ impl Linker {
     pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
         match access {
             Ok(mut held) => {
-                let accesses = self.accesses.get_or_insert_default();
+                let accesses = self.accesses.get_or_insert_with(|| Kept::new(SmallVec::new()));
                 held.set_argument(accesses.len() as u32 + 1);
                 accesses.push(held);
             }

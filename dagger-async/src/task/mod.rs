@@ -20,6 +20,7 @@ pub use claim::Shared;
 pub use handle::{AwaitRef, CloneProbe, DTask, NoteClone, NoteNothing, Wait, wait_all, wait_any};
 pub use id::{CallSite, TaskId};
 
+pub(crate) use block::Kept;
 pub(crate) use cell::{Edge, Linker, RawTask, SyncDep, TaskRef};
 pub(crate) use claim::Claim;
 pub(crate) use handle::ThreadWaker;

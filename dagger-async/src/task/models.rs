@@ -54,6 +54,7 @@ impl Body for Makes {
     type Name = Self;
     fn link(&self, _: &mut Linker) {}
     fn inputs(&self, _: &mut dyn FnMut(RawTask)) {}
+    fn scope(&self, _: &mut Option<dagger_core::Scope>) {}
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<Value, Stop>> {
         Poll::Ready(Ok(Value { data: UnsafeCell::new(7), drops: self.0.clone() }))
     }

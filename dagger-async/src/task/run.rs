@@ -119,6 +119,13 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
         drop(guard);
         end(task, |header| Error::Shutdown { root: header.info().into() });
         guard = task.state.lock();
+    } else if guard.is_unwanted() {
+        drop(guard);
+        // SAFETY: this thread took the task to `Running`, and the body is there: it is pending.
+        if !unsafe { (task.vtable.has_begun)(task) } {
+            end(task, |header| Error::Cancelled { root: header.info().into() });
+        }
+        guard = task.state.lock();
     }
     // After the unlock it may run elsewhere and end.
     let kept = guard.is_awaited_by_task().then(|| TaskRef::new(task));
@@ -283,7 +290,7 @@ pub(super) struct Completed {
     drop_value: bool,
     /// It is in no list and waits for nobody: most tasks.
     free: bool,
-    accesses: Option<Box<Accesses>>,
+    accesses: Option<Accesses>,
 }
 
 /// What a body may have done to what it accesses.
@@ -411,7 +418,13 @@ fn end_into(
     let error = Box::new(error(&task));
     let mut guard = task.state.lock();
     if !also_started && guard.is_started() {
-        return false;
+        let rests = matches!(guard.phase(), Phase::Queued | Phase::Suspended);
+        // SAFETY: under the lock, in one of these phases; it is not done, so the body is there.
+        if !rests || guard.is_done() || unsafe { (task.vtable.has_begun)(task) } {
+            // One that is being polled may only be awaiting its arguments: its poll decides.
+            guard.set_unwanted();
+            return false;
+        }
     }
     let unclaimed = task.refs.claims() == 0;
     let end = guard.end();
@@ -472,25 +485,24 @@ impl Work {
     }
 
     /// Gives up what a task accessed whose body is gone, and which is done.
-    fn release(&mut self, task: RawTask, accesses: Option<Box<Accesses>>, effect: Effect) {
+    fn release(&mut self, task: RawTask, accesses: Option<Accesses>, effect: Effect) {
         let Some(accesses) = accesses else { return };
         let outcome = match (effect, task.error()) {
             (Effect::Void, _) => Outcome::Void,
             (Effect::Ran, Some(error)) => Outcome::Failed(error),
             (Effect::Ran, None) => Outcome::Wrote,
         };
-        chunk::release(*accesses, outcome, &mut self.tickets);
+        chunk::release(accesses, outcome, &mut self.tickets);
     }
 
     pub(crate) fn drain(mut self) {
         loop {
-            while !self.tickets.is_empty() {
-                for ticket in std::mem::take(&mut self.tickets) {
-                    match ticket {
-                        Ticket::Task(task) if task.input_came() => ready_into(task, &mut self),
-                        Ticket::Task(_) => {}
-                        Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
-                    }
+            self.tickets.reverse(); // In the order of their turns.
+            while let Some(ticket) = self.tickets.pop() {
+                match ticket {
+                    Ticket::Task(task) if task.input_came() => ready_into(task, &mut self),
+                    Ticket::Task(_) => {}
+                    Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
                 }
             }
             let Some((successors, failure)) = self.successors.pop() else { return };

@@ -28,6 +28,7 @@ const OBSERVED: u32 = 1 << 7;
 const STARTED: u32 = 1 << 8;
 const AWAITED: u32 = 1 << 9;
 const GONE: u32 = 1 << 10;
+const UNWANTED: u32 = 1 << 11;
 
 /// Where the body of a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,6 +140,14 @@ impl Bits {
     #[inline]
     pub(crate) fn is_started(self) -> bool {
         self.has(STARTED)
+    }
+    /// To be cancelled unless it has called the user's code.
+    #[inline]
+    pub(crate) fn is_unwanted(self) -> bool {
+        self.has(UNWANTED)
+    }
+    pub(crate) fn set_unwanted(&mut self) {
+        self.0 |= UNWANTED;
     }
     /// Its body is gone, and with it all that came before it in order.
     #[inline]

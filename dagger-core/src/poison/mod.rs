@@ -93,6 +93,15 @@ impl<E: Clone> Poison<E> {
         }
     }
 
+    /// The chunk turned out to have this shape: makes the elements known of what was poisoned as `Whole` without one.
+    pub fn measured(&mut self, shape: &Shape) {
+        for entry in &mut self.entries {
+            if let Left::All(Area::Whole, known @ None) = &mut entry.left {
+                *known = Some(*shape);
+            }
+        }
+    }
+
     /// Everything in `area` has been written anew, or recovered.
     pub fn heal(&mut self, area: &Area) {
         if area.is_empty() {
@@ -113,6 +122,11 @@ impl<E: Clone> Poison<E> {
     #[must_use]
     pub fn find(&self, area: &Area) -> Option<&E> {
         self.entries.iter().find(|entry| entry.left.overlaps(area)).map(|entry| &entry.cause)
+    }
+
+    /// The causes of what is still poisoned.
+    pub fn causes(&self) -> impl Iterator<Item = &E> {
+        self.entries.iter().map(|entry| &entry.cause)
     }
 
     /// Nothing is poisoned any more.

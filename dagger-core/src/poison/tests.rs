@@ -18,7 +18,7 @@ fn find(oracle: &Oracle, elements: &Elements) -> Option<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn poison_is_what_no_success_has_covered_since(
@@ -136,4 +136,17 @@ fn recovery_clears_all() {
     poison.add(part(0, 3), None, 1);
     poison.clear();
     assert_eq!(poison.find(&Area::Whole), None);
+}
+
+#[test]
+fn a_whole_whose_shape_is_known_later_is_healed_by_its_elements() {
+    let part = |start, len| Area::Grid(Grid::line(Progression::range(start, len).into()));
+    let mut poison = Poison::new();
+    poison.add(Area::Whole, None, "torn");
+    poison.measured(&Shape::line(6));
+    poison.heal(&part(0, 4));
+    assert_eq!((poison.find(&part(0, 4)), poison.find(&part(3, 2))), (None, Some(&"torn")));
+    assert_eq!(poison.find(&Area::Whole), Some(&"torn"));
+    poison.heal(&part(4, 2));
+    assert!(poison.is_clean());
 }

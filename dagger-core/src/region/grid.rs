@@ -134,10 +134,7 @@ impl Grid {
         if self.rank() != inner.rank() {
             return Err(Outside::Rank { asked: inner.rank(), has: self.rank() });
         }
-        let pairs = self.axes.iter().zip(&inner.axes).enumerate();
-        let axes = pairs
-            .map(|(axis, (outer, inner))| outer.then(inner).map_err(|error| error.on(axis)))
-            .collect::<Result<SmallVec<[Axis; 2]>, Outside>>()?;
+        let axes = self.each_axis(&inner.axes, Axis::then)?;
         let [rows, cols] = &inner.axes[..] else { return Ok(Grid { axes, bands: SmallVec::new() }) };
         if self.bands.is_empty() {
             return Ok(Grid { axes, bands: inner.bands.clone() });
@@ -146,8 +143,10 @@ impl Grid {
         for band in &self.bands {
             merge(&mut forms, seen_from(*band, rows, cols)?);
         }
-        let mut bands =
-            forms.into_iter().map(Form::band).collect::<Result<SmallVec<[Band; 1]>, Outside>>()?;
+        let mut bands = SmallVec::new();
+        for form in forms {
+            bands.push(form.band()?);
+        }
         bands.sort_unstable();
         Ok(Grid { axes, bands })
     }
@@ -160,9 +159,22 @@ impl Grid {
         if self.rank() != shape.rank() {
             return Err(Outside::Rank { asked: self.rank(), has: shape.rank() });
         }
-        let pairs = self.axes.iter().zip(shape.dims()).enumerate();
-        let axes = pairs.map(|(axis, (elements, &n))| elements.clip(n).map_err(|error| error.on(axis)));
-        Ok(Grid { axes: axes.collect::<Result<_, _>>()?, bands: self.bands.clone() })
+        let axes = self.each_axis(shape.dims(), |axis, &n| axis.clip(n))?;
+        Ok(Grid { axes, bands: self.bands.clone() })
+    }
+
+    /// The axes that `change` makes of these and `others`. They are pushed: collecting results costs more than
+    /// the change.
+    fn each_axis<T>(
+        &self,
+        others: &[T],
+        change: impl Fn(&Axis, &T) -> Result<Axis, Outside>,
+    ) -> Result<SmallVec<[Axis; 2]>, Outside> {
+        let mut axes = SmallVec::new();
+        for (i, (axis, other)) in self.axes.iter().zip(others).enumerate() {
+            axes.push(change(axis, other).map_err(|error| error.on(i))?);
+        }
+        Ok(axes)
     }
 
     /// The bands, in the form that is computed with.

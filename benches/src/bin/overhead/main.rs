@@ -13,6 +13,10 @@
 //! | `chain` | each task takes the handle of the one before; the last is awaited | 10⁵ |
 //! | `fan` | 100 times: a source, 1000 tasks that take its value, a sink that takes theirs | 100 × 1002 |
 //! | `one_by_one` | spawns an empty task and awaits it, again and again | 10⁵ |
+//! | `data_chain` | one block; each task is `InOut` on the same chunk | 10⁵ |
+//! | `data_fan` | one block; 10 times: `InOut`, 1000 × `In`, `InOut` on one chunk | 10 × 1002 |
+//! | `data_random` | one block; each task is `In`, `In`, `InOut` on three of 100 chunks | 10⁵ |
+//! | `data_cholesky` | one block; the tasks of a Cholesky of 40 × 40 tiles, empty | 11,480 |
 //!
 //! * *Inside*: the program is itself a task, on one of the workers. *Outside*: it runs on the main thread, which is no
 //!   worker and pinned nowhere (`block_on` of each runtime; an in-place scope of Rayon's pool).

@@ -14,10 +14,35 @@ pub(crate) enum Bench {
     Fan,
     /// Spawn one, await it.
     OneByOne,
+    /// Each `InOut` of the same datum, in one block.
+    DataChain,
+    /// `InOut`, `In` [`FAN_WIDTH`] times, `InOut` of one datum; round after round, in one block.
+    DataFan,
+    /// `In`, `In`, `InOut` of three of [`DATA`] data, picked at random, in one block.
+    DataRandom,
+    /// The tasks of a tile Cholesky of `count` tiles to a side, in one block.
+    DataCholesky,
 }
 
+/// How many data [`Bench::DataRandom`] picks from.
+pub(crate) const DATA: usize = 100;
+
 impl Bench {
-    pub(crate) const ALL: [Bench; 4] = [Bench::Independent, Bench::Chain, Bench::Fan, Bench::OneByOne];
+    pub(crate) const ALL: [Bench; 8] = [
+        Bench::Independent,
+        Bench::Chain,
+        Bench::Fan,
+        Bench::OneByOne,
+        Bench::DataChain,
+        Bench::DataFan,
+        Bench::DataRandom,
+        Bench::DataCholesky,
+    ];
+
+    /// Its tasks are ordered by what they access: the peers here have no such thing.
+    pub(crate) fn has_data(self) -> bool {
+        matches!(self, Bench::DataChain | Bench::DataFan | Bench::DataRandom | Bench::DataCholesky)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -25,6 +50,10 @@ impl Bench {
             Bench::Chain => "chain",
             Bench::Fan => "fan",
             Bench::OneByOne => "one_by_one",
+            Bench::DataChain => "data_chain",
+            Bench::DataFan => "data_fan",
+            Bench::DataRandom => "data_random",
+            Bench::DataCholesky => "data_cholesky",
         }
     }
 }
@@ -53,7 +82,7 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) bench: Bench,
-    /// Tasks, but for a `fan`: rounds.
+    /// Tasks, but for a `fan` and `data_fan`: rounds; for `data_cholesky`: tiles to a side.
     pub(crate) count: u64,
 }
 
@@ -65,6 +94,10 @@ impl Work {
             Bench::Chain => (100_000, 10),
             Bench::Fan => (100, 10),
             Bench::OneByOne => (100_000, 100),
+            Bench::DataChain | Bench::DataRandom => (100_000, 10),
+            Bench::DataFan => (10, 10),
+            // A tenth of the tasks.
+            Bench::DataCholesky => return Work { bench, count: if quick { 17 } else { 40 } },
         };
         Work { bench, count: if quick { full / part } else { full } }
     }
@@ -72,16 +105,19 @@ impl Work {
     /// How many tasks the program spawns.
     pub(crate) fn tasks(self) -> u64 {
         match self.bench {
-            Bench::Fan => self.count * (FAN_WIDTH + 2),
+            Bench::Fan | Bench::DataFan => self.count * (FAN_WIDTH + 2),
+            Bench::DataCholesky => self.count * (self.count + 1) * (self.count + 2) / 6,
             _ => self.count,
         }
     }
 
-    /// Asserts the result: every program adds up ones, one for each task but the sources and sinks of a `fan`.
+    /// Asserts the result: every program adds up ones, one for each task but the sources and sinks of a `fan`, and in
+    /// `data_fan` for the writers only.
     pub(crate) fn check(self, result: u64) {
         let expected = match self.bench {
             Bench::Fan => self.count * FAN_WIDTH,
-            _ => self.count,
+            Bench::DataFan => self.count * 2,
+            _ => self.tasks(),
         };
         assert_eq!(result, expected, "{} computed something else", self.bench.name());
     }
@@ -96,12 +132,13 @@ mod tests {
         let fan = Work::new(Bench::Fan, false);
         assert_eq!(fan.tasks(), 100_200);
         fan.check(100_000);
+        assert_eq!(Work::new(Bench::DataCholesky, false).tasks(), 11_480);
     }
 
     #[test]
     fn quick_is_smaller() {
         for bench in Bench::ALL {
-            assert!(Work::new(bench, true).tasks() * 10 <= Work::new(bench, false).tasks());
+            assert!(Work::new(bench, true).tasks() * 10 <= Work::new(bench, false).tasks(), "{bench:?}");
         }
     }
 }
