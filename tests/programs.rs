@@ -4,7 +4,7 @@
 //!   seed ─▶ program ─┬─▶ run it: 1, 2, 4 workers ─▶ what was seen ─┐
 //!                    └─▶ one task after the other ───────────────┴─▶ equal? else: a smaller program, printed
 //! ```
-//! `DAGGER_PROGRAMS=100000` runs so many; `DAGGER_SEED=7` begins with that one.
+//! `DAGGER_PROGRAMS=100000` runs so many; `DAGGER_SEED=7` begins with that one, `DAGGER_SHOW=1` shows each before it runs.
 
 mod programs {
     pub mod call;
@@ -85,6 +85,7 @@ const HANGS: &str = "it has not ended";
 fn random_programs_give_what_they_give_without_their_spawns() {
     let count = number("DAGGER_PROGRAMS", 1200);
     let first = number("DAGGER_SEED", 1);
+    let shows = number("DAGGER_SHOW", 0) != 0;
     let (at, next) = mpsc::channel::<Result<usize, (usize, String)>>();
     let size = |seed: usize| 2 + seed % 13;
     let runs = std::thread::spawn(move || {
@@ -93,6 +94,9 @@ fn random_programs_give_what_they_give_without_their_spawns() {
         for seed in first..first + count {
             let _ = at.send(Ok(seed));
             let program = program(seed as u64, size(seed));
+            if shows {
+                println!("seed {seed}: {program}");
+            }
             let seen = benches[seed % benches.len()].block_on(run(&program));
             match check(&program, &seen) {
                 Ok(own) => tally.add(own),
