@@ -9,8 +9,10 @@
 mod programs {
     pub mod call;
     pub mod oracle;
+    mod order;
     pub mod region;
     pub mod run;
+    mod threads;
 }
 
 use dagger_async::Runtime;

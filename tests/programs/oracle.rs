@@ -79,23 +79,7 @@ pub fn check(program: &Program, seen: &Seen) -> Result<Tally, String> {
 }
 
 fn check_program(program: &Program, seen: &Seen, tally: &mut Tally) -> Result<Vec<Vec<i64>>, Stop> {
-    let cells = (0..CHUNKS).map(|chunk| {
-        let (rows, cols) = program.dims_of(chunk);
-        let len = if cols == 0 { rows } else { rows * cols };
-        Cell {
-            values: (0..len).map(|at| initial(chunk, at)).collect(),
-            poison: vec![None; len],
-            all: None,
-            cols,
-        }
-    });
-    let mut oracle = Oracle {
-        seen,
-        cells: cells.collect(),
-        bodies: Vec::new(),
-        outcomes: HashMap::new(),
-        roots: HashMap::new(),
-    };
+    let mut oracle = Oracle::new(program, seen);
     oracle.block(program.no, &program.stmts, tally)?;
     for (chunk, (read, values)) in seen.ends.iter().enumerate() {
         let cell = &oracle.cells[chunk];
@@ -113,6 +97,43 @@ fn check_program(program: &Program, seen: &Seen, tally: &mut Tally) -> Result<Ve
     }
     oracle.order(tally)?;
     Ok(oracle.cells.into_iter().map(|cell| cell.values).collect())
+}
+
+/// What one access touches.
+pub struct Area {
+    chunk: usize,
+    writes: bool,
+    elements: Resolved,
+}
+
+impl Area {
+    pub fn conflicts(&self, other: &Area) -> bool {
+        self.chunk == other.chunk && (self.writes || other.writes) && self.elements.meets(&other.elements)
+    }
+}
+
+/// What these accesses touch, in a program that changes no length.
+pub fn areas(program: &Program, accesses: &[Access]) -> Vec<Area> {
+    let area = |access: &Access| Area {
+        chunk: access.chunk,
+        writes: access.mode.writes(),
+        elements: access.region.resolve(program.dims_of(access.chunk)),
+    };
+    accesses.iter().map(area).collect()
+}
+
+/// Runs tasks that cannot fail in this order: their results, and what the chunks hold then.
+pub fn replay(program: &Program, tasks: &[&Task]) -> (HashMap<usize, i64>, Vec<Vec<i64>>) {
+    let seen = Seen::default();
+    let mut oracle = Oracle::new(program, &seen);
+    let mut results = HashMap::new();
+    for task in tasks {
+        let areas = oracle.resolve(&task.accesses);
+        let arg = task.table.takes_argument().then_some(7);
+        let result = oracle.body(task.no, &task.accesses, &areas, arg, End::Value, None);
+        results.insert(task.no, result.unwrap());
+    }
+    (results, oracle.cells.into_iter().map(|cell| cell.values).collect())
 }
 
 fn wrong<T>(text: String) -> Result<T, Stop> {
@@ -134,7 +155,23 @@ impl Cell {
     }
 }
 
-impl Oracle<'_> {
+impl<'p> Oracle<'p> {
+    fn new(program: &Program, seen: &'p Seen) -> Self {
+        let cells = (0..CHUNKS).map(|chunk| {
+            let (rows, cols) = program.dims_of(chunk);
+            let len = if cols == 0 { rows } else { rows * cols };
+            let values = (0..len).map(|at| initial(chunk, at)).collect();
+            Cell { values, poison: vec![None; len], all: None, cols }
+        });
+        Oracle {
+            seen,
+            cells: cells.collect(),
+            bodies: Vec::new(),
+            outcomes: HashMap::new(),
+            roots: HashMap::new(),
+        }
+    }
+
     fn block(&mut self, no: usize, stmts: &[Stmt], tally: &mut Tally) -> Result<(), Stop> {
         let mut own: Vec<usize> = Vec::new();
         for stmt in stmts {

@@ -118,6 +118,18 @@ impl Maker {
         Maker { rng: Rng(seed), next: 0, lens, dims, tasks: Vec::new(), clean: true, order: Order::Free, depth: 0 }
     }
 
+    /// A task that cannot fail and runs nothing inside.
+    pub fn plain_task(&mut self) -> Task {
+        let lens = self.lens;
+        loop {
+            let task = self.task(0);
+            self.lens = lens;
+            if !is_faulty(&task.accesses, &|chunk| self.dims_of(chunk)) && task.resize.is_none() {
+                return task;
+            }
+        }
+    }
+
     fn number(&mut self) -> usize {
         self.next += 1;
         self.next
@@ -668,6 +680,19 @@ pub fn chunks(program: &Program) -> Chunks {
             Fields { a: at(0), b: [at(1), at(2)], c: (at(3), at(4)) }
         }),
     }
+}
+
+/// What is in them.
+pub async fn contents(chunks: &Chunks) -> Vec<Vec<i64>> {
+    use super::call::Look;
+    let Chunks { v, a, m, s } = chunks;
+    vec![
+        (&*v[0].read().await.unwrap()).get(),
+        (&*v[1].read().await.unwrap()).get(),
+        (&*a.read().await.unwrap()).get(),
+        (&*m.read().await.unwrap()).get(),
+        (&*s.read().await.unwrap()).get(),
+    ]
 }
 
 /// Runs a program where it is awaited.
