@@ -167,15 +167,8 @@ type M = Array2<i64>;
 fn block<'c>(c: &'c Chunk<M>, views: &[(super::region::Stepped, super::region::Stepped)]) -> P<'c, M, Block> {
     let (first, rest) = views.split_first().expect(SHAPE);
     rest.iter().fold(c.view(first.0, first.1), |part, (rows, cols)| {
-        let inner = part.view(*rows, *cols);
-        widen(c, inner)
+        part.view(*rows, *cols)
     })
-}
-
-/// A part borrows the part that it was made of only for its type's sake: the same region of the chunk.
-fn widen<'c, K: Clone>(_chunk: &'c Chunk<M>, part: P<'_, M, K>) -> P<'c, M, K> {
-    // SAFETY: a part holds a reference to the chunk and a kind; the chunk lives for 'c.
-    unsafe { std::mem::transmute_copy(&std::mem::ManuallyDrop::new(part)) }
 }
 
 macro_rules! on_block {
@@ -188,7 +181,7 @@ macro_rules! on_block {
             false => {
                 let around = block($c, $views);
                 let $of = &around;
-                widen($c, $part)
+                $part
             }
         }
     };
