@@ -139,8 +139,10 @@ where
         let mut linker = Linker::new(task);
         task.link_body::<B>(&mut linker);
         let bounded = linker.accesses.is_some() || local.queue().is_some_and(|frame| frame.is_in_block());
+        let inline = local.layer().is_some_and(|layer| layer.runs_inline());
+        linker.waiting += u32::from(inline); // Kept back from the workers.
         launch(task, linker, extras, pool, local);
-        if local.layer().is_some_and(|layer| layer.runs_inline()) {
+        if inline {
             task::run_inline(task);
         } else if bounded && local.place().is_none() && local.task().is_none() {
             window::wait_for_room(pool);

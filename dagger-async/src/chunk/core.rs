@@ -486,6 +486,7 @@ pub(crate) fn take_places(
         // SAFETY: as above.
         locks.push(unsafe { group[0].core.as_ref() }.state.lock());
     }
+    let mut coarse: SmallVec<[bool; 4]> = SmallVec::new();
     // First all that can be refused: a task that is refused takes no place anywhere.
     for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
         group.iter_mut().try_for_each(|held| held.prepare(state, pool))?;
@@ -496,9 +497,14 @@ pub(crate) fn take_places(
             }
             // The length is not known yet, and neither is whether they overlap. They share one place, which covers all,
             // and the turn decides.
-            group.iter_mut().for_each(|held| held.merged = true);
             group[0].core().look();
+            coarse.push(true);
+        } else {
+            coarse.push(false);
         }
+    }
+    for (group, _) in held.chunk_by_mut(Held::is_same_chunk).zip(coarse).filter(|(_, coarse)| *coarse) {
+        group.iter_mut().for_each(|held| held.merged = true);
     }
     for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
         let places = if group[0].merged { 1 } else { group.len() };

@@ -58,18 +58,22 @@ pub(super) fn run_in_place(task: RawTask, local: &Local) -> bool {
 /// Runs a task that was just spawned on this thread, and waits for its end (the option `inline`).
 pub(crate) fn run_inline(task: RawTask) {
     let kept = TaskRef::new(task);
-    local::with(|local| {
-        let pool = {
+    // The one input that the spawn has kept back: nobody else could take the task so far.
+    if task.input_came() {
+        local::with(|local| {
             let mut guard = task.state.lock();
+            if guard.is_done() || !worker::stack_has_room() {
+                drop(guard);
+                return ready(task);
+            }
+            let claimed = guard.ready() == Ready::Push && guard.claim();
+            debug_assert!(claimed, "its last input has just come");
             // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
-            let pool = (!guard.is_done()).then(|| unsafe { &*task.pool }.keep());
-            pool.filter(|pool| !pool.is_closed() && worker::stack_has_room() && guard.claim())
-        };
-        if let Some(pool) = pool {
-            task.refs.add_holder(); // For the queue entry, which is stale now.
+            let pool = unsafe { &*task.pool }.keep();
+            drop(guard);
             step(task, true, &pool, local);
-        }
-    });
+        });
+    }
     // What is left waits for inputs, or is an async body that waits.
     if let Err(error) = super::handle::block_until_done(kept.raw()) {
         tracing::error!(target: "dagger", "an inline task goes on by itself: {error}");
