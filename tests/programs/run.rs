@@ -240,13 +240,13 @@ impl Maker {
     }
 
     fn accesses(&mut self, row: Row) -> Vec<Access> {
-        for _ in 0..40 {
+        for _ in 0..200 {
             let mut accesses: Vec<Access> = Vec::new();
             for &(mode, kind) in row {
                 let access = self.access(mode, kind);
                 accesses.push(access);
             }
-            let wild = !self.clean && self.rng.one_in(4);
+            let wild = !self.clean && self.rng.one_in(10);
             let empty = !empty_regions()
                 && accesses.iter().any(|access| {
                     access.region.resolve(self.dims_of(access.chunk)).elements.is_empty()
