@@ -11,6 +11,7 @@ use dagger_async::prelude::*;
 use dagger_async::region::*;
 use ndarray::{Array2, Axis, ShapeBuilder};
 use proptest::prelude::*;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Once, OnceLock};
 
@@ -364,13 +365,13 @@ impl Span {
     /// Mostly within `n`.
     fn fitted(a: usize, b: usize, n: usize) -> Span {
         let (mut lo, mut hi) = (a % (n + 1), b % (n + 1));
-        if a % 13 != 0 && lo > hi {
+        if !a.is_multiple_of(13) && lo > hi {
             (lo, hi) = (hi, lo);
         }
-        let hi = if b % 17 == 0 { hi + 1 + n } else { hi };
+        let hi = if b.is_multiple_of(17) { hi + 1 + n } else { hi };
         match a / 7 % 6 {
             1 if hi > 0 => Span::Closed(lo, hi - 1),
-            2 => Span::From(if b % 17 == 0 { n + 1 } else { lo }),
+            2 => Span::From(if b.is_multiple_of(17) { n + 1 } else { lo }),
             3 => Span::To(hi),
             4 if hi > 0 => Span::ToClosed(hi - 1),
             5 => Span::All,
@@ -403,7 +404,7 @@ fn picked(own: &Own, positions: Option<Vec<usize>>) -> Own {
 
 /// Two columns, rows, ... of which one is mostly there.
 fn index_in(a: usize, n: usize) -> usize {
-    if a % 11 == 0 { a % (2 * n + 1) } else { a % n.max(1) }
+    if a.is_multiple_of(11) { a % (2 * n + 1) } else { a % n.max(1) }
 }
 
 fn len(own: &Own) -> usize {
@@ -412,10 +413,10 @@ fn len(own: &Own) -> usize {
 
 fn list_in(step: &Step, n: usize) -> Vec<usize> {
     let mut list: Vec<usize> = step.list.iter().map(|&at| index_in(at, n)).collect();
-    if step.a % 3 != 0 {
+    if !step.a.is_multiple_of(3) {
         list.sort_unstable();
         list.dedup();
-        if step.a % 2 == 0 {
+        if step.a.is_multiple_of(2) {
             list.reverse();
         }
     }
@@ -812,4 +813,300 @@ proptest! {
     ) {
         grid(Columns::new(rows, cols), rows, cols, how, &steps);
     }
+}
+
+// Several regions of one chunk.
+
+/// A callee's tuple of two views.
+fn pair<A: Look, B: Look + Bump>((read, mut write): (A, B)) -> (Vec<i64>, Vec<i64>) {
+    (read.look(), change(&mut write, 0))
+}
+
+/// A selector, and whether it has the crossing of a row and a column.
+macro_rules! with_pairs {
+    ($check:ident: $($name:ident = $selector:expr, $has:expr;)*) => {
+        with_pairs!(@ $check [$({ $selector, $has })*] $({ $selector, $has })*);
+    };
+    (@ $check:ident $all:tt $($one:tt)*) => { $(with_pairs!(@@ $check $one $all);)* };
+    (@@ $check:ident $one:tt [$($other:tt)*]) => { $(with_pairs!(@@@ $check $one $other);)* };
+    (@@@ $check:ident { $a:expr, $a_has:expr } { $b:expr, $b_has:expr }) => { $check!($a, $a_has, $b, $b_has) };
+}
+
+#[test]
+fn parts_of_one_chunk_are_aliased_exactly_where_they_meet() {
+    let value = || array(4, 5, 5);
+    let own = |has: &dyn Fn(usize, usize) -> bool| -> Vec<usize> {
+        (0..5)
+            .flat_map(|j| (0..4).filter(move |&i| has(i, j)).map(move |i| i * 5 + j).collect::<Vec<_>>())
+            .collect()
+    };
+    let mut met = 0;
+    macro_rules! check {
+        ($a:expr, $a_has:expr, $b:expr, $b_has:expr) => {{
+            let (a, b) = (own(&$a_has), own(&$b_has));
+            let meet = a.iter().any(|id| b.contains(id));
+            let what = concat!(stringify!($a), " and ", stringify!($b));
+            for unknown in [false, true] {
+                let chunk = Chunk::new(value());
+                let how = How { guard: false, unknown, way: 0 };
+                let gave = rt().block_on(async {
+                    let deps = || spawn!((|both| pair(both))(Deps(&chunk, (In($a), InOut($b)))));
+                    declared(&chunk, how, deps).await
+                });
+                let mut expected = start(20);
+                if meet {
+                    met += 1;
+                    assert!(matches!(gave, Err(Error::Aliased { .. })), "{what}: {gave:?}");
+                } else {
+                    let values = |ids: &[usize]| ids.iter().map(|&id| expected[id]).collect::<Vec<_>>();
+                    assert_eq!(gave.ok(), Some((values(&a), values(&b))), "{what}");
+                    b.iter().for_each(|&id| expected[id] += 1000);
+                }
+                let after = rt().block_on(async { chunk.read().await.unwrap().values() });
+                assert_eq!(after, expected, "{what}");
+            }
+        }};
+    }
+    with_pairs! { check:
+        a = lower(), |i: usize, j: usize| i >= j;
+        b = upper(), |i: usize, j: usize| i <= j;
+        c = lower().strict(), |i: usize, j: usize| i > j;
+        d = upper().unit(), |i: usize, j: usize| i < j;
+        e = diag(), |i: usize, j: usize| i == j;
+        f = row(2), |i: usize, _: usize| i == 2;
+        g = col(4), |_: usize, j: usize| j == 4;
+        h = view(1..3, 0..2), |i: usize, j: usize| (1..3).contains(&i) && j < 2;
+        i = view(dagger_async::region::step(.., 3), 3..), |i: usize, j: usize| i.is_multiple_of(3) && j >= 3;
+        j = band(1), |i: usize, j: usize| i.abs_diff(j) <= 1;
+    }
+    assert!((50..190).contains(&met), "{met}");
+}
+
+#[test]
+fn positions_of_a_line_select_too() {
+    rt().block_on(async {
+        let chunk = Chunk::new(start(6));
+        let odd = || dagger_async::region::step(1.., 2);
+        let deps = Deps(&chunk, (In(slice(0..1)), InOut(slice(odd())), Out(slice(index([4, 2])))));
+        let task = spawn!((|(a, mut b, mut c): (&[i64], VecMut<'_, i64>, VecMut<'_, i64>)| {
+            (a.to_vec(), change(&mut b, 1), change(&mut c, 2))
+        })(deps));
+        assert_eq!(task.await.unwrap(), (vec![1], vec![8, 22, 36], vec![29, 15]));
+        assert_eq!(*chunk.read().await.unwrap(), [1, 1008, 1015, 1022, 1029, 1036]);
+    });
+}
+
+// Results of tasks.
+
+#[test]
+fn regions_of_results_are_read() {
+    rt().block_on(async {
+        let line = spawn!((|| start(6))());
+        let a = spawn!((|v: &[i64], w: VecRef<'_, i64>| (look(&v), look(&w)))(
+            In(&line.slice(2..4)),
+            In(&line.slice(index([5, 0])).slice(1..))
+        ));
+        let outside = spawn!((|v: &[i64]| v.len())(In(&line.slice(..7))));
+        assert_eq!(a.await.unwrap(), (vec![15, 22], vec![1]));
+        assert!(matches!(outside.await, Err(Error::OutOfBounds { .. })));
+        let plane = spawn!((|| array(3, 3, 6))());
+        let b = spawn!((|v: TriRef<'_, i64>, w: VecRef<'_, i64>, m: MatRef<'_, i64>| {
+            (look(&v), look(&w), look(&m))
+        })(In(&plane.lower().strict()), In(&plane.row(1)), In(&plane.view(1.., ..1))));
+        assert_eq!(b.await.unwrap(), (vec![22, 43, 50], vec![22, 29, 36], vec![22, 43]));
+    });
+}
+
+// Elements without a size, fields.
+
+#[test]
+fn elements_without_a_size_have_regions() {
+    rt().block_on(async {
+        let chunk = Chunk::new(vec![(); 10]);
+        let a = spawn!((|v: &mut [()]| v.len())(InOut(&chunk.slice(2..7))));
+        let b = spawn!((|mut v: VecMut<'_, ()>| {
+            v.for_each_mut(|()| ());
+            (v.len(), v.get(5).is_some())
+        })(InOut(&chunk.slice(dagger_async::region::step(.., 2)))));
+        assert_eq!((a.await.unwrap(), b.await.unwrap()), (5, (5, false)));
+        let twice = spawn!((|_: VecMut<'_, ()>| ())(InOut(&chunk.slice(index([3, 3])))));
+        assert!(matches!(twice.await, Err(Error::Aliased { .. })));
+        assert!(matches!(chunk.slice(..11).read().await, Err(Error::OutOfBounds { .. })));
+        let empty = Chunk::new([0i64; 0]);
+        assert!(empty.slice(..).write().await.unwrap().is_empty());
+    });
+}
+
+#[derive(Debug, PartialEq, Default)]
+struct Body {
+    name: String,
+    at: (i64, f64),
+    motion: Motion,
+    nothing: (),
+}
+
+#[derive(Debug, PartialEq, Default)]
+struct Motion {
+    speed: Box<f64>,
+    turns: [u16; 3],
+}
+
+#[test]
+fn fields_of_fields_are_accessed_side_by_side() {
+    rt().block_on(async {
+        let chunk = Chunk::new(Body::default());
+        let motion = chunk.field(field!(Body, motion));
+        let task = spawn!((|name: &mut String,
+                            x: &mut i64,
+                            y: &f64,
+                            speed: &mut Box<f64>,
+                            turns: &mut [u16; 3],
+                            nothing: &mut ()| {
+            name.push_str("moon");
+            *x += 3;
+            **speed = *y + 1.0;
+            turns[1] = 7;
+            *nothing = ();
+        })(
+            InOut(&chunk.field(field!(Body, name))),
+            InOut(&chunk.field(field!(Body, at.0))),
+            In(&chunk.field(field!(Body, at)).field(field!((i64, f64), 1))),
+            InOut(&motion.field(field!(Motion, speed))),
+            InOut(&chunk.field(field!(Body, motion.turns))),
+            InOut(&chunk.field(field!(Body, nothing)))
+        ));
+        task.await.unwrap();
+        let expected = Body {
+            name: "moon".to_owned(),
+            at: (3, 0.0),
+            motion: Motion { speed: Box::new(1.0), turns: [0, 7, 0] },
+            nothing: (),
+        };
+        assert_eq!(*chunk.read().await.unwrap(), expected);
+        let both = spawn!((|_: &mut Motion, _: &[u16; 3]| ())(
+            InOut(&motion),
+            In(&chunk.field(field!(Body, motion.turns)))
+        ));
+        assert!(matches!(both.await, Err(Error::Aliased { .. })));
+        assert_eq!(chunk.into_inner().await.unwrap(), expected);
+    });
+}
+
+// What lies outside.
+
+#[test]
+fn bounds_are_those_at_the_turn() {
+    rt().block_on(async {
+        let chunk = Chunk::new(start(4));
+        let outside = |task: Result<Vec<i64>, Error>| matches!(task, Err(Error::OutOfBounds { .. }));
+        assert!(outside(spawn!((|v: &[i64]| v.to_vec())(In(&chunk.slice(2..5)))).await));
+        let grow = spawn!((|v: &mut Vec<i64>| v.extend([5; 4]))(InOut(&chunk)));
+        let fits = spawn!((|v: &[i64]| v.to_vec())(In(&chunk.slice(3..6))));
+        let shrink = spawn!((|v: &mut Vec<i64>| v.truncate(2))(InOut(&chunk)));
+        let late = spawn!((|v: &mut [i64]| {
+            v.fill(0);
+            v.to_vec()
+        })(InOut(&chunk.slice(1..3))));
+        let rest = spawn!((|v: &[i64]| v.to_vec())(In(&chunk.slice(1..))));
+        let none = spawn!((|v: &[i64]| v.to_vec())(In(&chunk.slice(2..))));
+        grow.await.unwrap();
+        shrink.await.unwrap();
+        assert_eq!(fits.await.unwrap(), [22, 5, 5]);
+        assert!(outside(late.await));
+        assert_eq!((rest.await.unwrap(), none.await.unwrap()), (vec![8], vec![]));
+        assert!(matches!(chunk.slice(3..).read().await, Err(Error::OutOfBounds { .. })));
+        // What was refused has poisoned nothing.
+        assert_eq!(*chunk.read().await.unwrap(), [1, 8]);
+    });
+}
+
+// A kind of region of a user's own.
+
+/// The nodes of one part of a graph.
+#[derive(Debug)]
+struct Nodes {
+    part: u64,
+    parts: u64,
+}
+
+impl Nodes {
+    fn has(&self, node: usize) -> bool {
+        node as u64 % self.parts == self.part
+    }
+}
+
+impl Region for Nodes {
+    fn overlaps(&self, other: &dyn Region) -> bool {
+        match other.as_any().downcast_ref::<Nodes>() {
+            Some(other) => (0..64).any(|node| self.has(node) && other.has(node)),
+            None => true,
+        }
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A graph whose nodes are reached one by one.
+struct Graph {
+    nodes: Box<[i64]>,
+}
+
+struct Node<'a>(*mut i64, usize, &'a Nodes);
+
+// SAFETY: exclusive access to the nodes of a part.
+unsafe impl Send for Node<'_> {}
+
+impl Node<'_> {
+    fn add(&mut self, value: i64) -> usize {
+        let own = (0..self.1).filter(|&node| self.2.has(node));
+        // SAFETY: a node of the region, which this has exclusively.
+        own.map(|node| unsafe { *self.0.add(node) += value }).count()
+    }
+}
+
+// SAFETY: only nodes of the part are reached; the reference to the box is not one to its nodes.
+unsafe impl View<Graph> for Nodes {
+    type Ref<'a> = usize;
+    type Mut<'a> = Node<'a>;
+    unsafe fn view(&self, value: *const Graph) -> usize {
+        // SAFETY: the address of the nodes and their number, read through a pointer to the box itself.
+        let nodes: *const [i64] = unsafe { (&raw const (*value).nodes).cast::<*const [i64]>().read() };
+        (0..nodes.len()).filter(|&node| self.has(node)).count()
+    }
+    unsafe fn view_mut<'a>(&'a self, value: *mut Graph) -> Node<'a> {
+        // SAFETY: as above.
+        let nodes: *mut [i64] = unsafe { (&raw const (*value).nodes).cast::<*mut [i64]>().read() };
+        Node(nodes.cast(), nodes.len(), self)
+    }
+}
+
+#[test]
+fn a_kind_of_region_of_a_users_own_orders_what_it_says() {
+    rt().block_on(async {
+        let graph = Chunk::new(Graph { nodes: vec![0; 12].into() });
+        let (entered, wait) = std::sync::mpsc::channel();
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let (first, third) = (Nodes { part: 0, parts: 3 }, Nodes { part: 1, parts: 3 });
+        // Two that do not meet are there at once; the one that meets the first comes after.
+        let held = spawn!((move |mut nodes: Node<'_>| {
+            gate.lock().unwrap().recv().unwrap();
+            nodes.add(1)
+        })(InOut(&graph.region(first))));
+        let beside = spawn!((move |mut nodes: Node<'_>| {
+            entered.send(()).unwrap();
+            nodes.add(10)
+        })(InOut(&graph.region(third))));
+        let after =
+            spawn!((|mut nodes: Node<'_>| nodes.add(100))(InOut(&graph.region(Nodes { part: 0, parts: 2 }))));
+        wait.recv().unwrap();
+        assert!(!after.is_finished());
+        go.send(()).unwrap();
+        assert_eq!((held.await.unwrap(), beside.await.unwrap(), after.await.unwrap()), (4, 4, 6));
+        let count = spawn!((|nodes: usize| nodes)(In(&graph.region(Nodes { part: 4, parts: 5 }))));
+        assert_eq!(count.await.unwrap(), 2);
+        let nodes = graph.into_inner().await.unwrap().nodes;
+        assert_eq!(&nodes[..6], [101, 10, 100, 1, 110, 0]);
+    });
 }

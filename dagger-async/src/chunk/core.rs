@@ -132,6 +132,25 @@ unsafe impl Sync for Held {}
 /// How to find out where the elements of a container lie.
 pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 
+/// The place of a guard that a task awaits. Looked at only while the task is suspended in that await, so that the place is
+/// still the same.
+pub(crate) struct WaitingPlace {
+    chunk: Arc<dyn AnyChunk>,
+    place: Place,
+}
+
+impl WaitingPlace {
+    /// The tasks that it waits for.
+    pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
+        let state = self.chunk.core().lock();
+        state.queue.blockers(self.place, &mut |ticket| {
+            if let Ticket::Task(task) = ticket {
+                visit(*task);
+            }
+        });
+    }
+}
+
 /// What is wrong with a declared access.
 pub enum Refusal {
     Outside { region: String, outside: Outside },
@@ -388,6 +407,11 @@ impl Held {
     /// True if the place was granted. Under the lock of its chunk.
     pub(crate) fn is_granted(&self, state: &State) -> bool {
         self.place.is_none_or(|place| state.queue.is_granted(place))
+    }
+
+    /// Its place, to look at from elsewhere while it waits.
+    pub(crate) fn waiting_place(&self) -> Option<WaitingPlace> {
+        self.place.map(|place| WaitingPlace { chunk: self.chunk.clone(), place })
     }
 
     /// The tickets that it waits for.

@@ -238,7 +238,7 @@ impl<P: Places> Access<P> {
         {
             let mut waiting = self.wait.0.lock();
             if waiting.pending != 0 {
-                let waker = cx.waker().clone();
+                let waker = task::clone_to_leave(cx.waker());
                 let old = waiting.waker.replace(waker);
                 drop(waiting);
                 drop(old);
@@ -281,7 +281,8 @@ impl<P: Places> Access<P> {
                 }
             });
         }
-        task::waits_for_itself(&blockers)
+        let places = Arc::new(self.held.iter().filter_map(|(held, _)| held.waiting_place()).collect());
+        task::await_guard(places, &blockers)
     }
 }
 
@@ -298,6 +299,9 @@ impl<P> Drop for Access<P> {
         let held = std::mem::take(&mut self.held);
         if held.is_empty() {
             return;
+        }
+        if self.polls > 0 {
+            task::stop_awaiting_guard();
         }
         let mut work = Work::new();
         {

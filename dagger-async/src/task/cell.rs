@@ -22,7 +22,7 @@ use super::refs::{Refs, Released};
 use super::state::State;
 use crate::call::{Body, Stop};
 use crate::cancel::CancelToken;
-use crate::chunk::{Accesses, Held, Refusal};
+use crate::chunk::{Accesses, Held, Refusal, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
@@ -86,6 +86,8 @@ pub(crate) enum Awaiting {
     Many,
     /// The thread is blocked until this one is done.
     Blocked(TaskRef),
+    /// An async body awaits a guard.
+    Guard(Arc<Vec<WaitingPlace>>),
 }
 
 /// A task to wait for without its value.

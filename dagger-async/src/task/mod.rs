@@ -29,4 +29,5 @@ pub(crate) use run::{
     Work, cancel_unstarted, end, end_by_shutdown, held_by, ready, register, run, run_inline, tie,
 };
 pub(crate) use state::Phase;
-pub(crate) use wait::{visit_waiting_behind, visit_waits, waits_for_itself};
+pub(crate) use wait::{await_guard, stop_awaiting_guard, visit_waiting_behind, visit_waits};
+pub(crate) use waker::clone_to_leave;

@@ -16,7 +16,7 @@
 use super::cell::{Awaiting, RawTask, TaskRef, visit_successors};
 use super::state::{Locked, Phase};
 use super::{run, waker};
-use crate::chunk::Ticket;
+use crate::chunk::{Ticket, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::pool::{Local, local};
 use smallvec::{SmallVec, smallvec};
@@ -262,6 +262,13 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
             Awaiting::One(awaited) if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 => {
                 visit(awaited.clone());
             }
+            Awaiting::Guard(places)
+                if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
+            {
+                for place in places.iter() {
+                    place.visit_blockers(&mut |holder| visit(TaskRef::new(holder)));
+                }
+            }
             _ => {}
         },
         Phase::Queued | Phase::Retired => {}
@@ -307,10 +314,31 @@ pub(crate) fn visit_waiting_behind(task: RawTask, visit: &mut dyn FnMut(RawTask)
     }
 }
 
-/// The current task is about to wait for these, which hold a chunk: the error, if that would never end.
-pub(crate) fn waits_for_itself(holders: &[TaskRef]) -> Option<Error> {
+/// The current task no longer awaits a guard.
+pub(crate) fn stop_awaiting_guard() {
+    let before = local::with(|local| {
+        let me = local.task()?;
+        let guard = me.state.lock();
+        let awaiting = &mut me.guarded(&guard).awaiting;
+        matches!(awaiting, Awaiting::Guard(_)).then(|| std::mem::take(awaiting))
+    });
+    drop(before);
+}
+
+/// The current task is about to await a guard whose places wait for these tasks: the error, if that would never end.
+pub(crate) fn await_guard(places: Arc<Vec<WaitingPlace>>, holders: &[TaskRef]) -> Option<Error> {
     local::with(|local| {
         let me = local.task()?;
+        let before = {
+            let guard = me.state.lock();
+            let awaiting = &mut me.guarded(&guard).awaiting;
+            let next = match awaiting {
+                Awaiting::Nothing | Awaiting::Guard(_) => Awaiting::Guard(places),
+                _ => Awaiting::Many,
+            };
+            std::mem::replace(awaiting, next)
+        };
+        drop(before);
         for holder in holders {
             if holder.raw() == me {
                 return Some(deadlock(&[TaskRef::new(me)]));
@@ -370,7 +398,7 @@ pub(crate) fn visit_waits(task: RawTask, visit: &mut dyn FnMut(TaskRef, TaskRef)
         visit_successors(task, &guard, &mut |successor| successors.push(TaskRef::new(successor)));
         match &task.guarded(&guard).awaiting {
             Awaiting::One(awaited) | Awaiting::Blocked(awaited) => Some(awaited.clone()),
-            Awaiting::Nothing | Awaiting::Many => None,
+            Awaiting::Nothing | Awaiting::Many | Awaiting::Guard(_) => None,
         }
     };
     if let Some(awaited) = awaited {

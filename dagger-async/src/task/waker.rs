@@ -20,7 +20,7 @@ pub(super) fn borrowed(task: RawTask) -> ManuallyDrop<Waker> {
 }
 
 /// A clone to leave with a task.
-pub(super) fn clone_to_leave(waker: &Waker) -> Waker {
+pub(crate) fn clone_to_leave(waker: &Waker) -> Waker {
     if !is_ours(waker) {
         return waker.clone();
     }
