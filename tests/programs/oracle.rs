@@ -15,6 +15,8 @@ struct Cell {
     poison: Vec<Option<String>>,
     /// Of a struct: it has no elements that a failed write of the whole could be split into.
     all: Option<String>,
+    /// Of elements that a failed write of the whole has cut off: they may be named until the whole is written.
+    ghosts: Vec<String>,
     cols: usize,
 }
 
@@ -87,7 +89,7 @@ fn check_program(program: &Program, seen: &Seen, tally: &mut Tally) -> Result<Ve
         let roots = cell.roots(&whole.region.resolve(cell.dims()));
         match read {
             None if !roots.is_empty() => return wrong(format!("chunk {chunk} is clean at last, but not healed from {roots:?}")),
-            Some(Outcome::Error("Poisoned", Some(root))) if roots.contains(root) => {}
+            Some(Outcome::Error("Poisoned", Some(root))) if roots.contains(root) || cell.ghosts.contains(root) => {}
             Some(other) => return wrong(format!("at last chunk {chunk} gives {other:?}, it has {roots:?}")),
             None => {}
         }
@@ -147,6 +149,11 @@ impl Cell {
             cols => (self.values.len() / cols, cols),
         }
     }
+    fn clear(&mut self) {
+        self.poison.fill(None);
+        self.all = None;
+        self.ghosts.clear();
+    }
     /// Which failures are left in there.
     fn roots(&self, area: &Resolved) -> Vec<String> {
         let elements = area.elements.iter().filter_map(|&at| self.poison.get(at)?.clone());
@@ -161,7 +168,7 @@ impl<'p> Oracle<'p> {
             let (rows, cols) = program.dims_of(chunk);
             let len = if cols == 0 { rows } else { rows * cols };
             let values = (0..len).map(|at| initial(chunk, at)).collect();
-            Cell { values, poison: vec![None; len], all: None, cols }
+            Cell { values, poison: vec![None; len], all: None, ghosts: Vec::new(), cols }
         });
         Oracle {
             seen,
@@ -190,8 +197,7 @@ impl<'p> Oracle<'p> {
                 }
                 Stmt::Recover { no, chunk } => {
                     let cell = &mut self.cells[*chunk];
-                    cell.poison.fill(None);
-                    cell.all = None;
+                    cell.clear();
                     let expected = Outcome::Value(fold(*no, None, &[cell.values.clone()]));
                     if self.seen.outcomes.get(no) != Some(&expected) {
                         return wrong(format!("recovery {no} gave {:?}, not {expected:?}", self.seen.outcomes.get(no)));
@@ -246,6 +252,11 @@ impl<'p> Oracle<'p> {
         reading.flat_map(|(access, area)| self.cells[access.chunk].roots(area)).collect()
     }
 
+    /// Something that is not there any more was poisoned by this root.
+    fn is_ghost(&self, accesses: &[Access], root: &String) -> bool {
+        accesses.iter().any(|access| self.cells[access.chunk].ghosts.contains(root))
+    }
+
     /// Something of one of these chunks is poisoned by this root.
     fn is_somewhere(&self, accesses: &[Access], root: &String) -> bool {
         accesses.iter().any(|access| self.cells[access.chunk].poison.iter().flatten().any(|known| known == root))
@@ -272,7 +283,7 @@ impl<'p> Oracle<'p> {
         match seen {
             Outcome::Error("Aliased", Some(root)) if aliased && *root == name => void = true,
             Outcome::Error("OutOfBounds", Some(root)) if outside != Fault::None && *root == name => void = true,
-            Outcome::Error("Dependency", Some(root)) if roots.contains(root) => {}
+            Outcome::Error("Dependency", Some(root)) if roots.contains(root) || self.is_ghost(accesses, root) => {}
             // What lies outside is as unknown as the length that a failed write of the whole has left.
             Outcome::Error("Dependency", Some(root)) if outside != Fault::None && self.is_somewhere(accesses, root) => {}
             Outcome::Error("Cancelled", Some(root)) if task.cancel != Cancel::No && *root == name => {}
@@ -351,7 +362,7 @@ impl<'p> Oracle<'p> {
         match seen {
             Outcome::Error("Aliased", None) if aliased => {}
             Outcome::Error("OutOfBounds", None) if outside != Fault::None => {}
-            Outcome::Error("Poisoned", Some(root)) if roots.contains(root) => {}
+            Outcome::Error("Poisoned", Some(root)) if roots.contains(root) || self.is_ghost(accesses, root) => {}
             Outcome::Error("Poisoned", Some(root)) if outside != Fault::None && self.is_somewhere(accesses, root) => {}
             Outcome::Value(found) if !aliased && outside != Fault::Sure && roots.is_empty() => {
                 let value = self.body(no, accesses, &areas, None, End::Value, None);
@@ -403,6 +414,8 @@ impl<'p> Oracle<'p> {
             let mut elements = area.elements.clone();
             if let Some(len) = resize.filter(|_| access.kind == super::call::Kind::VWhole) {
                 cell.values.resize(len, 0);
+                let gone = cell.poison.split_off(len.min(cell.poison.len()));
+                cell.ghosts.extend(gone.into_iter().flatten());
                 cell.poison.resize(len, None);
                 elements = (0..len).collect();
             }
@@ -428,8 +441,7 @@ impl<'p> Oracle<'p> {
         for (access, area) in accesses.iter().zip(areas).filter(|(access, _)| access.mode == Mode::Out) {
             let cell = &mut self.cells[access.chunk];
             if area.whole {
-                cell.poison.fill(None);
-                cell.all = None;
+                cell.clear();
             } else {
                 area.elements.iter().for_each(|&at| cell.poison[at] = None);
             }
