@@ -85,7 +85,7 @@ const HANGS: &str = "it has not ended";
 
 #[test]
 fn random_programs_give_what_they_give_without_their_spawns() {
-    let count = number("DAGGER_PROGRAMS", 1200);
+    let count = number("DAGGER_PROGRAMS", 3000);
     let first = number("DAGGER_SEED", 1);
     let shows = number("DAGGER_SHOW", 0) != 0;
     let (at, next) = mpsc::channel::<Result<usize, (usize, String)>>();

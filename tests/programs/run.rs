@@ -137,7 +137,8 @@ impl Maker {
 
     fn program(&mut self, size: usize) -> Program {
         let lens = [1 + self.rng.below(7), 4 + self.rng.below(3)];
-        let dims = *self.rng.pick(&[(3, 3), (4, 4), (4, 3), (2, 5), (1, 3), (5, 2)]);
+        let flat = if empty_regions() { (1, 3) } else { (3, 2) };
+        let dims = *self.rng.pick(&[(3, 3), (4, 4), (4, 3), (2, 5), flat, (5, 2)]);
         let around = (self.lens, self.dims, std::mem::take(&mut self.tasks));
         (self.lens, self.dims) = (lens, dims);
         let no = self.number();
