@@ -7,7 +7,7 @@
 
 use super::call::{Access, CHUNKS, End, Mode, Point, fold, written};
 use super::region::{Fault, Region, Resolved};
-use super::run::{Cancel, Outcome, Program, Seen, Stmt, Task, initial};
+use super::run::{empty_regions, Cancel, Outcome, Program, Seen, Stmt, Task, initial};
 use std::collections::HashMap;
 
 struct Cell {
@@ -15,7 +15,7 @@ struct Cell {
     poison: Vec<Option<String>>,
     /// Of a struct: it has no elements that a failed write of the whole could be split into.
     all: Option<String>,
-    /// Of elements that a failed write of the whole has cut off: they may be named until the whole is written.
+    /// Of elements that a failed write of the whole has cut off, or added: these may be named until the whole is written.
     ghosts: Vec<String>,
     cols: usize,
 }
@@ -268,6 +268,9 @@ impl<'p> Oracle<'p> {
         tally.tasks += 1;
         let accesses: &[Access] = if task.inner.is_some() { &[] } else { &task.accesses };
         let areas = self.resolve(accesses);
+        if !empty_regions() && areas.iter().any(|area| area.elements.is_empty()) {
+            return Err(Stop::Unclear);
+        }
         let (aliased, outside) = Self::faults(accesses, &areas);
         let mut roots = self.poison_met(accesses, &areas);
         let arg = if task.inner.is_none() { task.arg.and_then(|arg| self.outcomes.get(&arg).cloned()) } else { None };
@@ -357,6 +360,9 @@ impl<'p> Oracle<'p> {
         let Some(seen) = self.seen.outcomes.get(&no) else { return wrong(format!("g{no} has no outcome")) };
         tally.guards += 1;
         let areas = self.resolve(accesses);
+        if !empty_regions() && areas.iter().any(|area| area.elements.is_empty()) {
+            return Err(Stop::Unclear);
+        }
         let (aliased, outside) = Self::faults(accesses, &areas);
         let roots = self.poison_met(accesses, &areas);
         match seen {
@@ -416,6 +422,8 @@ impl<'p> Oracle<'p> {
                 cell.values.resize(len, 0);
                 let gone = cell.poison.split_off(len.min(cell.poison.len()));
                 cell.ghosts.extend(gone.into_iter().flatten());
+                // What was refused as a whole knew no length: it may stand for the new elements too.
+                cell.ghosts.extend(cell.poison.iter().flatten().cloned());
                 cell.poison.resize(len, None);
                 elements = (0..len).collect();
             }

@@ -425,7 +425,7 @@ pub fn is_faulty(accesses: &[Access], dims: &dyn Fn(usize) -> (usize, usize)) ->
 }
 
 /// Whether programs have regions without elements.
-fn empty_regions() -> bool {
+pub fn empty_regions() -> bool {
     static SET: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *SET.get_or_init(|| std::env::var("DAGGER_EMPTY").as_deref() != Ok("0"))
 }
