@@ -104,9 +104,9 @@ impl Options {
         self
     }
 
-    /// Each spawn runs its task on the spot, on the thread that spawns, and returns when it has ended: a debugger then
-    /// shows who spawned it. Give it to [`with_options`](crate::with_options). A task whose inputs are not there, and an
-    /// async body that waits for something, block the thread until the task has ended; it then goes on on a worker.
+    /// Each spawn returns when its task has ended, one after the other. A function runs on the spot, on the thread that spawns,
+    /// so that a debugger shows who spawned it; an async body, and a function whose inputs are not there yet, run on a
+    /// worker while the thread waits. Give it to [`with_options`](crate::with_options).
     pub fn inline(mut self) -> Self {
         self.inline = true;
         self

@@ -140,10 +140,13 @@ where
         task.link_body::<B>(&mut linker);
         let bounded = linker.accesses.is_some() || local.queue().is_some_and(|frame| frame.is_in_block());
         let inline = local.layer().is_some_and(|layer| layer.runs_inline());
-        linker.waiting += u32::from(inline); // Kept back from the workers.
+        // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
+        let here = inline && B::IMMEDIATE;
+        linker.waiting += u32::from(here); // Kept back from the workers.
+        let kept = inline.then(|| TaskRef::new(task));
         launch(task, linker, extras, pool, local);
-        if inline {
-            task::run_inline(task);
+        if let Some(kept) = kept {
+            task::run_inline(kept, here);
         } else if bounded && local.place().is_none() && local.task().is_none() {
             window::wait_for_room(pool);
         }

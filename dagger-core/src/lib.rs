@@ -29,6 +29,7 @@ mod access;
 mod options;
 mod poison;
 mod processor;
+pub mod record;
 mod region;
 mod scope;
 mod topology;

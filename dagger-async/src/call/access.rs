@@ -7,8 +7,8 @@ use super::arg::{Arg, IntoArg, TaskRefArg};
 use super::args::RetryArg;
 use super::{Mutated, Stop, Turn};
 use crate::chunk::{
-    self, AccessItem, Chunk, ChunkCell, Denied, Held, Kind, Located, Mode, Part, Placed, Reading, Refusal,
-    Whole, Writing,
+    self, AccessItem, AnyChunk, Chunk, ChunkCell, Denied, Held, Kind, Located, Measure, Mode, Part, Placed,
+    Reading, Refusal, Whole, Writing,
 };
 use crate::error::Error;
 use crate::pool::local;
@@ -118,7 +118,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
         let cell = self.cell();
         if cell.core.needs_a_look() {
             let area = self.kind.area().unwrap_or(Area::Whole);
-            look(&cell.core, &area, self.mode)?;
+            look(cell, &area, self.mode, K::MEASURE)?;
         }
         let at = cell.locate(&self.kind, self.mode).map_err(refused)?;
         self.at = Some(at);
@@ -128,7 +128,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
 
 /// What a flagged chunk says to a granted access of the current task.
 #[cold]
-fn look(core: &chunk::Core, area: &Area, mode: Mode) -> Result<(), Stop> {
+fn look(chunk: &dyn AnyChunk, area: &Area, mode: Mode, measure: Option<Measure>) -> Result<(), Stop> {
     let me = local::with(|local| local.task());
     if let Some(me) = me {
         let guard = me.state.lock();
@@ -136,7 +136,7 @@ fn look(core: &chunk::Core, area: &Area, mode: Mode) -> Result<(), Stop> {
         drop(guard);
         checked.map_err(refused)?;
     }
-    let denied = core.lock().deny(area, mode);
+    let denied = chunk.core().lock().deny(area, mode, chunk.value(), measure);
     match denied {
         None => Ok(()),
         Some(Denied::Poisoned(cause)) => Err(Stop::Error(Error::clone(&cause))),
@@ -413,6 +413,7 @@ macro_rules! deps {
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]
         impl<$($name: Arg),+> Arg for Group<($($name,)+)> {
             type Ref<'a> = ($($name::Ref<'a>,)+);
+            const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)+;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)+) = &self.0;
                 $($name.link(linker);)+

@@ -31,6 +31,10 @@ pub trait Arg: Send + 'static {
     where
         Self: 'a;
 
+    /// It is ready once its inputs are: nothing of the user's is polled for it.
+    #[doc(hidden)]
+    const IMMEDIATE: bool = true;
+
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker) {
         let _ = linker;
@@ -211,6 +215,7 @@ where
     F::Output: Send + 'static,
 {
     type Ref<'a> = F::Output;
+    const IMMEDIATE: bool = false;
     fn clear(&mut self, _: Turn) {
         let (future, output) = (self.future.take(), self.output.take());
         quietly(|| drop(future));

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 pub trait Args: Send + 'static {
     /// What the callee gets.
     type Refs<'a>;
+    #[doc(hidden)]
+    const IMMEDIATE: bool;
 
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker);
@@ -76,6 +78,7 @@ macro_rules! args {
         #[allow(clippy::unused_unit, reason = "the tuple of no arguments")]
         impl<$($name: Arg),*> Args for ($($name,)*) {
             type Refs<'a> = ($($name::Ref<'a>,)*);
+            const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)*;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)*) = self;
                 $($name.link(linker);)*

@@ -69,6 +69,7 @@ where
 {
     type Output = F::Output;
     type Name = F;
+    const IMMEDIATE: bool = A::IMMEDIATE;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);
@@ -112,6 +113,7 @@ where
 {
     type Output = T;
     type Name = B::Name;
+    const IMMEDIATE: bool = B::IMMEDIATE;
 
     fn link(&self, linker: &mut Linker) {
         self.0.link(linker);

@@ -69,6 +69,8 @@ pub trait Body: Send + 'static {
     type Output;
     /// The type that names a task made from a future.
     type Name: ?Sized;
+    /// One poll runs it to its end, and polls no future of the user's.
+    const IMMEDIATE: bool = false;
 
     /// Makes the task wait for its inputs.
     fn link(&self, linker: &mut Linker);

@@ -268,6 +268,8 @@ impl State {
     fn enqueue(&mut self, held: &mut Held, ticket: Ticket, pool: *const Pool, taken: &mut Taken) {
         let (writes, area) = match held.merged {
             true => (true, &Area::Whole),
+            // No elements conflict with nothing; but where they would be must not change while that is looked at.
+            false if held.has_no_elements() => (false, &Area::Whole),
             false => (held.mode.writes(), held.area()),
         };
         let (place, granted) = self.queue.enqueue(ticket, writes, area);
@@ -310,14 +312,30 @@ impl State {
     }
 
     /// Why this granted access cannot be used, if so.
-    pub(crate) fn deny(&self, area: &Area, mode: Mode) -> Option<Denied> {
+    pub(crate) fn deny(
+        &mut self,
+        area: &Area,
+        mode: Mode,
+        value: *mut u8,
+        measure: Option<Measure>,
+    ) -> Option<Denied> {
         match &self.presence {
             Presence::Here => {}
             Presence::Taken => return Some(Denied::Taken),
             Presence::Missing(Some(cause)) => return Some(Denied::Poisoned(cause.clone())),
             Presence::Missing(None) => {} // The access that makes it.
         }
-        let cause = if mode.reads() { self.poison.find(area) } else { None };
+        if !mode.reads() || self.poison.is_clean() {
+            return None;
+        }
+        // As it is clipped: what was declared to the end may have no elements.
+        let clipped = match measure {
+            Some(measure) if matches!(self.presence, Presence::Here) => {
+                area.clip(&self.measured(value, measure, false).shape).ok()
+            }
+            _ => None,
+        };
+        let cause = self.poison.find(clipped.as_ref().unwrap_or(area));
         cause.map(|cause| Denied::Poisoned(cause.clone()))
     }
 
@@ -355,6 +373,11 @@ impl Held {
     /// The area is what will be accessed: the length is known, or does not matter.
     fn is_exact(&self) -> bool {
         self.measure.is_none() || self.area().is_resolved()
+    }
+
+    /// A region of elements that has none.
+    fn has_no_elements(&self) -> bool {
+        matches!(self.area(), Area::Grid(grid) if grid.is_empty())
     }
 
     /// Checks the access against what is known of the chunk now.
@@ -407,6 +430,11 @@ impl Held {
     /// True if the place was granted. Under the lock of its chunk.
     pub(crate) fn is_granted(&self, state: &State) -> bool {
         self.place.is_none_or(|place| state.queue.is_granted(place))
+    }
+
+    /// Why it cannot be used although it was granted, if so.
+    pub(crate) fn denied(&self, state: &mut State) -> Option<Denied> {
+        state.deny(self.area(), self.mode, self.chunk.value(), self.measure)
     }
 
     /// Its place, to look at from elsewhere while it waits.
@@ -510,33 +538,42 @@ pub(crate) fn take_places(
         // SAFETY: as above.
         locks.push(unsafe { group[0].core.as_ref() }.state.lock());
     }
-    let mut coarse: SmallVec<[bool; 4]> = SmallVec::new();
     // First all that can be refused: a task that is refused takes no place anywhere.
+    let mut coarse: SmallVec<[bool; 4]> = SmallVec::new();
     for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
         group.iter_mut().try_for_each(|held| held.prepare(state, pool))?;
-        if group.len() > 1 && overlap(group)? {
-            if pool.is_null() {
-                // Guards end one by one, and could not share a place.
-                return Err(aliased(&group[0], &group[1]));
-            }
-            // The length is not known yet, and neither is whether they overlap. They share one place, which covers all,
-            // and the turn decides.
-            group[0].core().look();
-            coarse.push(true);
-        } else {
-            coarse.push(false);
+        coarse.push(group.len() > 1 && (overlap(group)? || is_mixed(group)));
+        if coarse.last() == Some(&true) && pool.is_null() {
+            // Guards end one by one, and could not share a place.
+            return Err(aliased(&group[0], &group[1]));
         }
     }
-    for (group, _) in held.chunk_by_mut(Held::is_same_chunk).zip(coarse).filter(|(_, coarse)| *coarse) {
-        group.iter_mut().for_each(|held| held.merged = true);
-    }
-    for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
-        let places = if group[0].merged { 1 } else { group.len() };
+    let groups = held.chunk_by_mut(Held::is_same_chunk);
+    for ((state, group), coarse) in locks.iter_mut().zip(groups).zip(coarse) {
+        if coarse {
+            // The length is not known yet, and neither is whether they overlap. They share one place, which covers all,
+            // and the turn decides.
+            group.iter_mut().for_each(|held| held.merged = true);
+            group[0].core().look();
+        }
+        let places = if coarse { 1 } else { group.len() };
+        let has_elements = group.iter().any(|held| !held.has_no_elements());
         for held in &mut group[..places] {
+            // One without elements needs no place of its own beside one with some.
+            if !coarse && has_elements && held.has_no_elements() {
+                held.merged = true;
+                continue;
+            }
             state.enqueue(held, ticket(held.argument - 1), pool, &mut taken);
         }
     }
     Ok(taken)
+}
+
+/// True if accesses of one task to one chunk are to fields (or regions of a user's kind) and to no elements: the one may
+/// move what the other measures.
+fn is_mixed(group: &[Held]) -> bool {
+    group.iter().any(|held| is_opaque(held.area())) && group.iter().any(Held::has_no_elements)
 }
 
 /// True if accesses of one task to one chunk may overlap, one of them writing.

@@ -254,7 +254,7 @@ impl<P: Places> Access<P> {
         for (held, _) in &self.held {
             let mut state = held.core().lock();
             let recovered = self.recovers.then(|| state.recover());
-            let denied = state.deny(held.area(), held.mode);
+            let denied = held.denied(&mut state);
             drop(state);
             crate::error::quietly(|| drop(recovered));
             match denied {

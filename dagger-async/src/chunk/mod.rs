@@ -31,7 +31,7 @@ pub use selector::{
 pub use view::{MatMut, MatRef, TriMut, TriRef, VecMut, VecRef};
 
 pub(crate) use core::{
-    Accesses, AnyChunk, Core, Denied, Held, Mode, Outcome, Refusal, Ticket, Tickets, WaitingPlace,
+    Accesses, AnyChunk, Core, Denied, Held, Measure, Mode, Outcome, Refusal, Ticket, Tickets, WaitingPlace,
     check_merged, release, take_places,
 };
 pub(crate) use guard::{AccessItem, Placed, Reading, Writing, visit_waiting_behind_guards};

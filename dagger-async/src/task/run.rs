@@ -55,11 +55,12 @@ pub(super) fn run_in_place(task: RawTask, local: &Local) -> bool {
     true
 }
 
-/// Runs a task that was just spawned on this thread, and waits for its end (the option `inline`).
-pub(crate) fn run_inline(task: RawTask) {
-    let kept = TaskRef::new(task);
+/// Runs a task that was just spawned on this thread if it is kept back for that (`here`), and waits for its end (the
+/// option `inline`).
+pub(crate) fn run_inline(kept: TaskRef, here: bool) {
+    let task = kept.raw();
     // The one input that the spawn has kept back: nobody else could take the task so far.
-    if task.input_came() {
+    if here && task.input_came() {
         local::with(|local| {
             let mut guard = task.state.lock();
             if guard.is_done() || !worker::stack_has_room() {
@@ -75,7 +76,7 @@ pub(crate) fn run_inline(task: RawTask) {
         });
     }
     // What is left waits for inputs, or is an async body that waits.
-    if let Err(error) = super::handle::block_until_done(kept.raw()) {
+    if let Err(error) = super::handle::block_until_done(task) {
         tracing::error!(target: "dagger", "an inline task goes on by itself: {error}");
     }
 }

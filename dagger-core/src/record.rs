@@ -1,0 +1,171 @@
+//! What a run leaves behind: records of what happened, lane by lane, with nanoseconds.
+//!
+//! ```text
+//!   lane 0 (worker 0)   Spawn 1   After 2←1   Access 2   Ready 1   Start 1   End 1   Start 2 ..
+//!   lane 1 (worker 1)             Steal 3     Start 3    Suspend 3           Resume 3   End 3
+//!   lane 2 (main)       Spawn 3 ..
+//! ```
+//! 1. A lane is a thread; its records are in the order of their times. Times count from the start of the recording.
+//! 2. A task has at most one `Spawn` and one `End`; between its `Start` (or `Resume`) and its next `Suspend` or `End` it runs
+//!    on the lane of that record. A recording that begins or ends in the middle of a run lacks some of them.
+//! 3. Order by data is not recorded as edges but as accesses, in the order of the queue of each chunk (`turn`): what came
+//!    before and conflicts is an edge. So recording costs the same whatever waits.
+//!
+//! It knows nothing of how a log is made, or shown.
+
+use crate::region::Area;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A recording: what every thread wrote down.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// When it began, by the clock on the wall.
+    pub began: SystemTime,
+    /// How long it went on.
+    pub nanos: u64,
+    /// One for each thread that took part.
+    pub lanes: Vec<Lane>,
+    /// Records that found their buffer full and are not here: the newest ones of each lane are missing.
+    pub lost: u64,
+}
+
+/// What one thread wrote down.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// The name of the thread.
+    pub name: String,
+    /// The number of the worker that it is, if it is one.
+    pub worker: Option<usize>,
+    /// In the order of their times.
+    pub records: Vec<Record>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Nanoseconds since the recording began.
+    pub at: u64,
+    /// What it was.
+    pub what: What,
+}
+
+/// The name of a task.
+#[derive(Clone, Debug)]
+pub enum Name {
+    /// The callee as it is written, or the function that made a future.
+    Callee(&'static str),
+    /// A name that was given.
+    Given(Arc<str>),
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        match self {
+            Name::Callee(name) => name,
+            Name::Given(name) => name,
+        }
+    }
+}
+
+/// Why a task comes after another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// It takes the other one's result.
+    Argument,
+    /// It was told to wait for it (`syncdeps`), or an `in_order` block orders them.
+    Order,
+    /// It awaited it inside its body.
+    Awaited,
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// With a value.
+    Done,
+    /// With an error of its own, or a panic.
+    Failed,
+    /// Never ran, because of another one's failure.
+    Refused,
+    /// Cancelled, timed out, or ended by the shutdown.
+    Cancelled,
+}
+
+/// What happened. Tasks are named by their id.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum What {
+    /// A task was spawned here.
+    Spawn {
+        /// The task.
+        task: u64,
+        /// The task whose body spawned it; 0 outside tasks.
+        parent: u64,
+        /// Its name.
+        name: Name,
+        /// Where in the program.
+        site: &'static Location<'static>,
+    },
+    /// `task` comes after `input`.
+    After {
+        /// The later one.
+        task: u64,
+        /// The earlier one.
+        input: u64,
+        /// Why.
+        cause: Cause,
+    },
+    /// A task has taken its place in the queue of a chunk.
+    Access {
+        /// The task.
+        task: u64,
+        /// The chunk: a number of its own in this process.
+        chunk: u64,
+        /// The order of places in this chunk, whatever thread took them.
+        turn: u64,
+        /// It writes.
+        writes: bool,
+        /// Which part; `None` is the whole.
+        part: Option<Arc<Area>>,
+    },
+    /// All that the task waited for is there.
+    Ready {
+        /// The task.
+        task: u64,
+    },
+    /// Its body is polled for the first time, from here on.
+    Start {
+        /// The task.
+        task: u64,
+    },
+    /// Its body waits, and the thread does something else.
+    Suspend {
+        /// The task.
+        task: u64,
+    },
+    /// Its body is polled again.
+    Resume {
+        /// The task.
+        task: u64,
+    },
+    /// It has ended.
+    End {
+        /// The task.
+        task: u64,
+        /// How.
+        end: End,
+    },
+    /// This worker took tasks from another one's queue.
+    Steal {
+        /// From which worker.
+        from: usize,
+    },
+    /// This worker found nothing to do and sleeps.
+    Sleep,
+    /// It was woken.
+    Wake,
+}
