@@ -6,7 +6,8 @@
 use super::region::{Bandy, Bounds, Cut, Of, Op, Region};
 use dagger_async::prelude::*;
 use dagger_async::region::{
-    Banded, Block, Contiguous, Cut as CutKind, Field, Listed, Part, Strided, Triangle, band, col, row, slice, view,
+    Banded, Block, Contiguous, Cut as CutKind, Field, Listed, Part, Strided, Triangle, band, col, row, slice,
+    view,
 };
 use dagger_tests::Failure;
 use ndarray::Array2;
@@ -78,8 +79,8 @@ impl Kind {
     pub const ALL: [Kind; 19] = {
         use Kind::*;
         [
-            VWhole, VRange, VStep, VList, AWhole, ARange, AStep, AList, MWhole, MBlock, MLine, MList, MTri, MBand,
-            MCut, SWhole, SInt, SArray, SPair,
+            VWhole, VRange, VStep, VList, AWhole, ARange, AStep, AList, MWhole, MBlock, MLine, MList, MTri,
+            MBand, MCut, SWhole, SInt, SArray, SPair,
         ]
     };
 }
@@ -166,9 +167,7 @@ type M = Array2<i64>;
 
 fn block<'c>(c: &'c Chunk<M>, views: &[(super::region::Stepped, super::region::Stepped)]) -> P<'c, M, Block> {
     let (first, rest) = views.split_first().expect(SHAPE);
-    rest.iter().fold(c.view(first.0, first.1), |part, (rows, cols)| {
-        part.view(*rows, *cols)
-    })
+    rest.iter().fold(c.view(first.0, first.1), |part, (rows, cols)| part.view(*rows, *cols))
 }
 
 macro_rules! on_block {
@@ -192,7 +191,11 @@ fn m_block<'c>(c: &'c Chunk<M>, region: &Region) -> P<'c, M, Block> {
     block(c, views)
 }
 
-fn m_line_from<'c>(c: &'c Chunk<M>, views: &[(super::region::Stepped, super::region::Stepped)], of: &Of) -> P<'c, M, Strided> {
+fn m_line_from<'c>(
+    c: &'c Chunk<M>,
+    views: &[(super::region::Stepped, super::region::Stepped)],
+    of: &Of,
+) -> P<'c, M, Strided> {
     match of {
         Of::Row(at, _) => on_block!(c, views, |of| of.row(*at)),
         Of::Col(at, _) => on_block!(c, views, |of| of.col(*at)),
@@ -216,7 +219,11 @@ fn m_list<'c>(c: &'c Chunk<M>, region: &Region) -> P<'c, M, Listed> {
     listed(part, &ops[first + 1..])
 }
 
-fn triangle<'c>(c: &'c Chunk<M>, views: &[(super::region::Stepped, super::region::Stepped)], upper: bool) -> P<'c, M, Triangle> {
+fn triangle<'c>(
+    c: &'c Chunk<M>,
+    views: &[(super::region::Stepped, super::region::Stepped)],
+    upper: bool,
+) -> P<'c, M, Triangle> {
     match upper {
         true => on_block!(c, views, |of| of.upper()),
         false => on_block!(c, views, |of| of.lower()),
@@ -276,25 +283,63 @@ fn ops(region: &Region) -> &[Op] {
 }
 
 macro_rules! part {
-    (VWhole $c:ident, $a:ident) => { &$c.v[$a.chunk] };
-    (VRange $c:ident, $a:ident) => { v_range(&$c.v[$a.chunk], ops(&$a.region)) };
-    (VStep $c:ident, $a:ident) => { v_step(&$c.v[$a.chunk], ops(&$a.region)) };
-    (VList $c:ident, $a:ident) => { v_list(&$c.v[$a.chunk], ops(&$a.region)) };
-    (AWhole $c:ident, $a:ident) => { &$c.a };
-    (ARange $c:ident, $a:ident) => { a_range(&$c.a, ops(&$a.region)) };
-    (AStep $c:ident, $a:ident) => { a_step(&$c.a, ops(&$a.region)) };
-    (AList $c:ident, $a:ident) => { a_list(&$c.a, ops(&$a.region)) };
-    (MWhole $c:ident, $a:ident) => { &$c.m };
-    (MBlock $c:ident, $a:ident) => { m_block(&$c.m, &$a.region) };
-    (MLine $c:ident, $a:ident) => { m_line(&$c.m, &$a.region) };
-    (MList $c:ident, $a:ident) => { m_list(&$c.m, &$a.region) };
-    (MTri $c:ident, $a:ident) => { m_tri(&$c.m, &$a.region) };
-    (MBand $c:ident, $a:ident) => { m_band(&$c.m, &$a.region) };
-    (MCut $c:ident, $a:ident) => { m_cut(&$c.m, &$a.region) };
-    (SWhole $c:ident, $a:ident) => { &$c.s };
-    (SInt $c:ident, $a:ident) => { s_int(&$c.s, &$a.region) };
-    (SArray $c:ident, $a:ident) => { $c.s.field(field!(Fields, b)) };
-    (SPair $c:ident, $a:ident) => { $c.s.field(field!(Fields, c)) };
+    (VWhole $c:ident, $a:ident) => {
+        &$c.v[$a.chunk]
+    };
+    (VRange $c:ident, $a:ident) => {
+        v_range(&$c.v[$a.chunk], ops(&$a.region))
+    };
+    (VStep $c:ident, $a:ident) => {
+        v_step(&$c.v[$a.chunk], ops(&$a.region))
+    };
+    (VList $c:ident, $a:ident) => {
+        v_list(&$c.v[$a.chunk], ops(&$a.region))
+    };
+    (AWhole $c:ident, $a:ident) => {
+        &$c.a
+    };
+    (ARange $c:ident, $a:ident) => {
+        a_range(&$c.a, ops(&$a.region))
+    };
+    (AStep $c:ident, $a:ident) => {
+        a_step(&$c.a, ops(&$a.region))
+    };
+    (AList $c:ident, $a:ident) => {
+        a_list(&$c.a, ops(&$a.region))
+    };
+    (MWhole $c:ident, $a:ident) => {
+        &$c.m
+    };
+    (MBlock $c:ident, $a:ident) => {
+        m_block(&$c.m, &$a.region)
+    };
+    (MLine $c:ident, $a:ident) => {
+        m_line(&$c.m, &$a.region)
+    };
+    (MList $c:ident, $a:ident) => {
+        m_list(&$c.m, &$a.region)
+    };
+    (MTri $c:ident, $a:ident) => {
+        m_tri(&$c.m, &$a.region)
+    };
+    (MBand $c:ident, $a:ident) => {
+        m_band(&$c.m, &$a.region)
+    };
+    (MCut $c:ident, $a:ident) => {
+        m_cut(&$c.m, &$a.region)
+    };
+    (SWhole $c:ident, $a:ident) => {
+        &$c.s
+    };
+    (SInt $c:ident, $a:ident) => {
+        s_int(&$c.s, &$a.region)
+    };
+    (SArray $c:ident, $a:ident) => {
+        $c.s.field(field!(Fields, b))
+    };
+    (SPair $c:ident, $a:ident) => {
+        $c.s.field(field!(Fields, c))
+    };
 }
 
 /// `&chunk` or `&part`.
@@ -401,7 +446,10 @@ pub fn mix(h: i64, x: i64) -> i64 {
 pub enum End {
     Value,
     /// Before it has written anything, after the first access that writes, or at last; with an `Err` or a panic.
-    Fails { at: Point, panics: bool },
+    Fails {
+        at: Point,
+        panics: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -467,12 +515,11 @@ impl Body {
     }
     pub fn write(&self, h: i64, views: &mut [&mut dyn Look]) -> Result<i64, Failure> {
         self.point(Point::Before)?;
-        let mut nth = 0;
-        for (mode, view) in self.modes.iter().zip(views).filter(|(mode, _)| mode.writes()) {
+        let writing = self.modes.iter().zip(views).filter(|(mode, _)| mode.writes());
+        for (nth, (mode, view)) in writing.enumerate() {
             if nth > 0 {
                 self.point(Point::Between)?;
             }
-            nth += 1;
             if let Some(len) = self.resize {
                 view.resize(len);
             }
@@ -746,7 +793,14 @@ impl Table {
     pub fn takes_argument(self) -> bool {
         matches!(self, Table::OneRef | Table::OneValue | Table::Three | Table::Four)
     }
-    pub fn spawn(self, c: &Chunks, accesses: &[Access], arg: &DTask<i64>, body: Body, options: Options) -> DTask<i64> {
+    pub fn spawn(
+        self,
+        c: &Chunks,
+        accesses: &[Access],
+        arg: &DTask<i64>,
+        body: Body,
+        options: Options,
+    ) -> DTask<i64> {
         match self {
             Table::One => spawn_one(c, accesses, arg, body, options),
             Table::OneRef => spawn_one_ref(c, accesses, arg, body, options),

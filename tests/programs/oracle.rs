@@ -7,7 +7,7 @@
 
 use super::call::{Access, CHUNKS, End, Mode, Point, fold, written};
 use super::region::{Fault, Region, Resolved};
-use super::run::{empty_regions, Cancel, Outcome, Program, Seen, Stmt, Task, initial};
+use super::run::{Cancel, Outcome, Program, Seen, Stmt, Task, initial};
 use std::collections::HashMap;
 
 struct Cell {
@@ -24,7 +24,7 @@ struct Oracle<'p> {
     seen: &'p Seen,
     cells: Vec<Cell>,
     /// Bodies that ran, in program order, with what they accessed.
-    bodies: Vec<(usize, Vec<(usize, bool, Resolved)>)>,
+    bodies: Vec<(usize, Vec<Area>)>,
     /// How tasks ended.
     outcomes: HashMap<usize, Outcome>,
     /// The variant of each root's own error.
@@ -88,8 +88,11 @@ fn check_program(program: &Program, seen: &Seen, tally: &mut Tally) -> Result<Ve
         let whole = Access { chunk, mode: Mode::In, kind: super::call::Kind::VWhole, region: Region::Whole };
         let roots = cell.roots(&whole.region.resolve(cell.dims()));
         match read {
-            None if !roots.is_empty() => return wrong(format!("chunk {chunk} is clean at last, but not healed from {roots:?}")),
-            Some(Outcome::Error("Poisoned", Some(root))) if roots.contains(root) || cell.ghosts.contains(root) => {}
+            None if !roots.is_empty() => {
+                return wrong(format!("chunk {chunk} is clean at last, but not healed from {roots:?}"));
+            }
+            Some(Outcome::Error("Poisoned", Some(root)))
+                if roots.contains(root) || cell.ghosts.contains(root) => {}
             Some(other) => return wrong(format!("at last chunk {chunk} gives {other:?}, it has {roots:?}")),
             None => {}
         }
@@ -198,9 +201,12 @@ impl<'p> Oracle<'p> {
                 Stmt::Recover { no, chunk } => {
                     let cell = &mut self.cells[*chunk];
                     cell.clear();
-                    let expected = Outcome::Value(fold(*no, None, &[cell.values.clone()]));
+                    let expected = Outcome::Value(fold(*no, None, std::slice::from_ref(&cell.values)));
                     if self.seen.outcomes.get(no) != Some(&expected) {
-                        return wrong(format!("recovery {no} gave {:?}, not {expected:?}", self.seen.outcomes.get(no)));
+                        return wrong(format!(
+                            "recovery {no} gave {:?}, not {expected:?}",
+                            self.seen.outcomes.get(no)
+                        ));
                     }
                 }
                 Stmt::Await(_) | Stmt::Room => {}
@@ -230,8 +236,7 @@ impl<'p> Oracle<'p> {
 
     /// What may be wrong with these accesses: (must be refused, for aliasing), (must, may be for bounds).
     fn faults(accesses: &[Access], areas: &[Resolved]) -> (bool, Fault) {
-        let mut aliased =
-            accesses.iter().zip(areas).any(|(access, area)| access.mode.writes() && area.twice);
+        let mut aliased = accesses.iter().zip(areas).any(|(access, area)| access.mode.writes() && area.twice);
         for i in 0..accesses.len() {
             for j in 0..i {
                 aliased |= accesses[i].chunk == accesses[j].chunk
@@ -259,36 +264,50 @@ impl<'p> Oracle<'p> {
 
     /// Something of one of these chunks is poisoned by this root.
     fn is_somewhere(&self, accesses: &[Access], root: &String) -> bool {
-        accesses.iter().any(|access| self.cells[access.chunk].poison.iter().flatten().any(|known| known == root))
+        accesses
+            .iter()
+            .any(|access| self.cells[access.chunk].poison.iter().flatten().any(|known| known == root))
     }
 
     fn task(&mut self, task: &Task, tally: &mut Tally) -> Result<(), Stop> {
         let name = format!("t{}", task.no);
-        let Some(seen) = self.seen.outcomes.get(&task.no) else { return wrong(format!("{name} has no outcome")) };
+        let Some(seen) = self.seen.outcomes.get(&task.no) else {
+            return wrong(format!("{name} has no outcome"));
+        };
         tally.tasks += 1;
         let accesses: &[Access] = if task.inner.is_some() { &[] } else { &task.accesses };
         let areas = self.resolve(accesses);
-        if !empty_regions() && areas.iter().any(|area| area.elements.is_empty()) {
-            return Err(Stop::Unclear);
-        }
         let (aliased, outside) = Self::faults(accesses, &areas);
         let mut roots = self.poison_met(accesses, &areas);
-        let arg = if task.inner.is_none() { task.arg.and_then(|arg| self.outcomes.get(&arg).cloned()) } else { None };
+        let arg = if task.inner.is_none() {
+            task.arg.and_then(|arg| self.outcomes.get(&arg).cloned())
+        } else {
+            None
+        };
         if let Some(Outcome::Error(_, Some(root))) = &arg {
             roots.push(root.clone());
         }
         let ran = self.seen.ran.contains_key(&task.no) || self.seen.inner.contains_key(&task.no);
         let is_faulty = aliased || outside != Fault::None;
-        let must_fail = aliased || outside == Fault::Sure || !roots.is_empty() || task.cancel == Cancel::Unstarted;
-        let refused = |what: &str| wrong(format!("{name} ended with {seen:?}: {what}; aliased: {aliased}, outside: {outside:?}, poison: {roots:?}"));
+        let must_fail =
+            aliased || outside == Fault::Sure || !roots.is_empty() || task.cancel == Cancel::Unstarted;
+        let refused = |what: &str| {
+            wrong(format!(
+                "{name} ended with {seen:?}: {what}; aliased: {aliased}, outside: {outside:?}, poison: {roots:?}"
+            ))
+        };
         self.outcomes.insert(task.no, seen.clone());
         let mut void = false;
         match seen {
             Outcome::Error("Aliased", Some(root)) if aliased && *root == name => void = true,
-            Outcome::Error("OutOfBounds", Some(root)) if outside != Fault::None && *root == name => void = true,
-            Outcome::Error("Dependency", Some(root)) if roots.contains(root) || self.is_ghost(accesses, root) => {}
+            Outcome::Error("OutOfBounds", Some(root)) if outside != Fault::None && *root == name => {
+                void = true
+            }
+            Outcome::Error("Dependency", Some(root))
+                if roots.contains(root) || self.is_ghost(accesses, root) => {}
             // What lies outside is as unknown as the length that a failed write of the whole has left.
-            Outcome::Error("Dependency", Some(root)) if outside != Fault::None && self.is_somewhere(accesses, root) => {}
+            Outcome::Error("Dependency", Some(root))
+                if outside != Fault::None && self.is_somewhere(accesses, root) => {}
             Outcome::Error("Cancelled", Some(root)) if task.cancel != Cancel::No && *root == name => {}
             Outcome::Error(variant @ ("Task" | "Panicked"), Some(root)) if !must_fail && *root == name => {
                 let End::Fails { panics, .. } = task.end else { return refused("it should not fail") };
@@ -304,17 +323,26 @@ impl<'p> Oracle<'p> {
         {
             self.roots.insert(root.clone(), variant);
         }
-        if ran && (must_fail || !matches!(seen, Outcome::Value(_) | Outcome::Error("Task" | "Panicked" | "Cancelled", _))) {
+        if ran
+            && (must_fail
+                || !matches!(seen, Outcome::Value(_) | Outcome::Error("Task" | "Panicked" | "Cancelled", _)))
+        {
             return refused("its body should not have run");
         }
-        if is_faulty && !void && !matches!(seen, Outcome::Value(_)) && accesses.iter().any(|access| access.mode.writes()) {
+        if is_faulty
+            && !void
+            && !matches!(seen, Outcome::Value(_))
+            && accesses.iter().any(|access| access.mode.writes())
+        {
             // Whether it had taken its places is not to be seen.
             return Err(Stop::Unclear);
         }
         if ran {
             let value = match &task.inner {
                 Some(inner) => {
-                    let Some(seen) = self.seen.inner.get(&task.no) else { return refused("nothing of its program") };
+                    let Some(seen) = self.seen.inner.get(&task.no) else {
+                        return refused("nothing of its program");
+                    };
                     let found = check_program(inner, seen, tally)?;
                     Ok(fold(task.no, None, &found))
                 }
@@ -360,16 +388,15 @@ impl<'p> Oracle<'p> {
         let Some(seen) = self.seen.outcomes.get(&no) else { return wrong(format!("g{no} has no outcome")) };
         tally.guards += 1;
         let areas = self.resolve(accesses);
-        if !empty_regions() && areas.iter().any(|area| area.elements.is_empty()) {
-            return Err(Stop::Unclear);
-        }
         let (aliased, outside) = Self::faults(accesses, &areas);
         let roots = self.poison_met(accesses, &areas);
         match seen {
             Outcome::Error("Aliased", None) if aliased => {}
             Outcome::Error("OutOfBounds", None) if outside != Fault::None => {}
-            Outcome::Error("Poisoned", Some(root)) if roots.contains(root) || self.is_ghost(accesses, root) => {}
-            Outcome::Error("Poisoned", Some(root)) if outside != Fault::None && self.is_somewhere(accesses, root) => {}
+            Outcome::Error("Poisoned", Some(root))
+                if roots.contains(root) || self.is_ghost(accesses, root) => {}
+            Outcome::Error("Poisoned", Some(root))
+                if outside != Fault::None && self.is_somewhere(accesses, root) => {}
             Outcome::Value(found) if !aliased && outside != Fault::Sure && roots.is_empty() => {
                 let value = self.body(no, accesses, &areas, None, End::Value, None);
                 if Ok(*found) != value {
@@ -399,12 +426,14 @@ impl<'p> Oracle<'p> {
         let touched = accesses.iter().zip(areas).map(|(access, area)| {
             let cell = &self.cells[access.chunk];
             debug_assert!(area.elements.iter().all(|&at| at < cell.values.len()));
-            (access.chunk, access.mode.writes(), area.clone())
+            Area { chunk: access.chunk, writes: access.mode.writes(), elements: area.clone() }
         });
         self.bodies.push((no, touched.collect()));
         let reading = accesses.iter().zip(areas).filter(|(access, _)| access.mode.reads());
         let found: Vec<Vec<i64>> = reading
-            .map(|(access, area)| area.elements.iter().map(|&at| self.cells[access.chunk].values[at]).collect())
+            .map(|(access, area)| {
+                area.elements.iter().map(|&at| self.cells[access.chunk].values[at]).collect()
+            })
             .collect();
         let h = fold(no, arg, &found);
         let fails = |here: Point| matches!(end, End::Fails { at, .. } if at == here);
@@ -460,16 +489,12 @@ impl<'p> Oracle<'p> {
     fn order(&self, tally: &mut Tally) -> Result<(), Stop> {
         for (at, (later, its)) in self.bodies.iter().enumerate() {
             for (earlier, theirs) in &self.bodies[..at] {
-                let meet = |(chunk, writes, area): &(usize, bool, Resolved)| {
-                    theirs.iter().any(|(other, also, theirs)| {
-                        chunk == other && (*writes || *also) && area.meets(theirs)
-                    })
-                };
-                if !its.iter().any(meet) {
+                if !its.iter().any(|one| theirs.iter().any(|other| one.conflicts(other))) {
                     continue;
                 }
                 tally.pairs += 1;
-                let (Some(before), Some(after)) = (self.seen.ran.get(earlier), self.seen.ran.get(later)) else {
+                let (Some(before), Some(after)) = (self.seen.ran.get(earlier), self.seen.ran.get(later))
+                else {
                     continue;
                 };
                 if before.end > after.start {

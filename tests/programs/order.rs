@@ -38,8 +38,22 @@ fn program() -> Program {
     }
 }
 
-fn spawn_one(c: &Chunks, no: usize, access: &Access, log: &Arc<Log>, ready: &DTask<i64>, hook: Hook) -> DTask<i64> {
-    let body = Body { no, modes: vec![access.mode], end: End::Value, resize: None, log: log.clone(), hook: Some(hook) };
+fn spawn_one(
+    c: &Chunks,
+    no: usize,
+    access: &Access,
+    log: &Arc<Log>,
+    ready: &DTask<i64>,
+    hook: Hook,
+) -> DTask<i64> {
+    let body = Body {
+        no,
+        modes: vec![access.mode],
+        end: End::Value,
+        resize: None,
+        log: log.clone(),
+        hook: Some(hook),
+    };
     Table::One.spawn(c, std::slice::from_ref(access), ready, body, Options::new().name(format!("t{no}")))
 }
 
@@ -101,12 +115,17 @@ fn every_pair_of_kinds_is_ordered_if_it_conflicts_and_meets_if_not() {
         ];
         let (mut met, mut apart, mut never) = (0, 0, Vec::new());
         for (nth, one) in Kind::ALL.into_iter().enumerate() {
-            for (mth, other) in Kind::ALL.into_iter().enumerate().filter(|(_, other)| container(*other) == container(one)) {
+            for (mth, other) in
+                Kind::ALL.into_iter().enumerate().filter(|(_, other)| container(*other) == container(one))
+            {
                 let mut disjoint = false;
                 for (which, modes) in modes.into_iter().enumerate() {
                     for seed in 0..4 {
-                        let mut maker =
-                            Maker::of_accesses((((nth * 19 + mth) * 6 + which) * 4 + seed) as u64, [6, 6], DIMS);
+                        let mut maker = Maker::of_accesses(
+                            (((nth * 19 + mth) * 6 + which) * 4 + seed) as u64,
+                            [6, 6],
+                            DIMS,
+                        );
                         let mut pick = |mode: Mode, kind: Kind| loop {
                             let mut access = maker.access(mode, kind);
                             if access.chunk == 1 {
@@ -147,7 +166,9 @@ fn opposite_triangles_blocks_and_diagonals_meet() {
     use super::region::{Bandy, Bounds, Of, Op, Region, Stepped};
     let matrix = |of: Of| Region::Matrix(Vec::new(), of);
     let banded = |bandy: Bandy| matrix(Of::Banded(bandy, Vec::new(), None));
-    let block = |rows: Bounds, cols: Bounds| Region::Matrix(vec![(Stepped(rows, None), Stepped(cols, None))], Of::Block);
+    let block = |rows: Bounds, cols: Bounds| {
+        Region::Matrix(vec![(Stepped(rows, None), Stepped(cols, None))], Of::Block)
+    };
     let stepped = |by: Stepped| Region::Matrix(vec![(by, Stepped(Bounds::All, None))], Of::Block);
     let row = |at: usize| matrix(Of::Row(at, Vec::new()));
     let col = |at: usize, ops: Vec<Op>| matrix(Of::Col(at, ops));

@@ -4,8 +4,8 @@
 //! 2. What Rust would refuse but can be read as fewer elements (`c.slice(0..9).slice(0..2)` of six) is [`Fault::Maybe`]: the
 //!    runtime may refuse it or not.
 
-use dagger_core::{Outside, Progression};
 use dagger_async::region::{Ranges, step};
+use dagger_core::{Outside, Progression};
 use std::fmt;
 
 /// A small generator: SplitMix64.
@@ -247,7 +247,9 @@ impl Region {
                 ops.iter().for_each(|op| line.apply(op));
                 done(line.at, line.strict)
             }
-            Region::Field(field) => done([&[0][..], &[1, 2], &[3, 4], &[3], &[4], &[3], &[4]][*field].to_vec(), false),
+            Region::Field(field) => {
+                done([&[0][..], &[1, 2], &[3, 4], &[3], &[4], &[3], &[4]][*field].to_vec(), false)
+            }
             Region::Matrix(views, of) => {
                 let (mut down, mut across) = (Line::all(rows), Line::all(cols));
                 for (r, c) in views {
@@ -282,9 +284,7 @@ impl Region {
                         let pairs = down.at.iter().zip(&across.at).map(|(&r, &c)| id(r, c));
                         line(pairs.collect(), ops, strict(&down, &across))
                     }
-                    Of::Triangle(upper) => {
-                        banded(Bandy::Full(*upper), &[], None, down, across, &id, &done)
-                    }
+                    Of::Triangle(upper) => banded(Bandy::Full(*upper), &[], None, down, across, &id, &done),
                     Of::Banded(bandy, views, cut) => banded(*bandy, views, *cut, down, across, &id, &done),
                 }
             }
@@ -303,8 +303,20 @@ fn banded(
 ) -> Resolved {
     let keeps = |i: usize, j: usize| match bandy {
         Bandy::Band(k) => i.abs_diff(j) <= k,
-        Bandy::Strict(upper) | Bandy::Unit(upper) => if upper { j > i } else { j < i },
-        Bandy::Full(upper) => if upper { j >= i } else { j <= i },
+        Bandy::Strict(upper) | Bandy::Unit(upper) => {
+            if upper {
+                j > i
+            } else {
+                j < i
+            }
+        }
+        Bandy::Full(upper) => {
+            if upper {
+                j >= i
+            } else {
+                j <= i
+            }
+        }
     };
     let mut strict = down.strict || across.strict;
     // Positions in the matrix around decide what is kept, also behind its end.

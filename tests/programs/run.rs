@@ -1,6 +1,9 @@
 //! Programs: how they are made, shown, made smaller, and run.
 
-use super::call::{Access, Body, CHUNKS, Chunks, End, Fields, GUARDS, Kind, Log, Mode, Point, Ran, Row, Table, deps_regions, guard};
+use super::call::{
+    Access, Body, CHUNKS, Chunks, End, Fields, GUARDS, Kind, Log, Mode, Point, Ran, Row, Table, deps_regions,
+    guard,
+};
 use super::region::{Bandy, Bounds, Cut, Fault, Of, Op, Region, Rng, Stepped};
 use dagger_async::prelude::*;
 use dagger_tests::Gate;
@@ -43,8 +46,15 @@ pub enum Stmt {
     /// Of a task, in the body.
     Await(usize),
     /// Takes places, spawns, and then waits for its turn.
-    Guard { no: usize, accesses: Vec<Access>, between: Vec<Task> },
-    Recover { no: usize, chunk: usize },
+    Guard {
+        no: usize,
+        accesses: Vec<Access>,
+        between: Vec<Task>,
+    },
+    Recover {
+        no: usize,
+        chunk: usize,
+    },
     Room,
 }
 
@@ -115,7 +125,16 @@ pub fn program(seed: u64, size: usize) -> Program {
 impl Maker {
     /// One that makes single accesses.
     pub fn of_accesses(seed: u64, lens: [usize; 2], dims: (usize, usize)) -> Maker {
-        Maker { rng: Rng(seed), next: 0, lens, dims, tasks: Vec::new(), clean: true, order: Order::Free, depth: 0 }
+        Maker {
+            rng: Rng(seed),
+            next: 0,
+            lens,
+            dims,
+            tasks: Vec::new(),
+            clean: true,
+            order: Order::Free,
+            depth: 0,
+        }
     }
 
     /// A task that cannot fail and runs nothing inside.
@@ -137,8 +156,7 @@ impl Maker {
 
     fn program(&mut self, size: usize) -> Program {
         let lens = [1 + self.rng.below(7), 4 + self.rng.below(3)];
-        let flat = if empty_regions() { (1, 3) } else { (3, 2) };
-        let dims = *self.rng.pick(&[(3, 3), (4, 4), (4, 3), (2, 5), flat, (5, 2)]);
+        let dims = *self.rng.pick(&[(3, 3), (4, 4), (4, 3), (2, 5), (1, 3), (5, 2)]);
         let around = (self.lens, self.dims, std::mem::take(&mut self.tasks));
         (self.lens, self.dims) = (lens, dims);
         let no = self.number();
@@ -230,7 +248,8 @@ impl Maker {
             _ => (End::Value, Cancel::No),
         };
         if let Some(len) = resize.filter(|_| inner.is_none()) {
-            for access in accesses.iter().filter(|access| access.kind == Kind::VWhole && access.mode.writes()) {
+            for access in accesses.iter().filter(|access| access.kind == Kind::VWhole && access.mode.writes())
+            {
                 self.lens[access.chunk] = len;
             }
         }
@@ -248,11 +267,7 @@ impl Maker {
                 accesses.push(access);
             }
             let wild = !self.clean && self.rng.one_in(10);
-            let empty = !empty_regions()
-                && accesses.iter().any(|access| {
-                    access.region.resolve(self.dims_of(access.chunk)).elements.is_empty()
-                });
-            if !empty && (wild || !is_faulty(&accesses, &|chunk| self.dims_of(chunk))) {
+            if wild || !is_faulty(&accesses, &|chunk| self.dims_of(chunk)) {
                 return accesses;
             }
         }
@@ -412,7 +427,8 @@ fn line(rng: &mut Rng, mut len: usize, kind: Option<bool>, wild: bool) -> Vec<Op
 pub fn is_faulty(accesses: &[Access], dims: &dyn Fn(usize) -> (usize, usize)) -> bool {
     let resolved: Vec<_> = accesses.iter().map(|access| access.region.resolve(dims(access.chunk))).collect();
     let outside = resolved.iter().any(|resolved| resolved.fault != Fault::None);
-    let twice = accesses.iter().zip(&resolved).any(|(access, resolved)| access.mode.writes() && resolved.twice);
+    let twice =
+        accesses.iter().zip(&resolved).any(|(access, resolved)| access.mode.writes() && resolved.twice);
     let aliased = (0..accesses.len()).any(|i| {
         (0..i).any(|j| {
             let (one, other) = (&accesses[i], &accesses[j]);
@@ -422,12 +438,6 @@ pub fn is_faulty(accesses: &[Access], dims: &dyn Fn(usize) -> (usize, usize)) ->
         })
     });
     outside || twice || aliased
-}
-
-/// Whether programs have regions without elements.
-pub fn empty_regions() -> bool {
-    static SET: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *SET.get_or_init(|| std::env::var("DAGGER_EMPTY").as_deref() != Ok("0"))
 }
 
 // Making them smaller.
@@ -465,7 +475,9 @@ fn smaller_lists(stmts: &[Stmt]) -> Vec<Vec<Stmt>> {
         match &stmts[at] {
             Stmt::Block(no, inner) => {
                 all.push(instead(inner.clone()));
-                all.extend(smaller_lists(inner).into_iter().map(|inner| instead(vec![Stmt::Block(*no, inner)])));
+                all.extend(
+                    smaller_lists(inner).into_iter().map(|inner| instead(vec![Stmt::Block(*no, inner)])),
+                );
             }
             Stmt::Guard { no, accesses, between } => {
                 for nth in 0..between.len() {
@@ -517,7 +529,8 @@ fn smaller_lists(stmts: &[Stmt]) -> Vec<Vec<Stmt>> {
                                     ops.first().is_some_and(|op| matches!(op, Op::Range(_))),
                                 )
                             };
-                            if kind(&fewer) == kind(ops) && !fewer.is_empty() && matches!(gone, Op::Range(_)) {
+                            if kind(&fewer) == kind(ops) && !fewer.is_empty() && matches!(gone, Op::Range(_))
+                            {
                                 let mut task = task.clone();
                                 task.accesses[nth].region = Region::Line(fewer);
                                 with(task);

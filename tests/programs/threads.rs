@@ -25,7 +25,9 @@ fn program(seed: u64) -> Program {
 /// The tasks of one thread, in its program order. They change no length.
 fn tasks(seed: u64, thread: usize, program: &Program) -> Vec<Task> {
     let mut maker = Maker::of_accesses(seed * 100 + thread as u64, program.lens, program.dims);
-    (0..12).map(|nth| Task { no: 1000 * (thread + 1) + nth, arg: None, resize: None, ..maker.plain_task() }).collect()
+    (0..12)
+        .map(|nth| Task { no: 1000 * (thread + 1) + nth, arg: None, resize: None, ..maker.plain_task() })
+        .collect()
 }
 
 fn round(rt: &Arc<Runtime>, seed: u64) -> Result<usize, String> {
@@ -42,8 +44,14 @@ fn round(rt: &Arc<Runtime>, seed: u64) -> Result<usize, String> {
                     let ready = spawn!((|| 7)());
                     let spawn = |task: &Task| {
                         let modes = task.accesses.iter().map(|access| access.mode).collect();
-                        let body =
-                            Body { no: task.no, modes, end: End::Value, resize: None, log: log.clone(), hook: None };
+                        let body = Body {
+                            no: task.no,
+                            modes,
+                            end: End::Value,
+                            resize: None,
+                            log: log.clone(),
+                            hook: None,
+                        };
                         (task.no, task.table.spawn(&shared, &task.accesses, &ready, body, Options::new()))
                     };
                     let (outer, inner) = own.split_at(own.len() / 3);
@@ -57,7 +65,8 @@ fn round(rt: &Arc<Runtime>, seed: u64) -> Result<usize, String> {
                     .await
                     .unwrap();
                     for (no, task) in handles {
-                        results.lock().unwrap().insert(no, task.await.unwrap());
+                        let result = task.await.unwrap();
+                        results.lock().unwrap().insert(no, result);
                     }
                 });
             });
@@ -71,7 +80,10 @@ fn round(rt: &Arc<Runtime>, seed: u64) -> Result<usize, String> {
     let mut pairs = 0;
     for (at, later) in ran.iter().enumerate() {
         for earlier in &ran[..at] {
-            if !touched[&later.no].iter().any(|one| touched[&earlier.no].iter().any(|other| one.conflicts(other))) {
+            if !touched[&later.no]
+                .iter()
+                .any(|one| touched[&earlier.no].iter().any(|other| one.conflicts(other)))
+            {
                 continue;
             }
             pairs += 1;
