@@ -35,6 +35,7 @@ mod error;
 mod macros;
 mod options;
 mod pool;
+pub mod record;
 mod runtime;
 mod scoped;
 mod spawn;

@@ -13,6 +13,7 @@ use crate::chunk::{self, Ticket};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
 use crate::pool::{Local, Pool, local, window};
+use crate::record;
 use crate::runtime;
 use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
@@ -129,6 +130,7 @@ where
             (Some(Box::new(spec)), Some((ties, refused)))
         };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
+        record::spawned(&task);
         // Before anything can end it.
         pool.spawned(local);
         if let Some(frame) = local.queue() {

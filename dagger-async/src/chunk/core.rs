@@ -17,13 +17,15 @@ use super::container::Parts;
 use super::guard::GuardWait;
 use crate::error::{Error, Root};
 use crate::pool::Pool;
+use crate::record;
 use crate::task::{Kept, RawTask};
+use dagger_core::record::What;
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 /// How a task uses a region.
@@ -74,6 +76,8 @@ pub(crate) struct Core {
     pub(crate) home: Option<Weak<Pool>>,
     pub(crate) content: &'static str,
     pub(crate) site: &'static Location<'static>,
+    /// Unique in the process.
+    id: u64,
 }
 
 /// What the lock protects.
@@ -88,6 +92,8 @@ pub(crate) struct State {
     /// The runtime whose tasks came here first, and whether others came: then the shutdown of each must find its own.
     tasks_of: *const Pool,
     is_shared: bool,
+    /// How many places were taken.
+    turn: u64,
 }
 
 // SAFETY: the pointers (of measured parts, and of a pool, which is only compared) are addresses; what they lead to is
@@ -207,12 +213,17 @@ impl Core {
                 opaque_writes: 0,
                 tasks_of: std::ptr::null(),
                 is_shared: false,
+                turn: 0,
             }),
             flags: AtomicU32::new(if is_here { 0 } else { LOOK }),
             scope,
             home,
             content,
             site,
+            id: {
+                static NEXT: AtomicU64 = AtomicU64::new(1);
+                NEXT.fetch_add(1, Relaxed)
+            },
         }
     }
 
@@ -272,6 +283,10 @@ impl State {
             false if held.has_no_elements() => (false, &Area::Whole),
             false => (held.mode.writes(), held.area()),
         };
+        let recorded = match &ticket {
+            Ticket::Task(task) if record::is_on() => Some(task.id.get()),
+            _ => None,
+        };
         let (place, granted) = self.queue.enqueue(ticket, writes, area);
         if writes && is_opaque(area) {
             self.opaque_writes += 1;
@@ -285,6 +300,12 @@ impl State {
             taken.foreign |= self.is_shared;
         }
         held.place = Some(place);
+        self.turn += 1;
+        if let Some(task) = recorded {
+            let part = held.part.as_deref().map(|part| Arc::new(part.clone()));
+            let (chunk, turn) = (held.core().id, self.turn);
+            record::note(|| What::Access { task, chunk, turn, writes, part });
+        }
     }
 
     /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.

@@ -11,8 +11,10 @@
 
 use super::Pool;
 use super::domain::{Domain, EMPTY};
+use crate::record;
 use crate::task::RawTask;
 use crossbeam_deque::{Steal, Worker};
+use dagger_core::record::What;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
@@ -221,7 +223,10 @@ impl Place {
             }
             loop {
                 match stealer.steal_batch_and_pop(&self.queue) {
-                    Steal::Success(task) => return Some(task),
+                    Steal::Success(task) => {
+                        record::note(|| What::Steal { from: victim });
+                        return Some(task);
+                    }
                     Steal::Empty => break,
                     Steal::Retry => {}
                 }

@@ -7,7 +7,9 @@
 //!    the stack has room.
 
 use super::{Place, Pool, local};
+use crate::record;
 use crate::task::{self, RawTask, ThreadWaker};
+use dagger_core::record::What;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Waker};
@@ -78,7 +80,9 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
             pool.tell_room(); // The last one to sleep: nothing runs any more.
             place.sees_work(pool, watches) || pool.is_closed() && pool.unfinished() == 0
         };
+        record::note(|| What::Sleep);
         woken = pool.sleep.sleep(place.index, watch, work);
+        record::note(|| What::Wake);
         watch = if woken { WATCH_MIN } else { WATCH_MAX.min(watch * 2) };
         pool.wakes[place.index].fetch_add(1, SeqCst);
     }

@@ -26,7 +26,9 @@ use crate::chunk::{Accesses, Held, Refusal, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
+use crate::record;
 use crate::sync::{AtomicU32, UnsafeCell};
+use dagger_core::record::{Cause, What};
 use smallvec::SmallVec;
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -579,11 +581,21 @@ pub struct Linker {
     pub(crate) accesses: Option<Accesses>,
     /// The first access that cannot be.
     pub(crate) refused: Option<Refusal>,
+    /// What its inputs are.
+    pub(crate) cause: Cause,
 }
 
 impl Linker {
     pub(crate) fn new(task: RawTask) -> Self {
-        Linker { task, waiting: 0, failure: None, registers: false, accesses: None, refused: None }
+        Linker {
+            task,
+            waiting: 0,
+            failure: None,
+            registers: false,
+            accesses: None,
+            refused: None,
+            cause: Cause::Argument,
+        }
     }
 
     /// Makes the task wait for the end of a block: one more input, without an edge.
@@ -606,6 +618,7 @@ impl Linker {
 
     /// Makes the task wait for `input`. The edge lies in the task and is used once.
     pub(crate) fn after(&mut self, input: RawTask, edge: &Edge) {
+        record::note(|| What::After { task: self.task.id.get(), input: input.id.get(), cause: self.cause });
         let mut guard = input.state.lock();
         if !guard.is_done() || !edge.passes_failure && !guard.is_gone() {
             edge.successor.set(Some(self.task));

@@ -21,6 +21,7 @@ pub use handle::{AwaitRef, CloneProbe, DTask, NoteClone, NoteNothing, Wait, wait
 pub use id::{CallSite, TaskId};
 
 pub(crate) use block::Kept;
+pub(crate) use cell::Header;
 pub(crate) use cell::{Edge, Linker, RawTask, SyncDep, TaskRef};
 pub(crate) use claim::Claim;
 pub(crate) use handle::ThreadWaker;

@@ -12,6 +12,8 @@ use crate::chunk::{self, Accesses, Outcome, Ticket, Tickets};
 use crate::error::{Error, PanicText, quietly};
 use crate::options::Ties;
 use crate::pool::{Local, Pool, local, worker};
+use crate::record;
+use dagger_core::record::{Cause, What};
 use smallvec::SmallVec;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::task::{Context, Waker};
@@ -84,6 +86,9 @@ pub(crate) fn run_inline(kept: TaskRef, here: bool) {
 fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     if first {
         start_timer(task, pool);
+        record::note(|| What::Start { task: task.id.get() });
+    } else {
+        record::note(|| What::Resume { task: task.id.get() });
     }
     let step = {
         let layer = task.spec.as_ref().and_then(|_| {
@@ -112,6 +117,7 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 }
 
 fn suspend(task: RawTask, pool: &Pool, local: &Local) {
+    record::note(|| What::Suspend { task: task.id.get() });
     let mut guard = task.state.lock();
     if task.guarded(&guard).registered.is_none() {
         drop(guard);
@@ -192,6 +198,7 @@ pub(crate) fn tie(task: RawTask, ties: Ties, linker: &mut Linker) -> bool {
         extra.layer = ties.layer;
         extra.syncdeps = syncdeps;
     }
+    linker.cause = Cause::Order;
     // SAFETY: boxed, and kept in `extra` until the last input is there (the caller holds `pending`); from here on only
     // shared references are made to it.
     for dep in unsafe { &*edges } {
@@ -242,6 +249,7 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
         // SAFETY: this thread took the task to `Running`, and it will not be polled again.
         unsafe { (task.vtable.drop_body)(task) };
     }
+    record::note(|| What::End { task: task.id.get(), end: record::end_of(task.error()) });
     let (successors, accesses) = {
         let mut guard = task.state.lock();
         let counts = guard.finish(false);
@@ -383,6 +391,7 @@ fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool,
     if local.lost_place.get() && local.depth.get() == 0 {
         pool.spares.is_spare_again(local);
     }
+    record::note(|| What::End { task: task.id.get(), end: record::end_of(error.as_deref()) });
     let completed = complete(task, error);
     // What this completion makes ready may run next on this worker, but not while another body of its stack goes on.
     let place = local.place_of(pool).filter(|_| local.depth.get() == 0);
@@ -463,6 +472,7 @@ fn end_into(
         local::with(|local| match end {
             End::Push => pool.enqueue(task, local),
             _ => {
+                record::note(|| What::End { task: task.id.get(), end: record::end_of(task.error()) });
                 // The last input drops the body and gives up the scheduler's holder.
                 leave_lists(task, &pool);
                 pool.finished(local);
@@ -551,7 +561,10 @@ fn ready_into(task: RawTask, work: &mut Work) {
         work.release(task, accesses, Effect::Ran);
     }
     match ready {
-        Ready::Push => push(task),
+        Ready::Push => {
+            record::note(|| What::Ready { task: task.id.get() });
+            push(task);
+        }
         Ready::Discard => {
             untie(task);
             task.release_holder();

@@ -19,6 +19,8 @@ use super::{run, waker};
 use crate::chunk::{Ticket, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::pool::{Local, local};
+use crate::record;
+use dagger_core::record::{Cause, What};
 use smallvec::{SmallVec, smallvec};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -38,6 +40,9 @@ const INLINE: u32 = 1;
 /// # Errors
 /// `Deadlock`, if the wait would never end.
 pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Result<(), Error>> {
+    if *key == NONE {
+        note_await(task);
+    }
     if task.state.load().is_done() {
         return Poll::Ready(Ok(()));
     }
@@ -53,6 +58,17 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
             None => Poll::Pending,
         }
     })
+}
+
+/// Writes down that the current task awaits another one.
+#[inline]
+fn note_await(input: RawTask) {
+    if record::is_on()
+        && let Some(me) = local::with(|local| local.task())
+    {
+        let (task, input) = (me.id.get(), input.id.get());
+        record::note(|| What::After { task, input, cause: Cause::Awaited });
+    }
 }
 
 /// Leaves a waker; false if the task is done.

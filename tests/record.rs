@@ -1,0 +1,180 @@
+//! What a recording holds of a run.
+
+use dagger_async::prelude::*;
+use dagger_async::{record, spawn};
+use dagger_core::record::{Cause, End, Log, What};
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+/// Recordings see the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn records(log: &Log) -> impl Iterator<Item = &What> {
+    log.lanes.iter().flat_map(|lane| &lane.records).map(|record| &record.what)
+}
+
+fn names(log: &Log) -> HashMap<String, u64> {
+    let named = records(log).filter_map(|what| match what {
+        What::Spawn { task, name, .. } => Some((name.as_ref().to_owned(), *task)),
+        _ => None,
+    });
+    named.collect()
+}
+
+fn ends(log: &Log) -> HashMap<u64, End> {
+    let ends = records(log).filter_map(|what| match what {
+        What::End { task, end } => Some((*task, *end)),
+        _ => None,
+    });
+    let mut all = HashMap::new();
+    for (task, end) in ends {
+        assert!(all.insert(task, end).is_none(), "task {task} ended twice");
+    }
+    all
+}
+
+fn run<F: Future>(threads: usize, program: F) -> (F::Output, Log) {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rt = Runtime::builder().threads(threads).pin(false).build().unwrap();
+    let recording = record::start();
+    let output = rt.block_on(program);
+    rt.block_on(rt.idle());
+    let log = recording.stop();
+    (output, log)
+}
+
+#[test]
+fn edges_say_why_and_ends_say_how() {
+    let (_, log) = run(2, async {
+        let a = spawn!((|| 1)(); name = "a");
+        let b = spawn!((|x: i32| x + 1)(a); name = "b");
+        let c = Options::new().name("c").syncdeps([&b]).spawn(async { 3 });
+        let d = Options::new().name("d").spawn(async move { b.await.unwrap() + c.await.unwrap() });
+        assert_eq!(d.await.unwrap(), 5);
+        let bad = spawn!((|| -> i32 { panic!("bad") })(); name = "bad");
+        let refused = spawn!((|x: i32| x)(bad); name = "refused");
+        assert!(refused.await.is_err());
+        let never = Options::new().name("never").spawn(std::future::pending::<()>());
+        never.cancel();
+        assert!(never.await.is_err());
+    });
+    let names = names(&log);
+    let edges: HashSet<(u64, u64, Cause)> = records(&log)
+        .filter_map(|what| match what {
+            What::After { task, input, cause } => Some((*input, *task, *cause)),
+            _ => None,
+        })
+        .collect();
+    let edge = |from: &str, to: &str, cause| (names[from], names[to], cause);
+    for expected in [
+        edge("a", "b", Cause::Argument),
+        edge("b", "c", Cause::Order),
+        edge("b", "d", Cause::Awaited),
+        edge("c", "d", Cause::Awaited),
+        edge("bad", "refused", Cause::Argument),
+    ] {
+        assert!(edges.contains(&expected), "{expected:?} in {edges:?}");
+    }
+    assert_eq!(edges.len(), 5);
+    let ends = ends(&log);
+    for (name, end) in [
+        ("a", End::Done),
+        ("d", End::Done),
+        ("bad", End::Failed),
+        ("refused", End::Refused),
+        ("never", End::Cancelled),
+    ] {
+        assert_eq!(ends[&names[name]], end, "{name}");
+    }
+}
+
+#[test]
+fn accesses_stand_in_the_order_of_their_chunk() {
+    let chunk = Chunk::new(vec![0i64; 8]);
+    let (_, log) = run(2, async {
+        datadeps(async {
+            for i in 0..8 {
+                spawn!((|x: &mut [i64]| x[0] += 1)(InOut(&chunk.slice(i..=i))));
+                spawn!((|_: &Vec<i64>| ())(&chunk));
+            }
+        })
+        .await
+        .unwrap();
+    });
+    let mut accesses: Vec<(u64, u64, bool, bool)> = records(&log)
+        .filter_map(|what| match what {
+            What::Access { task, turn, writes, part, .. } => Some((*turn, *task, *writes, part.is_some())),
+            _ => None,
+        })
+        .collect();
+    accesses.sort_unstable();
+    assert_eq!(accesses.len(), 16);
+    let turns: Vec<u64> = accesses.iter().map(|access| access.0).collect();
+    assert!(turns.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{turns:?}");
+    assert!(accesses.iter().step_by(2).all(|access| access.2 && access.3));
+    assert!(accesses.iter().skip(1).step_by(2).all(|access| !access.2 && !access.3));
+}
+
+#[test]
+fn a_task_runs_on_one_lane_at_a_time_and_times_grow() {
+    let (_, log) = run(4, async {
+        let tasks: Vec<_> = (0..200)
+            .map(|i| {
+                spawn(async move {
+                    for _ in 0..i % 5 {
+                        tokio::task::yield_now().await;
+                    }
+                    spawn!((|| 7)()).await.unwrap()
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), 7);
+        }
+    });
+    assert_eq!(log.lost, 0);
+    let mut spawned = 0;
+    let mut runs: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
+    for lane in &log.lanes {
+        assert!(lane.records.windows(2).all(|pair| pair[0].at <= pair[1].at));
+        assert!(lane.records.iter().all(|record| record.at <= log.nanos));
+        let mut running: Option<(u64, u64)> = None;
+        for record in &lane.records {
+            match record.what {
+                What::Spawn { .. } => spawned += 1,
+                What::Start { task } | What::Resume { task } => {
+                    assert!(running.is_none(), "one body at a time");
+                    running = Some((task, record.at));
+                }
+                What::Suspend { task } | What::End { task, .. } => {
+                    let (started, at) = running.take().expect("what ends has begun here");
+                    assert_eq!(started, task);
+                    runs.entry(task).or_default().push((at, record.at));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((spawned, runs.len()), (400, 400));
+    for mut runs in runs.into_values() {
+        runs.sort_unstable();
+        assert!(runs.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{runs:?}");
+    }
+}
+
+#[test]
+fn a_full_buffer_counts_what_it_loses_and_recordings_may_overlap() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rt = Runtime::builder().threads(1).pin(false).build().unwrap();
+    let program = || rt.block_on(async { drop(wait_all((0..100).map(|_| spawn!((|| ())()))).await) });
+    let outer = record::start_with(50);
+    program();
+    let inner = record::start_with(50);
+    program();
+    let (inner, outer) = (inner.stop(), outer.stop());
+    assert!(outer.lost > inner.lost && inner.lost > 0, "{} {}", outer.lost, inner.lost);
+    assert!(outer.lanes.iter().all(|lane| lane.records.len() <= 50));
+    program(); // Off: nothing is kept.
+    let fresh = record::start();
+    assert_eq!(fresh.stop().lanes.iter().map(|lane| lane.records.len()).sum::<usize>(), 0);
+}
