@@ -395,13 +395,14 @@ impl Build {
         }
         for chunk in self.touches.chunk_by(|a, b| a.chunk == b.chunk) {
             let cause = EdgeCause::Data { chunk: chunk[0].chunk };
-            let touches = chunk.iter().map(|touch| data::Touch {
-                task: touch.known,
-                turn: touch.turn,
-                writes: touch.writes,
-                part: touch.part.as_deref().unwrap_or(&Area::Whole),
-            });
-            for (from, to) in data::immediate(touches) {
+            let touches: Vec<data::Touch> = chunk
+                .iter()
+                .map(|here| {
+                    let &Touch { known: task, turn, writes, ref part, .. } = here;
+                    data::Touch { task, turn, writes, part: part.as_deref().unwrap_or(&Area::Whole) }
+                })
+                .collect();
+            for (from, to) in data::immediate(&touches) {
                 edges.insert(Edge { from: index[from], to: index[to], cause });
             }
         }
