@@ -51,8 +51,11 @@ mod chrome;
 mod data;
 mod describe;
 mod diff;
+mod draw;
 mod error;
 mod file;
+mod gantt;
+mod graph;
 mod lane;
 mod model;
 mod recorder;
@@ -63,6 +66,8 @@ mod tests;
 pub use analysis::{Analysis, Row, Step, WorkerTime};
 pub use diff::Change;
 pub use error::TraceError;
+pub use gantt::{Gantt, Lane};
+pub use graph::{Colour, Graph};
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
 
 /// Recording: [`trace::start`].
@@ -72,5 +77,5 @@ pub mod trace {
 
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Analysis, Trace, TraceError, trace};
+    pub use crate::{Analysis, Colour, Lane, Trace, TraceError, trace};
 }
