@@ -43,7 +43,8 @@
 //! # assert!(trace.describe().contains("double"));
 //! ```
 //!
-//! Everything here is pure but the reading and writing of files. It starts no threads, and recording is not its business.
+//! Everything here is pure but the reading and writing of files, and starts no threads. What is written down is decided in
+//! `dagger-async`; [`trace::start`] starts it.
 
 mod analysis;
 mod chrome;
@@ -54,6 +55,7 @@ mod error;
 mod file;
 mod lane;
 mod model;
+mod recorder;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -63,7 +65,12 @@ pub use diff::Change;
 pub use error::TraceError;
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
 
+/// Recording: [`trace::start`].
+pub mod trace {
+    pub use crate::recorder::{Recorder, start, start_with};
+}
+
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Analysis, Trace, TraceError};
+    pub use crate::{Analysis, Trace, TraceError, trace};
 }
