@@ -62,6 +62,9 @@ pub struct WorkerTime {
     pub starved: u64,
 }
 
+/// A kind of tasks: what to call it, and which tasks belong to it.
+pub type Category<'a> = (&'a str, &'a dyn Fn(&Task) -> bool);
+
 /// The run times of the tasks of one name or category.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -114,7 +117,7 @@ impl Trace {
     /// # assert!(rows.is_empty());
     /// ```
     #[must_use]
-    pub fn by_category(&self, categories: &[(&str, &dyn Fn(&Task) -> bool)]) -> Vec<Row> {
+    pub fn by_category(&self, categories: &[Category]) -> Vec<Row> {
         self.rows(|task| categories.iter().find(|(_, accepts)| accepts(task)).map(|&(label, _)| label))
     }
 

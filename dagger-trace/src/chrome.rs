@@ -32,10 +32,13 @@ impl Trace {
     /// The trace as a JSON object in the Trace Event Format: runs as slices of their threads, edges as flow arrows, tasks that
     /// wait inside their bodies as asynchronous slices, and the numbers of ready and of running tasks as counters.
     ///
-    /// About 1 KB per task.
+    /// About 0.5 KB per task and 0.2 KB per edge.
     #[must_use]
     pub fn to_chrome(&self) -> String {
-        let mut json = Json { text: String::with_capacity(512 + 768 * self.tasks.len()), first: true };
+        let mut json = Json {
+            text: String::with_capacity(512 + 512 * self.tasks.len() + 224 * self.edges.len()),
+            first: true,
+        };
         json.text.push_str("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
         self.write_lanes(&mut json);
         for (index, task) in self.tasks.iter().enumerate() {

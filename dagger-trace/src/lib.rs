@@ -11,7 +11,7 @@
 //!   tasks accessed.
 //! - [`Analysis`]: work and critical path (T₁ and T∞), the bounds they put on the elapsed time, and what each worker did instead
 //!   of running tasks.
-//! - [`Row`]: run times by name of task or by categories of your own.
+//! - [`Row`]: run times by name of task or by categories of your own ([`Category`]).
 //! - [`Change`]: what became slower between two runs.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
 //!
@@ -63,7 +63,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-pub use analysis::{Analysis, Row, Step, WorkerTime};
+pub use analysis::{Analysis, Category, Row, Step, WorkerTime};
 pub use diff::Change;
 pub use error::TraceError;
 pub use gantt::{Gantt, Lane};

@@ -96,6 +96,15 @@ fn files_of_others_and_of_the_future_say_so() {
 }
 
 #[test]
+fn numbers_and_times_out_of_bounds_say_where() {
+    let bytes = small().to_bytes();
+    let (_, what) = error(&bytes); // its last task is spawned 100 ns after the end
+    assert_eq!(what, "a time after the end of the recording");
+    let long = [&bytes[..11], &[0xff; 9], &[2]].concat();
+    assert_eq!(error(&long), (11, "a number of more than 64 bits".into()));
+}
+
+#[test]
 fn a_list_that_claims_too_much_takes_no_memory() {
     let mut trace = small();
     trace.tasks.clear();

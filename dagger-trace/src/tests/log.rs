@@ -72,6 +72,14 @@ fn a_run_that_the_recording_cuts_counts_as_far_as_it_saw() {
 }
 
 #[test]
+fn what_began_inside_a_body_stops_with_it() {
+    let trace = by_hand(100, |log| {
+        log.start(10, 1).start(20, 2).suspend(30, 1).start(40, 3).end(50, 3);
+    });
+    assert_eq!([runs(&trace, 0), runs(&trace, 1), runs(&trace, 2)], [[(10, 20)], [(20, 30)], [(40, 50)]]);
+}
+
+#[test]
 fn where_records_were_lost_nothing_is_added_to_the_last_one() {
     let mut hand = ByHand(Vec::new());
     hand.spawn(10, 1, 0).start(20, 1).spawn(30, 2, 1);
