@@ -89,6 +89,7 @@ pub(super) fn block_until_done(task: RawTask) -> Result<()> {
         return Ok(());
     }
     local::with(|local| {
+        wait::note_await(task);
         run::register_blocked(local);
         let waited = match wait::check(task, Kind::Block, local) {
             Some(error) => Err(error),

@@ -488,6 +488,10 @@ fn end_into(
         guard.set_observed();
     }
     drop(guard);
+    if matches!(end, End::Retire) {
+        // Before anybody who waits for it is told.
+        record::note(|| What::End { task: task.id.get(), end: record::end_of(Some(&failure)) });
+    }
     if unseen {
         report(&failure);
     }
@@ -499,7 +503,6 @@ fn end_into(
         local::with(|local| match end {
             End::Push => pool.enqueue(task, local),
             _ => {
-                record::note(|| What::End { task: task.id.get(), end: record::end_of(task.error()) });
                 // The last input drops the body and gives up the scheduler's holder.
                 leave_lists(task, &pool);
                 pool.finished(local);

@@ -62,7 +62,7 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
 
 /// Writes down that the current task awaits another one.
 #[inline]
-fn note_await(input: RawTask) {
+pub(super) fn note_await(input: RawTask) {
     if record::is_on()
         && let Some(me) = local::with(|local| local.task())
     {
