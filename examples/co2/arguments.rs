@@ -150,7 +150,8 @@ mod tests {
         let Ok(Command::Forecast(settings)) = parse_line("") else { panic!("no options are fine") };
         assert!(settings.csv.is_absolute() && settings.csv.exists());
 
-        let line = "--json --threads 3 --csv a.csv --at 1990.5,2050 --noise 0 --tile 32 --out pictures";
+        let line =
+            "--json --threads 3 --csv a.csv --at 1990.5,2050 --noise 0 --tile 32 --out pictures --trace t";
         let all = Settings {
             csv: "a.csv".into(),
             at: vec![1990.5, 2050.0],
@@ -158,6 +159,7 @@ mod tests {
             tile: 32,
             threads: Some(3),
             out: "pictures".into(),
+            trace: Some("t".into()),
             json: true,
         };
         assert_eq!(parse_line(line), Ok(Command::Forecast(all)));

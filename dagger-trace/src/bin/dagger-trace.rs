@@ -1,6 +1,6 @@
 //! Looks at saved traces. `dagger-trace --help` says how.
 
-use dagger_trace::{Trace, TraceError};
+use dagger_trace::{Lane, Trace, TraceError};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,6 +11,8 @@ Looks at traces that `Trace::save` has written.
 usage: dagger-trace COMMAND
   describe FILE       bounds, where the time of the workers went, run time by name, critical path
   chrome FILE OUT     JSON for ui.perfetto.dev and chrome://tracing; OUT ends in .json
+  graph FILE OUT      the tasks and what comes after what; OUT ends in .svg or .dot
+  gantt FILE OUT      what ran when on which worker; OUT ends in .svg
   diff BEFORE AFTER   which names of tasks became slower: counts, mean run times, their ratio
   --help, --version
 
@@ -22,6 +24,8 @@ enum Command {
     Print(String),
     Describe { file: OsString },
     Chrome { file: OsString, out: OsString },
+    Graph { file: OsString, out: OsString },
+    Gantt { file: OsString, out: OsString },
     Diff { before: OsString, after: OsString },
 }
 
@@ -42,6 +46,14 @@ fn parse(args: Vec<OsString>) -> Result<Command, String> {
         },
         "chrome" => match <[OsString; 2]>::try_from(files) {
             Ok([file, out]) => Ok(Command::Chrome { file, out }),
+            Err(_) => wants("two files: FILE OUT"),
+        },
+        "graph" => match <[OsString; 2]>::try_from(files) {
+            Ok([file, out]) => Ok(Command::Graph { file, out }),
+            Err(_) => wants("two files: FILE OUT"),
+        },
+        "gantt" => match <[OsString; 2]>::try_from(files) {
+            Ok([file, out]) => Ok(Command::Gantt { file, out }),
             Err(_) => wants("two files: FILE OUT"),
         },
         "diff" => match <[OsString; 2]>::try_from(files) {
@@ -65,6 +77,14 @@ fn run(command: Command) -> Result<String, String> {
         Command::Describe { file } => Ok(load(&file)?.describe()),
         Command::Chrome { file, out } => {
             load(&file)?.save_chrome(&out).map_err(|error| error.to_string())?;
+            Ok(String::new())
+        }
+        Command::Graph { file, out } => {
+            load(&file)?.graph().save(&out).map_err(|error| error.to_string())?;
+            Ok(String::new())
+        }
+        Command::Gantt { file, out } => {
+            load(&file)?.gantt(Lane::Processor).save(&out).map_err(|error| error.to_string())?;
             Ok(String::new())
         }
         Command::Diff { before, after } => Ok(load(&before)?.describe_diff(&load(&after)?)),
