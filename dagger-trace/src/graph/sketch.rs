@@ -1,0 +1,679 @@
+//! What is drawn: which boxes, which links, and what the title says.
+//!
+//! ```text
+//!   tasks ──forward──▶ levels ──┬─ few ──▶ a box each ─┬─▶ reduce ──▶ Sketch
+//!   edges                       └─ many ─▶ fold ───────┘
+//! ```
+//! 1. A link leads from a row to a later one.
+//! 2. The sum over boxes of their tasks is the number of tasks of the trace.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry as Slot;
+
+use super::{Colour, Graph};
+use crate::draw::{self, Key, Names, many, nanos};
+use crate::model::{Edge, EdgeCause, Task, Trace};
+use dagger_core::record::End;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// A box.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) label: String,
+    /// A second line; empty for none.
+    pub(super) detail: String,
+    /// What it says when it is pointed at.
+    pub(super) tip: String,
+    /// Its entry in the key; a chunk has none.
+    pub(super) colour: Option<usize>,
+    pub(super) critical: bool,
+    /// Something in it failed, was refused or cancelled.
+    pub(super) broken: bool,
+    pub(super) tasks: usize,
+    pub(super) row: usize,
+}
+
+/// A line between boxes.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) why: Why,
+    /// How many edges it stands for.
+    pub(super) edges: usize,
+    pub(super) critical: bool,
+}
+
+/// How a link is drawn.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Why {
+    Argument,
+    Data,
+    Order,
+    Awaited,
+}
+
+/// A picture before anything has its place.
+#[derive(Debug)]
+pub(super) struct Sketch {
+    pub(super) nodes: Vec<Node>,
+    pub(super) links: Vec<Link>,
+    pub(super) title: String,
+    pub(super) notes: Vec<String>,
+    pub(super) key: Vec<(String, String)>,
+    /// Boxes stand for several tasks.
+    pub(super) folded: bool,
+}
+
+impl Sketch {
+    pub(super) fn new(graph: &Graph<'_>) -> Self {
+        let trace = graph.trace;
+        let links = simple(&trace.edges, trace.tasks.len());
+        let order = forward(trace.tasks.len(), &links);
+        let links: Vec<Link> = links.into_iter().filter(|link| order[link.from] < order[link.to]).collect();
+        let mut sequence: Vec<usize> = (0..order.len()).collect();
+        sequence.sort_unstable_by_key(|&task| order[task]);
+        let weights: Vec<u64> = trace.tasks.iter().map(Task::run_nanos).collect();
+        let path = critical(&sequence, &links, &weights);
+
+        let names = Names::new(trace);
+        let mut tasks = Tasks::new(graph, &names, &path);
+        let mut links = mark(links, &path);
+        let total = links.iter().map(|link| link.edges).sum::<usize>();
+        let mut notes = Vec::new();
+        let time = weights.iter().fold(0u64, |sum, weight| sum.saturating_add(*weight));
+        let long = path.iter().fold(0u64, |sum, &task| sum.saturating_add(weights[task]));
+        if !path.is_empty() {
+            notes.push(format!(
+                "Critical path: {} that ran {} one after the other, of {} in all",
+                many(path.len(), "task", "tasks"),
+                nanos(long),
+                nanos(time)
+            ));
+        }
+        if trace.lost > 0 {
+            notes.push(format!(
+                "{} lost: the buffers were full",
+                many(trace.lost as usize, "record was", "records were")
+            ));
+        }
+
+        let levels = levels(&sequence, &links);
+        let mut nodes: Vec<Node>;
+        let folded = trace.tasks.len() > graph.boxes_max;
+        if folded {
+            let fold = Fold::new(&names, trace, &levels, graph.boxes_max);
+            nodes = tasks.groups(&fold);
+            let (kept, inside) = fold.links(links);
+            links = kept;
+            notes.push(fold.note(trace.tasks.len(), inside));
+            if graph.chunks {
+                notes.push("Chunks are not drawn where tasks share boxes".to_owned());
+            }
+        } else {
+            nodes = (0..trace.tasks.len()).map(|task| tasks.single(task, levels[task])).collect();
+            if graph.chunks {
+                add_chunks(trace, &mut nodes, &mut links);
+                let links: Vec<Link> = links.clone();
+                let order = forward(nodes.len(), &links);
+                let mut sequence: Vec<usize> = (0..order.len()).collect();
+                sequence.sort_unstable_by_key(|&node| order[node]);
+                for (node, level) in nodes.iter_mut().zip(self::levels(&sequence, &links)) {
+                    node.row = level;
+                }
+            }
+            pull_down(&mut nodes, &links);
+        }
+        if !graph.implied {
+            let left_out = reduce(nodes.as_slice(), &mut links);
+            if left_out > 0 {
+                notes.push(format!(
+                    "{} follow from others and are not drawn",
+                    many(left_out, "link", "links")
+                ));
+            }
+        }
+        // Rows without boxes take no room.
+        let mut used: Vec<usize> = nodes.iter().map(|node| node.row).collect();
+        used.sort_unstable();
+        used.dedup();
+        for node in &mut nodes {
+            node.row = used.partition_point(|&row| row < node.row);
+        }
+        let title = match trace.tasks.len() {
+            0 => "Task graph: no task was recorded".to_owned(),
+            count => {
+                format!(
+                    "Task graph: {}, {}",
+                    many(count, "task", "tasks"),
+                    many(total, "dependency", "dependencies")
+                )
+            }
+        };
+        let mut shown = vec![false; tasks.key.entries.len()];
+        for node in &nodes {
+            if let Some(colour) = node.colour {
+                shown[colour] = true;
+            }
+        }
+        let mut place = vec![0; shown.len()];
+        let mut key = Vec::new();
+        for (entry, text) in tasks.key.entries.into_iter().enumerate() {
+            place[entry] = key.len();
+            if shown[entry] {
+                key.push(text);
+            }
+        }
+        for node in &mut nodes {
+            node.colour = node.colour.map(|colour| place[colour]);
+        }
+        Self { nodes, links, title, notes, key, folded }
+    }
+}
+
+/// One link for all edges between the same two tasks; none that leads nowhere.
+fn simple(edges: &[Edge], tasks: usize) -> Vec<Link> {
+    let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
+    let mut links: Vec<Link> = Vec::with_capacity(edges.len());
+    for edge in edges {
+        let Edge { from, to, cause } = *edge;
+        if from >= tasks || to >= tasks || from == to {
+            continue;
+        }
+        let why = match cause {
+            EdgeCause::Argument => Why::Argument,
+            EdgeCause::Data { .. } => Why::Data,
+            EdgeCause::Order => Why::Order,
+            EdgeCause::Awaited => Why::Awaited,
+        };
+        match at.entry((from, to)) {
+            Slot::Occupied(link) => {
+                let link = &mut links[*link.get()];
+                link.why = link.why.min(why);
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(links.len());
+                links.push(Link { from, to, why, edges: 1, critical: false });
+            }
+        }
+    }
+    links
+}
+
+/// The outgoing links of each node, as ranges of one list.
+fn outgoing(nodes: usize, links: &[Link]) -> (Vec<usize>, Vec<usize>) {
+    let mut start = vec![0; nodes + 1];
+    for link in links {
+        start[link.from + 1] += 1;
+    }
+    for node in 0..nodes {
+        start[node + 1] += start[node];
+    }
+    let mut next = start.clone();
+    let mut list = vec![0; links.len()];
+    for (at, link) in links.iter().enumerate() {
+        list[next[link.from]] = at;
+        next[link.from] += 1;
+    }
+    (start, list)
+}
+
+/// A place for each node such that links lead to later places, but for those that close a circle.
+fn forward(nodes: usize, links: &[Link]) -> Vec<usize> {
+    let (start, list) = outgoing(nodes, links);
+    let mut missing = vec![0usize; nodes];
+    for link in links {
+        missing[link.to] += 1;
+    }
+    let mut place = vec![usize::MAX; nodes];
+    let mut ready: VecDeque<usize> = (0..nodes).filter(|&node| missing[node] == 0).collect();
+    let (mut placed, mut forced) = (0, 0);
+    while placed < nodes {
+        let node = ready.pop_front().unwrap_or_else(|| {
+            // A circle: it is opened at its first task.
+            while place[forced] != usize::MAX {
+                forced += 1;
+            }
+            forced
+        });
+        if place[node] != usize::MAX {
+            continue;
+        }
+        place[node] = placed;
+        placed += 1;
+        for &link in &list[start[node]..start[node + 1]] {
+            let to = links[link].to;
+            missing[to] -= 1;
+            if missing[to] == 0 && place[to] == usize::MAX {
+                ready.push_back(to);
+            }
+        }
+    }
+    place
+}
+
+/// The tasks of the longest path by these weights, first to last; empty if nothing weighs anything.
+pub(super) fn critical(sequence: &[usize], links: &[Link], weights: &[u64]) -> Vec<usize> {
+    let (start, list) = outgoing(weights.len(), links);
+    let mut before = vec![(0u64, None); weights.len()];
+    let mut last = None;
+    for &node in sequence {
+        let until = before[node].0.saturating_add(weights[node]);
+        if until > last.map_or(0, |(longest, _)| longest) {
+            last = Some((until, node));
+        }
+        for &link in &list[start[node]..start[node + 1]] {
+            let to = links[link].to;
+            if until > before[to].0 {
+                before[to] = (until, Some(node));
+            }
+        }
+    }
+    let mut path = Vec::new();
+    let mut next = last.map(|(_, node)| node);
+    while let Some(node) = next {
+        path.push(node);
+        next = before[node].1;
+    }
+    path.reverse();
+    path
+}
+
+/// Marks the links of the critical path.
+fn mark(mut links: Vec<Link>, path: &[usize]) -> Vec<Link> {
+    let next: FxHashMap<usize, usize> = path.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    for link in &mut links {
+        link.critical = next.get(&link.from) == Some(&link.to);
+    }
+    links
+}
+
+/// How deep each node is: the longest way to it from a node that waits for none.
+fn levels(sequence: &[usize], links: &[Link]) -> Vec<usize> {
+    let (start, list) = outgoing(sequence.len(), links);
+    let mut level = vec![0; sequence.len()];
+    for &node in sequence {
+        for &link in &list[start[node]..start[node + 1]] {
+            let to = links[link].to;
+            level[to] = level[to].max(level[node] + 1);
+        }
+    }
+    level
+}
+
+/// What waits for nothing stands right above what waits for it.
+fn pull_down(nodes: &mut [Node], links: &[Link]) {
+    let mut waits = vec![false; nodes.len()];
+    let mut below = vec![usize::MAX; nodes.len()];
+    for link in links {
+        waits[link.to] = true;
+        below[link.from] = below[link.from].min(nodes[link.to].row);
+    }
+    for (node, (waits, below)) in nodes.iter_mut().zip(waits.into_iter().zip(below)) {
+        if !waits && below != usize::MAX {
+            node.row = below - 1;
+        }
+    }
+}
+
+/// Drops links that follow from others, but for the critical ones; how many.
+fn reduce(nodes: &[Node], links: &mut Vec<Link>) -> usize {
+    const NODES_MAX: usize = 4_000;
+    if nodes.len() > NODES_MAX {
+        return 0;
+    }
+    let (start, list) = outgoing(nodes.len(), links);
+    let mut sequence: Vec<usize> = (0..nodes.len()).collect();
+    sequence.sort_by_key(|&node| nodes[node].row);
+    let mut place = vec![0; nodes.len()];
+    for (at, &node) in sequence.iter().enumerate() {
+        place[node] = at;
+    }
+    let words = nodes.len().div_ceil(64);
+    let mut reach = vec![0u64; words * nodes.len()];
+    let mut kept = vec![true; links.len()];
+    for &node in sequence.iter().rev() {
+        let mut out: Vec<usize> = list[start[node]..start[node + 1]].to_vec();
+        out.sort_by_key(|&link| place[links[link].to]);
+        for link in out {
+            let to = links[link].to;
+            if reach[node * words + to / 64] >> (to % 64) & 1 == 1 {
+                kept[link] = links[link].critical;
+                continue;
+            }
+            for word in 0..words {
+                reach[node * words + word] |= reach[to * words + word];
+            }
+            reach[node * words + to / 64] |= 1 << (to % 64);
+        }
+    }
+    let before = links.len();
+    let mut kept = kept.into_iter();
+    links.retain(|_| kept.next().unwrap_or(true));
+    before - links.len()
+}
+
+/// How tasks become boxes.
+struct Tasks<'t> {
+    trace: &'t Trace,
+    by: Colour,
+    durations: bool,
+    names: &'t Names<'t>,
+    key: Key,
+    critical: Vec<bool>,
+}
+
+impl<'t> Tasks<'t> {
+    fn new(graph: &Graph<'t>, names: &'t Names<'t>, path: &[usize]) -> Self {
+        let trace = graph.trace;
+        let key = match graph.colour {
+            Colour::Name => Key::names(names, trace),
+            Colour::Processor => Key::lanes(trace),
+        };
+        let mut critical = vec![false; trace.tasks.len()];
+        path.iter().for_each(|&task| critical[task] = true);
+        Self { trace, by: graph.colour, durations: graph.durations, names, key, critical }
+    }
+
+    /// The entry of the key for these tasks.
+    fn colour(&self, tasks: &[usize]) -> usize {
+        match self.by {
+            Colour::Name => self.key.of[self.names.of[tasks[0]]],
+            Colour::Processor => {
+                let mut time: Vec<(u64, bool)> = vec![(0, false); self.trace.lanes.len()];
+                for run in tasks.iter().flat_map(|&task| &self.trace.tasks[task].runs) {
+                    if let Some(slot) = time.get_mut(run.lane) {
+                        *slot = (slot.0.saturating_add(run.nanos()), true);
+                    }
+                }
+                let lanes = (0..time.len()).rev().filter(|&lane| time[lane].1);
+                lanes.max_by_key(|&lane| time[lane].0).unwrap_or(self.key.entries.len() - 1)
+            }
+        }
+    }
+
+    fn single(&mut self, task: usize, row: usize) -> Node {
+        let info = &self.trace.tasks[task];
+        let label = draw::line(&info.name);
+        let fate = fate(info);
+        let mut detail = match (info.runs.is_empty(), self.durations) {
+            (true, _) => if fate.is_empty() { "did not run" } else { "" }.to_owned(),
+            (false, true) => nanos(info.run_nanos()),
+            (false, false) => String::new(),
+        };
+        if !fate.is_empty() {
+            if !detail.is_empty() {
+                detail.push_str(", ");
+            }
+            detail.push_str(fate);
+        }
+        Node {
+            detail,
+            tip: self.tip(task),
+            colour: Some(self.colour(&[task])),
+            critical: self.critical[task],
+            broken: !fate.is_empty(),
+            tasks: 1,
+            row,
+            label,
+        }
+    }
+
+    fn tip(&self, task: usize) -> String {
+        let info = &self.trace.tasks[task];
+        let mut tip = format!("{} (task {})", draw::head(&draw::line(&info.name), 200), info.id);
+        if !info.site.is_empty() {
+            tip.push_str(&format!("\nspawned at {}", draw::head(&info.site, 200)));
+        }
+        if let Some(first) = info.runs.first() {
+            tip.push_str(&format!("\nran {}", nanos(info.run_nanos())));
+            if info.runs.len() > 1 {
+                tip.push_str(&format!(" in {} parts", info.runs.len()));
+            }
+            if let Some(lane) = self.trace.lanes.get(first.lane) {
+                tip.push_str(&format!(" on {}", draw::head(&lane.name, 100)));
+            }
+            if let Some(ready) = info.ready {
+                tip.push_str(&format!(
+                    "\nstarted {} after it was ready",
+                    nanos(first.start.saturating_sub(ready))
+                ));
+            }
+        }
+        if self.critical[task] {
+            tip.push_str("\non the critical path");
+        }
+        tip
+    }
+
+    fn groups(&mut self, fold: &Fold) -> Vec<Node> {
+        let mut members = vec![Vec::new(); fold.rows.len()];
+        for (task, &group) in fold.of.iter().enumerate() {
+            members[group].push(task);
+        }
+        let mut nodes = Vec::with_capacity(members.len());
+        for (group, tasks) in members.into_iter().enumerate() {
+            let mut names: Vec<usize> = tasks.iter().map(|&task| self.names.of[task]).collect();
+            names.sort_unstable();
+            names.dedup();
+            let mut label = match names[..] {
+                [name] => draw::line(self.names.names[name]),
+                _ => many(names.len(), "other name", "other names"),
+            };
+            if tasks.len() > 1 {
+                label = format!("{} × {label}", draw::number(tasks.len()));
+            }
+            let time =
+                tasks.iter().fold(0u64, |sum, &task| sum.saturating_add(self.trace.tasks[task].run_nanos()));
+            let ended = tasks.iter().filter(|&&task| !fate(&self.trace.tasks[task]).is_empty()).count();
+            let on = tasks.iter().filter(|&&task| self.critical[task]).count();
+            let mut detail = if self.durations { nanos(time) } else { String::new() };
+            if ended > 0 {
+                detail = format!("{detail}{}{ended} failed", if detail.is_empty() { "" } else { ", " });
+            }
+            let mut tip = format!("{}\nran {} in all", draw::head(&label, 200), nanos(time));
+            if on > 0 {
+                tip.push_str(&format!("\n{} on the critical path", many(on, "task", "tasks")));
+            }
+            nodes.push(Node {
+                label,
+                detail,
+                tip,
+                colour: Some(self.colour(&tasks)),
+                critical: on > 0,
+                broken: ended > 0,
+                tasks: tasks.len(),
+                row: fold.rows[group],
+            });
+        }
+        nodes
+    }
+}
+
+/// How a task ended, unless it ended well.
+fn fate(task: &Task) -> &'static str {
+    match task.end {
+        None | Some(End::Done) => "",
+        Some(End::Failed) => "failed",
+        Some(End::Refused) => "refused",
+        Some(End::Cancelled) => "cancelled",
+        Some(_) => "ended otherwise",
+    }
+}
+
+/// Which tasks share a box.
+struct Fold {
+    /// The box of each task.
+    of: Vec<usize>,
+    /// The row of each box.
+    rows: Vec<usize>,
+    /// How many levels make one row.
+    levels: usize,
+    /// Names that ran little share boxes.
+    names_merged: bool,
+}
+
+impl Fold {
+    /// Folds by name and level; then by the names that ran longest; then more and more levels together.
+    fn new(names: &Names<'_>, trace: &Trace, levels: &[usize], most: usize) -> Self {
+        /// A row of more boxes is not read as a row.
+        const NAMES_MAX: usize = 10;
+        /// What is folded anyway is folded to a picture that is seen at once.
+        const BOXES_MAX: usize = 160;
+        let most = most.min(BOXES_MAX);
+        let deepest = levels.iter().max().map_or(1, |level| level + 1);
+        let group = |own: usize, height: usize, rank: &[usize]| {
+            let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
+            let mut rows = Vec::new();
+            let of = names.of.iter().zip(levels).map(|(&name, &level)| {
+                let key = (level / height, rank[name].min(own));
+                *at.entry(key).or_insert_with(|| {
+                    rows.push(key.0);
+                    rows.len() - 1
+                })
+            });
+            let of = of.collect();
+            Self { of, rows, levels: height, names_merged: own < names.names.len() }
+        };
+        let mut rank = vec![0; names.names.len()];
+        for (place, name) in names.ranked(trace).into_iter().enumerate() {
+            rank[name] = place;
+        }
+        let fold = group(usize::MAX, 1, &rank);
+        if fold.rows.len() <= most {
+            return fold;
+        }
+        let own = if rank.len() > NAMES_MAX { NAMES_MAX.min(most) - 1 } else { rank.len() };
+        // Boxes hardly depend on where levels are cut: start near the right height, and go on from there.
+        let mut height = (group(own, 1, &rank).rows.len() / most).max(1);
+        loop {
+            let fold = group(own, height, &rank);
+            if fold.rows.len() <= most {
+                return fold;
+            }
+            if height >= deepest {
+                return group(most - 1, deepest, &rank);
+            }
+            height += height.div_ceil(4);
+        }
+    }
+
+    /// The links between boxes, and how many edges are inside of a row.
+    fn links(&self, links: Vec<Link>) -> (Vec<Link>, usize) {
+        let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
+        let mut kept: Vec<Link> = Vec::new();
+        let mut inside = 0;
+        for link in links {
+            let (from, to) = (self.of[link.from], self.of[link.to]);
+            if self.rows[from] >= self.rows[to] {
+                inside += link.edges;
+                continue;
+            }
+            match at.entry((from, to)) {
+                Slot::Occupied(slot) => {
+                    let sum = &mut kept[*slot.get()];
+                    sum.edges += link.edges;
+                    sum.critical |= link.critical;
+                    sum.why = sum.why.min(link.why);
+                }
+                Slot::Vacant(slot) => {
+                    slot.insert(kept.len());
+                    kept.push(Link { from, to, ..link });
+                }
+            }
+        }
+        (kept, inside)
+    }
+
+    fn note(&self, tasks: usize, inside: usize) -> String {
+        let mut note = format!(
+            "Folded: {} by name and level in {}",
+            many(tasks, "task", "tasks"),
+            many(self.rows.len(), "box", "boxes")
+        );
+        if self.names_merged {
+            note.push_str(", rare names together");
+        }
+        if self.levels > 1 {
+            note.push_str(&format!(", {} levels to a row", draw::number(self.levels)));
+        }
+        if inside > 0 {
+            note.push_str(&format!(
+                " ({} inside of rows not drawn)",
+                many(inside, "dependency", "dependencies")
+            ));
+        }
+        note
+    }
+}
+
+/// A small box for each version of a chunk, between the task that made it and those that take it.
+fn add_chunks(trace: &Trace, nodes: &mut Vec<Node>, links: &mut Vec<Link>) {
+    let mut version: FxHashMap<(Option<usize>, u64), usize> = FxHashMap::default();
+    let mut node = |nodes: &mut Vec<Node>, maker: Option<usize>, chunk: u64| {
+        *version.entry((maker, chunk)).or_insert_with(|| {
+            let tip = match maker {
+                Some(maker) => format!(
+                    "chunk {chunk} as {} left it",
+                    draw::head(&draw::line(&trace.tasks[maker].name), 200)
+                ),
+                None => format!("chunk {chunk} as it was at first"),
+            };
+            nodes.push(Node {
+                label: format!("chunk {chunk}"),
+                detail: String::new(),
+                tip,
+                colour: None,
+                critical: false,
+                broken: false,
+                tasks: 0,
+                row: 0,
+            });
+            nodes.len() - 1
+        })
+    };
+    let writes = |task: usize, chunk: u64| {
+        trace.tasks[task].accesses.iter().any(|access| access.chunk == chunk && access.writes)
+    };
+    let direct: FxHashMap<(usize, usize), usize> =
+        links.iter().enumerate().map(|(at, link)| ((link.from, link.to), at)).collect();
+    let mut through = vec![false; links.len()];
+    let mut added: FxHashMap<(usize, usize), usize> = FxHashMap::default();
+    let mut fed = FxHashSet::default();
+    let mut join = |links: &mut Vec<Link>, from: usize, to: usize, critical: bool| {
+        let at = *added.entry((from, to)).or_insert_with(|| {
+            links.push(Link { from, to, why: Why::Data, edges: 1, critical: false });
+            links.len() - 1
+        });
+        links[at].critical |= critical;
+    };
+    for edge in &trace.edges {
+        let EdgeCause::Data { chunk } = edge.cause else { continue };
+        let Some(&at) = direct.get(&(edge.from, edge.to)) else { continue };
+        if !writes(edge.from, chunk) {
+            continue;
+        }
+        let middle = node(nodes, Some(edge.from), chunk);
+        let critical = links[at].critical;
+        nodes[middle].critical |= critical;
+        through[at] = links[at].why == Why::Data;
+        join(links, edge.from, middle, critical);
+        join(links, middle, edge.to, critical);
+        fed.insert((edge.to, chunk));
+    }
+    let follows = trace.edges.iter().filter_map(|edge| match edge.cause {
+        EdgeCause::Data { chunk } => Some((edge.to, chunk)),
+        _ => None,
+    });
+    let follows: FxHashSet<(usize, u64)> = follows.collect();
+    for (task, info) in trace.tasks.iter().enumerate() {
+        for access in &info.accesses {
+            if !follows.contains(&(task, access.chunk)) && fed.insert((task, access.chunk)) {
+                let first = node(nodes, None, access.chunk);
+                join(links, first, task, false);
+            }
+        }
+    }
+    let mut through = through.into_iter();
+    links.retain(|_| !through.next().unwrap_or(false));
+}
