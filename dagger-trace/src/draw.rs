@@ -1,4 +1,4 @@
-//! What every picture needs: text that fits, colours that everybody can tell apart, times that people read.
+//! What every picture needs: text that fits, colours that everybody can tell apart, axes that people read.
 //!
 //! 1. Text is measured by an estimate that no common sans-serif font exceeds by much, so boxes hold their text
 //!    without a font at hand.
@@ -8,8 +8,9 @@
 //! It knows nothing of graphs or charts.
 
 use std::fmt::{self, Display, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::error::TraceError;
 use crate::model::Trace;
 use rustc_hash::FxHashMap;
 
@@ -32,36 +33,19 @@ const RAMP: [[f64; 3]; 5] = [
     [205.0, 165.0, 225.0],
 ];
 
-/// Why a picture was not written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SaveError {
-    /// Nothing was written. Choose one of the suffixes that it names.
-    #[error("{path} has no known suffix: this picture is saved as {supported}", path = path.display())]
-    Suffix {
-        /// Where it was to go.
-        path: PathBuf,
-        /// What this picture can be saved as.
-        supported: &'static str,
-    },
-    /// The file could not be written; a part of it may be there.
-    #[error("{path} cannot be written", path = path.display())]
-    Write {
-        /// Where it was to go.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-}
-
 /// The suffix of `path` in lower case; empty without one.
 pub(crate) fn suffix(path: &Path) -> String {
     path.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default().to_ascii_lowercase()
 }
 
 /// Writes `text` to `path`.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), SaveError> {
-    std::fs::write(path, text).map_err(|source| SaveError::Write { path: path.to_owned(), source })
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), TraceError> {
+    std::fs::write(path, text).map_err(TraceError::io(path))
+}
+
+/// The error of a suffix that is not known.
+pub(crate) fn unknown(path: &Path, supported: &'static str) -> TraceError {
+    TraceError::UnknownSuffix { path: path.to_owned(), supported }
 }
 
 /// Text inside of XML, in elements and attributes.
@@ -148,44 +132,9 @@ pub(crate) fn fit(text: &str, size: f64, room: f64) -> String {
     front.chain(['…'].iter()).chain(back).collect()
 }
 
-/// A duration with three digits that count: `412 ns`, `3.20 ms`.
-pub(crate) fn nanos(nanos: u64) -> String {
-    const UNITS: [&str; 4] = ["ns", "µs", "ms", "s"];
-    if nanos < 1_000 {
-        return format!("{nanos} ns");
-    }
-    let mut value = nanos as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit < 3 {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let decimals = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.decimals$} {}", UNITS[unit])
-}
-
-/// A number with its thousands apart: `20,000`.
-pub(crate) fn number(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `1 task`, `20,000 tasks`.
 pub(crate) fn many(count: usize, one: &str, several: &str) -> String {
-    format!("{} {}", number(count), if count == 1 { one } else { several })
+    format!("{} {}", crate::show::count(count), if count == 1 { one } else { several })
 }
 
 /// Round times of an axis from 0 to `span`, about `most` of them: nanoseconds and label.

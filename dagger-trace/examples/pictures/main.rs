@@ -2,11 +2,11 @@
 
 mod samples;
 
-use dagger_trace::{Colour, Lane, SaveError, Trace};
+use dagger_trace::{Colour, Lane, Trace, TraceError};
 use std::path::Path;
 use std::time::Instant;
 
-fn main() -> Result<(), SaveError> {
+fn main() -> Result<(), TraceError> {
     let directory = std::env::args().nth(1).unwrap_or_else(|| ".".to_owned());
     let runs = [
         ("10", samples::cholesky(3, 2)),
@@ -26,7 +26,7 @@ fn main() -> Result<(), SaveError> {
     trace.graph().colour(Colour::Processor).save(Path::new(&directory).join("graph-lanes.svg"))
 }
 
-fn draw(directory: &Path, name: &str, trace: &Trace) -> Result<(), SaveError> {
+fn draw(directory: &Path, name: &str, trace: &Trace) -> Result<(), TraceError> {
     let begin = Instant::now();
     trace.graph().save(directory.join(format!("graph-{name}.svg")))?;
     let graph = begin.elapsed();

@@ -16,7 +16,8 @@ mod tests;
 
 use std::path::Path;
 
-use crate::draw::{self, SaveError};
+use crate::draw;
+use crate::error::TraceError;
 use crate::model::Trace;
 
 /// What the rows of a Gantt chart are.
@@ -51,12 +52,12 @@ impl Gantt<'_> {
     /// Writes the picture to a file: `.svg`.
     ///
     /// # Errors
-    /// [`SaveError::Suffix`] for any other suffix; [`SaveError::Write`] with the path if the file cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+    /// [`TraceError::UnknownSuffix`] for any other suffix; [`TraceError::Io`] with the path if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TraceError> {
         let path = path.as_ref();
         match draw::suffix(path).as_str() {
             "svg" => draw::write(path, &self.to_svg()),
-            _ => Err(SaveError::Suffix { path: path.to_owned(), supported: ".svg" }),
+            _ => Err(draw::unknown(path, ".svg")),
         }
     }
 

@@ -1,8 +1,9 @@
 //! What is in the rows: threads, tasks, or what the scheduler did.
 
 use super::canvas::{Bar, Canvas, Strip, asleep};
-use crate::draw::{self, Entry, Key, Names, many, nanos, number};
+use crate::draw::{self, Entry, Key, Names, many};
 use crate::model::{Run, Task, Trace};
+use crate::show::{count, time};
 use rustc_hash::FxHashMap;
 
 /// Threads, at most.
@@ -56,7 +57,7 @@ fn lanes(trace: &Trace, busy: &[u64]) -> (Vec<usize>, Option<String>) {
 
 fn tip(trace: &Trace, task: &Task, run: &Run, start: u64) -> String {
     let mut tip = format!("{} (task {})", draw::head(&draw::line(&task.name), 120), task.id);
-    tip.push_str(&format!("\nran {} from {}", nanos(run.nanos()), nanos(run.start.saturating_sub(start))));
+    tip.push_str(&format!("\nran {} from {}", time(run.nanos()), time(run.start.saturating_sub(start))));
     if let Some(lane) = trace.lanes.get(run.lane) {
         tip.push_str(&format!(" on {}", draw::head(&lane.name, 100)));
     }
@@ -100,7 +101,7 @@ fn within(trace: &Trace) -> impl Fn(&str, usize, &Canvas) -> String {
             "{what}: {} on {} in {}",
             many(tasks, "task", "tasks"),
             many(threads, "thread", "threads"),
-            nanos(canvas.window.span)
+            time(canvas.window.span)
         ),
     }
 }
@@ -110,7 +111,8 @@ pub(super) fn processors(trace: &Trace) -> String {
     let key = Key::names(&names, trace);
     let (runs, asleep_in) = (runs(trace), asleep_in(trace));
     let busy: Vec<u64> = runs.iter().map(|runs| sum(runs.iter().map(|(_, run)| run.nanos()))).collect();
-    let (lanes, left_out) = lanes(trace, &busy);
+    let (mut lanes, left_out) = lanes(trace, &busy);
+    lanes.retain(|&lane| trace.lanes[lane].worker.is_some() || busy[lane] > 0);
     let mut canvas = Canvas::new(trace, 150.0, lanes.len(), lengths(trace));
     let window = canvas.window;
     let span = window.span as f64;
@@ -216,7 +218,7 @@ fn each_task(trace: &Trace) -> String {
         canvas.bars(strip, bars, &fills);
         canvas.figure(
             strip,
-            &if task.runs.is_empty() { "did not run".to_owned() } else { nanos(task.run_nanos()) },
+            &if task.runs.is_empty() { "did not run".to_owned() } else { time(task.run_nanos()) },
         );
         canvas.y += 17.0;
     }
@@ -257,14 +259,14 @@ fn each_name(trace: &Trace) -> String {
         } else {
             draw::line(names.names[ranked[place]])
         };
-        canvas.label(strip, &format!("{} × {name}", number(tasks.len())), false);
+        canvas.label(strip, &format!("{} × {name}", count(tasks.len())), false);
         canvas.ground(strip, "#f5f6f8");
         let stretches = tasks.iter().flat_map(|&task| {
             let colour = key.of[names.of[task]];
             trace.tasks[task].runs.iter().map(move |run| (run.start, run.end, colour))
         });
         canvas.heap(strip, stretches, Some(threads as f64), &fills);
-        canvas.figure(strip, &nanos(sum(tasks.iter().map(|&task| trace.tasks[task].run_nanos()))));
+        canvas.figure(strip, &time(sum(tasks.iter().map(|&task| trace.tasks[task].run_nanos()))));
         canvas.y += 37.0;
     }
     let mut notes = vec![format!(
@@ -305,7 +307,7 @@ pub(super) fn scheduler(trace: &Trace) -> String {
         canvas.label(strip, "ready tasks", true);
         canvas.ground(strip, "#f5f6f8");
         let most = canvas.heap(strip, waits, None, &[READY.to_owned()]);
-        canvas.figure(strip, &format!("up to {}", number(most.ceil() as usize)));
+        canvas.figure(strip, &format!("up to {}", count(most.ceil() as usize)));
         canvas.y += 56.0;
     }
     const TRACK: f64 = 13.0;
@@ -313,18 +315,21 @@ pub(super) fn scheduler(trace: &Trace) -> String {
         let info = &trace.lanes[lane];
         let top = canvas.y;
         let strip = |track: usize| Strip { y: top + track as f64 * (TRACK + 2.0), high: TRACK };
-        let tracks = 3;
+        let works = info.worker.is_some() || !runs[lane].is_empty() || !steals[lane].is_empty();
+        let tracks = if works { 3 } else { 1 };
         canvas.label(strip(0), &draw::line(&info.name), true);
         for track in 0..tracks {
             canvas.ground(strip(track), "#f5f6f8");
         }
         canvas.marks(strip(0), spawns[lane].iter().copied(), SPAWN, 1.0);
-        canvas.figure(strip(0), &format!("{} spawned", number(spawns[lane].len())));
-        if info.worker.is_some() || !steals[lane].is_empty() {
-            canvas.marks(strip(1), steals[lane].iter().map(|steal| steal.0), STEAL, 1.4);
-            canvas.figure(strip(1), &format!("{} stolen", number(steals[lane].len())));
-            canvas.label(strip(1), &victims(&steals[lane]), false);
+        canvas.figure(strip(0), &format!("{} spawned", count(spawns[lane].len())));
+        if !works {
+            canvas.y += TRACK + 12.0;
+            continue;
         }
+        canvas.marks(strip(1), steals[lane].iter().map(|steal| steal.0), STEAL, 1.4);
+        canvas.figure(strip(1), &format!("{} stolen", count(steals[lane].len())));
+        canvas.label(strip(1), &victims(&steals[lane]), false);
         let on = strip(2);
         canvas.hatch(on, asleep_in[lane].iter().copied());
         let fill = ["#aebccb".to_owned()];
@@ -353,7 +358,7 @@ pub(super) fn scheduler(trace: &Trace) -> String {
         Entry::mark(mark(WAKE), "was woken"),
         asleep(),
         Entry::colour("#aebccb", "ran a task"),
-        Entry::colour(READY, "tasks that are ready and wait for a thread"),
+        Entry::colour(READY, "ready, waits for a thread"),
     ];
     let notes: Vec<String> = left_out.into_iter().chain(lost(trace)).collect();
     let title = within(trace)("Scheduler", used(&runs), &canvas);
@@ -362,11 +367,11 @@ pub(super) fn scheduler(trace: &Trace) -> String {
 
 /// From whom a worker took most.
 fn victims(steals: &[(u64, usize)]) -> String {
-    let mut count: FxHashMap<usize, usize> = FxHashMap::default();
+    let mut victims: FxHashMap<usize, usize> = FxHashMap::default();
     for &(_, from) in steals {
-        *count.entry(from).or_default() += 1;
+        *victims.entry(from).or_default() += 1;
     }
-    match count.into_iter().max_by_key(|&(from, count)| (count, std::cmp::Reverse(from))) {
+    match victims.into_iter().max_by_key(|&(from, count)| (count, std::cmp::Reverse(from))) {
         Some((from, _)) => format!("mostly from {from}"),
         None => String::new(),
     }

@@ -9,7 +9,7 @@
 //!                    └───┘
 //! ```
 //! 1. Boxes do not overlap, nor does a line cross a box: between rows it bends, beside boxes it is straight.
-//! 2. Lines only go down.
+//! 2. Lines only go down, but for those within a row, which go right.
 //!
 //! The method is that of Sugiyama, Tagawa and Toda, *Methods for visual understanding of hierarchical system structures*
 //! (1981). Nothing here recurses over the graph.
@@ -18,6 +18,8 @@ use rustc_hash::FxHashMap;
 
 /// Room between boxes of a row.
 const GAP: f64 = 18.0;
+/// The same where arrows lead through it.
+const ORDERED_GAP: f64 = 30.0;
 /// Room of a line that passes a row.
 const JOINT: f64 = 12.0;
 /// What a line needs at most to make its bends between two rows.
@@ -40,23 +42,39 @@ pub(super) struct Plan<'p> {
     pub(super) sizes: &'p [(f64, f64)],
     /// The row of each box.
     pub(super) rows: &'p [usize],
-    /// From a row to a later one.
+    /// From a row to a later one, or, if rows are in order, to the right within a row.
     pub(super) links: &'p [(usize, usize)],
+    /// The boxes of a row keep their order, from left to right.
+    pub(super) ordered: bool,
 }
 
 /// Everything in its place, from (0, 0) on.
 pub(super) struct Layout {
     pub(super) boxes: Vec<Rect>,
-    /// The points of each line: straight from every even one to the next, bent from every odd one.
-    pub(super) routes: Vec<Vec<(f64, f64)>>,
+    pub(super) routes: Vec<Route>,
     pub(super) width: f64,
     pub(super) height: f64,
 }
 
+/// The way of a line.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    /// Down through rows: straight from every even point to the next, bent from every odd one.
+    Down(Vec<(f64, f64)>),
+    /// To the box on the right, at this height.
+    Right { from: f64, to: f64, y: f64 },
+    /// Below the boxes between, from the lower edge of one to that of another further right, and `dip` deep.
+    Below { from: (f64, f64), to: (f64, f64), dip: f64 },
+}
+
 pub(super) fn layout(plan: &Plan<'_>) -> Layout {
-    let rows = deal(plan);
+    let rows = if plan.ordered { plan.rows.to_vec() } else { deal(plan) };
     let mut grid = Grid::new(plan, &rows);
-    grid.order();
+    if !plan.ordered {
+        grid.order();
+    } else {
+        grid.seat_joints();
+    }
     let x = grid.place();
     grid.draw(plan, &x)
 }
@@ -87,7 +105,7 @@ fn deal(plan: &Plan<'_>) -> Vec<usize> {
         let count = lines.len();
         for step in 0..count {
             let line = &mut lines[if sweep % 2 == 0 { step } else { count - 1 - step }];
-            sort_by_mean(line, near, &place);
+            sort_by_mean(line, near, &place, usize::MAX);
             spread(line, &mut place);
         }
     }
@@ -112,13 +130,19 @@ fn lines(rows: &[usize]) -> Vec<Vec<usize>> {
     lines
 }
 
-/// Sorts by the mean place of neighbours; who has none keeps its own.
-fn sort_by_mean(line: &mut Vec<usize>, near: &[Vec<usize>], place: &[f64]) {
+/// Sorts by the mean place of neighbours; who has none keeps its own. Among equals joints are in the middle, so that what
+/// branches off from them does so to both sides.
+fn sort_by_mean(line: &mut Vec<usize>, near: &[Vec<usize>], place: &[f64], boxes: usize) {
     let mut keyed: Vec<(f64, usize)> =
         line.iter().map(|&item| (mean(&near[item], place).unwrap_or(place[item]), item)).collect();
     keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
     line.clear();
-    line.extend(keyed.into_iter().map(|(_, item)| item));
+    for equals in keyed.chunk_by(|a, b| a.0 == b.0) {
+        let start = line.len();
+        line.extend(equals.iter().map(|&(_, item)| item).filter(|&item| item < boxes));
+        let middle = start + (line.len() - start) / 2;
+        line.splice(middle..middle, equals.iter().map(|&(_, item)| item).filter(|&item| item >= boxes));
+    }
 }
 
 fn mean(items: &[usize], place: &[f64]) -> Option<f64> {
@@ -142,7 +166,7 @@ impl Grid {
         let boxes = plan.sizes.len();
         let (mut long_out, mut long_in) = (vec![0usize; boxes], vec![0usize; boxes]);
         let mut joints = 0;
-        for &(from, to) in plan.links {
+        for &(from, to) in plan.links.iter().filter(|link| rows[link.0] < rows[link.1]) {
             let passes = rows[to] - rows[from] - 1;
             joints += passes;
             if passes > 0 {
@@ -152,7 +176,11 @@ impl Grid {
         }
         let mut grid = Self {
             lines: lines(rows),
-            width: plan.sizes.iter().map(|size| size.0 + GAP).collect(),
+            width: plan
+                .sizes
+                .iter()
+                .map(|size| size.0 + if plan.ordered { ORDERED_GAP } else { GAP })
+                .collect(),
             up: vec![Vec::new(); boxes],
             down: vec![Vec::new(); boxes],
             boxes,
@@ -162,6 +190,11 @@ impl Grid {
         let mut joined: FxHashMap<(usize, usize), ()> = FxHashMap::default();
         for &(from, to) in plan.links {
             let mut path = vec![from];
+            if rows[from] == rows[to] {
+                path.push(to);
+                grid.paths.push(path);
+                continue;
+            }
             if joints <= JOINTS_MAX {
                 let by_source = long_out[from] >= long_in[to];
                 let owner = if by_source { from } else { to };
@@ -204,7 +237,7 @@ impl Grid {
             let count = self.lines.len();
             for step in 0..count {
                 let line = &mut self.lines[if downwards { step } else { count - 1 - step }];
-                sort_by_mean(line, if downwards { &self.up } else { &self.down }, &place);
+                sort_by_mean(line, if downwards { &self.up } else { &self.down }, &place, self.boxes);
                 number(line, &mut place);
             }
             let crossings = self.crossings(&place);
@@ -213,6 +246,23 @@ impl Grid {
             }
         }
         self.lines = best.1;
+    }
+
+    /// Gives joints their seats among boxes that keep their order: near the box above that they come from.
+    fn seat_joints(&mut self) {
+        let mut place = vec![0.0; self.width.len()];
+        for row in 0..self.lines.len() {
+            let (own, joints): (Vec<usize>, Vec<usize>) =
+                self.lines[row].iter().partition(|&&item| item < self.boxes);
+            let mut keyed: Vec<(f64, usize)> = Vec::with_capacity(self.lines[row].len());
+            keyed.extend(
+                own.iter().enumerate().map(|(at, &item)| ((at as f64 + 0.5) / own.len() as f64, item)),
+            );
+            keyed.extend(joints.iter().map(|&item| (mean(&self.up[item], &place).unwrap_or(1.0), item)));
+            keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
+            keyed.iter().for_each(|&(at, item)| place[item] = at);
+            self.lines[row] = keyed.into_iter().map(|(_, item)| item).collect();
+        }
     }
 
     /// How many pairs of lines cross between neighbouring rows.
@@ -296,8 +346,15 @@ impl Grid {
                 (Some(near), _) | (_, Some(near)) => near,
                 _ => x[item],
             };
-            // Lines that pass are to be straight.
-            let weight = if item >= self.boxes { 4.0 } else { 1.0 };
+            // Lines that pass are to be straight; what has no neighbours gives way.
+            let alone = above.is_none() && below.is_none();
+            let weight = if item >= self.boxes {
+                4.0
+            } else if alone {
+                0.02
+            } else {
+                1.0
+            };
             blocks.push(Block { weight, sum: weight * (wish - offset), items: 1 });
             while let [.., before, last] = &blocks[..] {
                 if before.sum / before.weight <= last.sum / last.weight {
@@ -375,6 +432,11 @@ impl Grid {
             }
         }
         let routes = self.paths.iter().map(|path| {
+            if let [from, to] = path[..]
+                && row_of[from] == row_of[to]
+            {
+                return self.aside(&boxes[from], &boxes[to], &boxes, row_of[from]);
+            }
             let mut points = Vec::with_capacity(2 * path.len());
             for (at, &item) in path.iter().enumerate() {
                 let (above, below) = (top[row_of[item]], top[row_of[item]] + tall[row_of[item]]);
@@ -388,9 +450,20 @@ impl Grid {
                     points.extend([(x[item], above), (x[item], below)]);
                 }
             }
-            points
+            Route::Down(points)
         });
         let routes = routes.collect();
         Layout { boxes, routes, width, height }
+    }
+    /// The way to another box of the same row.
+    fn aside(&self, from: &Rect, to: &Rect, boxes: &[Rect], row: usize) -> Route {
+        let (right, y) = (from.x + from.w, from.y + from.h / 2.0);
+        let line = self.lines[row].iter().filter(|&&item| item < self.boxes).map(|&item| &boxes[item]);
+        let between = line.filter(|place| place.x > right && place.x + place.w < to.x).count();
+        if between == 0 {
+            return Route::Right { from: right, to: to.x, y };
+        }
+        let (start, end) = ((right - 9.0, from.y + from.h), (to.x + 9.0, to.y + to.h));
+        Route::Below { from: start, to: end, dip: 12.0 + 3.0 * between.min(4) as f64 }
     }
 }

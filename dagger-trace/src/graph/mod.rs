@@ -20,7 +20,8 @@ mod tests;
 
 use std::path::Path;
 
-use crate::draw::{self, SaveError};
+use crate::draw;
+use crate::error::TraceError;
 use crate::model::Trace;
 use sketch::Sketch;
 
@@ -100,13 +101,13 @@ impl Graph<'_> {
     /// Writes the picture to a file: `.svg` for browsers, `.dot` for Graphviz and other tools.
     ///
     /// # Errors
-    /// [`SaveError::Suffix`] for any other suffix; [`SaveError::Write`] with the path if the file cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+    /// [`TraceError::UnknownSuffix`] for any other suffix; [`TraceError::Io`] with the path if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TraceError> {
         let path = path.as_ref();
         match draw::suffix(path).as_str() {
             "svg" => draw::write(path, &self.to_svg()),
             "dot" | "gv" => draw::write(path, &self.to_dot()),
-            _ => Err(SaveError::Suffix { path: path.to_owned(), supported: ".svg or .dot" }),
+            _ => Err(draw::unknown(path, ".svg, .dot")),
         }
     }
 

@@ -4,15 +4,16 @@
 //!   tasks ──forward──▶ levels ──┬─ few ──▶ a box each ─┬─▶ reduce ──▶ Sketch
 //!   edges                       └─ many ─▶ fold ───────┘
 //! ```
-//! 1. A link leads from a row to a later one.
+//! 1. A link leads from a row to a later one, or, where boxes are folded, to the right within a row.
 //! 2. The sum over boxes of their tasks is the number of tasks of the trace.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry as Slot;
 
 use super::{Colour, Graph};
-use crate::draw::{self, Key, Names, many, nanos};
+use crate::draw::{self, Key, Names, many};
 use crate::model::{Edge, EdgeCause, Task, Trace};
+use crate::show::{count, time};
 use dagger_core::record::End;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -70,31 +71,35 @@ impl Sketch {
         let trace = graph.trace;
         let links = simple(&trace.edges, trace.tasks.len());
         let order = forward(trace.tasks.len(), &links);
+        let before = links.len();
         let links: Vec<Link> = links.into_iter().filter(|link| order[link.from] < order[link.to]).collect();
+        let circles = before - links.len();
         let mut sequence: Vec<usize> = (0..order.len()).collect();
         sequence.sort_unstable_by_key(|&task| order[task]);
-        let weights: Vec<u64> = trace.tasks.iter().map(Task::run_nanos).collect();
-        let path = critical(&sequence, &links, &weights);
+        let analysis = trace.analysis();
+        let mut path: Vec<usize> = analysis.critical_path.iter().map(|step| step.task).collect();
+        path.dedup();
 
         let names = Names::new(trace);
         let mut tasks = Tasks::new(graph, &names, &path);
         let mut links = mark(links, &path);
         let total = links.iter().map(|link| link.edges).sum::<usize>();
         let mut notes = Vec::new();
-        let time = weights.iter().fold(0u64, |sum, weight| sum.saturating_add(*weight));
-        let long = path.iter().fold(0u64, |sum, &task| sum.saturating_add(weights[task]));
         if !path.is_empty() {
             notes.push(format!(
                 "Critical path: {} that ran {} one after the other, of {} in all",
                 many(path.len(), "task", "tasks"),
-                nanos(long),
-                nanos(time)
+                time(analysis.span),
+                time(analysis.work)
             ));
+        }
+        if circles > 0 {
+            notes.push(format!("{} would close a circle and are not drawn", many(circles, "link", "links")));
         }
         if trace.lost > 0 {
             notes.push(format!(
                 "{} lost: the buffers were full",
-                many(trace.lost as usize, "record was", "records were")
+                many(usize::try_from(trace.lost).unwrap_or(usize::MAX), "record was", "records were")
             ));
         }
 
@@ -133,6 +138,11 @@ impl Sketch {
                 ));
             }
         }
+        debug_assert_eq!(
+            nodes.iter().map(|node| node.tasks).sum::<usize>(),
+            trace.tasks.len(),
+            "invariant 2"
+        );
         // Rows without boxes take no room.
         let mut used: Vec<usize> = nodes.iter().map(|node| node.row).collect();
         used.sort_unstable();
@@ -252,38 +262,11 @@ fn forward(nodes: usize, links: &[Link]) -> Vec<usize> {
     place
 }
 
-/// The tasks of the longest path by these weights, first to last; empty if nothing weighs anything.
-pub(super) fn critical(sequence: &[usize], links: &[Link], weights: &[u64]) -> Vec<usize> {
-    let (start, list) = outgoing(weights.len(), links);
-    let mut before = vec![(0u64, None); weights.len()];
-    let mut last = None;
-    for &node in sequence {
-        let until = before[node].0.saturating_add(weights[node]);
-        if until > last.map_or(0, |(longest, _)| longest) {
-            last = Some((until, node));
-        }
-        for &link in &list[start[node]..start[node + 1]] {
-            let to = links[link].to;
-            if until > before[to].0 {
-                before[to] = (until, Some(node));
-            }
-        }
-    }
-    let mut path = Vec::new();
-    let mut next = last.map(|(_, node)| node);
-    while let Some(node) = next {
-        path.push(node);
-        next = before[node].1;
-    }
-    path.reverse();
-    path
-}
-
 /// Marks the links of the critical path.
 fn mark(mut links: Vec<Link>, path: &[usize]) -> Vec<Link> {
-    let next: FxHashMap<usize, usize> = path.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    let steps: FxHashSet<(usize, usize)> = path.windows(2).map(|pair| (pair[0], pair[1])).collect();
     for link in &mut links {
-        link.critical = next.get(&link.from) == Some(&link.to);
+        link.critical = steps.contains(&(link.from, link.to));
     }
     links
 }
@@ -398,7 +381,7 @@ impl<'t> Tasks<'t> {
         let fate = fate(info);
         let mut detail = match (info.runs.is_empty(), self.durations) {
             (true, _) => if fate.is_empty() { "did not run" } else { "" }.to_owned(),
-            (false, true) => nanos(info.run_nanos()),
+            (false, true) => time(info.run_nanos()),
             (false, false) => String::new(),
         };
         if !fate.is_empty() {
@@ -426,7 +409,7 @@ impl<'t> Tasks<'t> {
             tip.push_str(&format!("\nspawned at {}", draw::head(&info.site, 200)));
         }
         if let Some(first) = info.runs.first() {
-            tip.push_str(&format!("\nran {}", nanos(info.run_nanos())));
+            tip.push_str(&format!("\nran {}", time(info.run_nanos())));
             if info.runs.len() > 1 {
                 tip.push_str(&format!(" in {} parts", info.runs.len()));
             }
@@ -436,7 +419,7 @@ impl<'t> Tasks<'t> {
             if let Some(ready) = info.ready {
                 tip.push_str(&format!(
                     "\nstarted {} after it was ready",
-                    nanos(first.start.saturating_sub(ready))
+                    time(first.start.saturating_sub(ready))
                 ));
             }
         }
@@ -461,17 +444,17 @@ impl<'t> Tasks<'t> {
                 _ => many(names.len(), "other name", "other names"),
             };
             if tasks.len() > 1 {
-                label = format!("{} × {label}", draw::number(tasks.len()));
+                label = format!("{} × {label}", count(tasks.len()));
             }
-            let time =
+            let total =
                 tasks.iter().fold(0u64, |sum, &task| sum.saturating_add(self.trace.tasks[task].run_nanos()));
             let ended = tasks.iter().filter(|&&task| !fate(&self.trace.tasks[task]).is_empty()).count();
             let on = tasks.iter().filter(|&&task| self.critical[task]).count();
-            let mut detail = if self.durations { nanos(time) } else { String::new() };
+            let mut detail = if self.durations { time(total) } else { String::new() };
             if ended > 0 {
                 detail = format!("{detail}{}{ended} failed", if detail.is_empty() { "" } else { ", " });
             }
-            let mut tip = format!("{}\nran {} in all", draw::head(&label, 200), nanos(time));
+            let mut tip = format!("{}\nran {} in all", draw::head(&label, 200), time(total));
             if on > 0 {
                 tip.push_str(&format!("\n{} on the critical path", many(on, "task", "tasks")));
             }
@@ -502,10 +485,13 @@ fn fate(task: &Task) -> &'static str {
 }
 
 /// Which tasks share a box.
+///
+/// A row has the boxes of some neighbouring levels, from left to right by the mean level of their tasks: a picture that is
+/// read like text.
 struct Fold {
     /// The box of each task.
     of: Vec<usize>,
-    /// The row of each box.
+    /// The row of each box; boxes are in the order of rows, and of places in them.
     rows: Vec<usize>,
     /// How many levels make one row.
     levels: usize,
@@ -516,56 +502,89 @@ struct Fold {
 impl Fold {
     /// Folds by name and level; then by the names that ran longest; then more and more levels together.
     fn new(names: &Names<'_>, trace: &Trace, levels: &[usize], most: usize) -> Self {
-        /// A row of more boxes is not read as a row.
+        /// A row of more names is not read as a row.
         const NAMES_MAX: usize = 10;
         /// What is folded anyway is folded to a picture that is seen at once.
         const BOXES_MAX: usize = 160;
         let most = most.min(BOXES_MAX);
         let deepest = levels.iter().max().map_or(1, |level| level + 1);
-        let group = |own: usize, height: usize, rank: &[usize]| {
-            let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-            let mut rows = Vec::new();
-            let of = names.of.iter().zip(levels).map(|(&name, &level)| {
-                let key = (level / height, rank[name].min(own));
-                *at.entry(key).or_insert_with(|| {
-                    rows.push(key.0);
-                    rows.len() - 1
-                })
-            });
-            let of = of.collect();
-            Self { of, rows, levels: height, names_merged: own < names.names.len() }
-        };
         let mut rank = vec![0; names.names.len()];
         for (place, name) in names.ranked(trace).into_iter().enumerate() {
             rank[name] = place;
         }
-        let fold = group(usize::MAX, 1, &rank);
+        let group = |own: usize, height: usize| Self::group(names, levels, &rank, own, height);
+        let fold = group(usize::MAX, 1);
         if fold.rows.len() <= most {
             return fold;
         }
         let own = if rank.len() > NAMES_MAX { NAMES_MAX.min(most) - 1 } else { rank.len() };
-        // Boxes hardly depend on where levels are cut: start near the right height, and go on from there.
-        let mut height = (group(own, 1, &rank).rows.len() / most).max(1);
+        // Each step higher drops boxes by about a fifth: the first height that fits is near the least one.
+        let mut height = 1;
         loop {
-            let fold = group(own, height, &rank);
+            let fold = group(own, height);
             if fold.rows.len() <= most {
                 return fold;
             }
             if height >= deepest {
-                return group(most - 1, deepest, &rank);
+                return group(most - 1, deepest);
             }
             height += height.div_ceil(4);
         }
     }
 
-    /// The links between boxes, and how many edges are inside of a row.
+    /// Groups by row and name, where names of a rank beyond `own` are one.
+    fn group(names: &Names<'_>, levels: &[usize], rank: &[usize], own: usize, height: usize) -> Self {
+        /// Boxes of a row; more go on in the next one.
+        const WIDE: usize = 16;
+        struct Group {
+            band: usize,
+            tasks: usize,
+            depth: usize,
+            at: usize,
+        }
+        let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut of = Vec::with_capacity(levels.len());
+        for (&name, &level) in names.of.iter().zip(levels) {
+            let band = level / height;
+            let group = *at.entry((band, rank[name].min(own))).or_insert_with(|| {
+                groups.push(Group { band, tasks: 0, depth: 0, at: groups.len() });
+                groups.len() - 1
+            });
+            groups[group].tasks += 1;
+            groups[group].depth += level;
+            of.push(group);
+        }
+        let depth = |group: &Group| group.depth as f64 / group.tasks as f64;
+        groups.sort_by(|a, b| a.band.cmp(&b.band).then(depth(a).total_cmp(&depth(b))));
+        let mut place = vec![0; groups.len()];
+        let mut rows: Vec<usize> = Vec::with_capacity(groups.len());
+        let mut room = WIDE;
+        for (now, group) in groups.iter().enumerate() {
+            place[group.at] = now;
+            let row = match rows.last() {
+                None => 0,
+                Some(&row) if groups[now - 1].band == group.band && room > 0 => row,
+                Some(&row) => {
+                    room = WIDE;
+                    row + 1
+                }
+            };
+            room -= 1;
+            rows.push(row);
+        }
+        of.iter_mut().for_each(|group| *group = place[*group]);
+        Self { of, rows, levels: height, names_merged: own < names.names.len() }
+    }
+
+    /// The links between boxes, and how many edges lead back or stay inside of one.
     fn links(&self, links: Vec<Link>) -> (Vec<Link>, usize) {
         let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
         let mut kept: Vec<Link> = Vec::new();
         let mut inside = 0;
         for link in links {
             let (from, to) = (self.of[link.from], self.of[link.to]);
-            if self.rows[from] >= self.rows[to] {
+            if from >= to {
                 inside += link.edges;
                 continue;
             }
@@ -595,13 +614,11 @@ impl Fold {
             note.push_str(", rare names together");
         }
         if self.levels > 1 {
-            note.push_str(&format!(", {} levels to a row", draw::number(self.levels)));
+            note.push_str(&format!(", {} levels to a row", count(self.levels)));
         }
         if inside > 0 {
-            note.push_str(&format!(
-                " ({} inside of rows not drawn)",
-                many(inside, "dependency", "dependencies")
-            ));
+            let inside = many(inside, "dependency", "dependencies");
+            note.push_str(&format!("; {inside} inside of boxes or back within a row are not drawn"));
         }
         note
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::layout::{self, Plan, Rect};
+use super::layout::{self, Plan, Rect, Route};
 use super::sketch::{Link, Node, Sketch, Why};
 use crate::draw::{self, CRITICAL, Entry, INK, PALE, Xml, fit, width};
 
@@ -46,7 +46,7 @@ pub(super) fn svg(sketch: &Sketch) -> String {
     let sizes: Vec<(f64, f64)> = cards.iter().map(|card| card.size).collect();
     let rows: Vec<usize> = sketch.nodes.iter().map(|node| node.row).collect();
     let links: Vec<(usize, usize)> = sketch.links.iter().map(|link| (link.from, link.to)).collect();
-    let layout = layout::layout(&Plan { sizes: &sizes, rows: &rows, links: &links });
+    let layout = layout::layout(&Plan { sizes: &sizes, rows: &rows, links: &links, ordered: sketch.folded });
 
     let mut head = String::new();
     let wide = layout.width.max(LEAST) + 2.0 * MARGIN;
@@ -127,17 +127,18 @@ fn write_head(svg: &mut String, sketch: &Sketch, wide: f64) -> f64 {
             "did not end well",
         ));
     }
-    for (why, text) in [
-        (Why::Argument, "takes its result"),
-        (Why::Data, "data"),
-        (Why::Order, "order"),
-        (Why::Awaited, "awaited inside"),
-    ] {
-        if sketch.links.iter().any(|link| link.why == why) {
-            entries.push(Entry::mark(
-                format!(r#"<path d="M-2 6H15" stroke="{LINE}" stroke-width="1.6"{}/>"#, dash(why)),
-                text,
-            ));
+    let lines: [(&[Why], &str); 3] = [
+        (&[Why::Argument, Why::Data], "takes its result, or its data"),
+        (&[Why::Order], "told to come after"),
+        (&[Why::Awaited], "awaited inside"),
+    ];
+    // Where all lines are of the common kind, nobody asks.
+    let plain = sketch.links.iter().all(|link| lines[0].0.contains(&link.why));
+    for (kinds, text) in lines {
+        if !plain && sketch.links.iter().any(|link| kinds.contains(&link.why)) {
+            let mark =
+                format!(r#"<path d="M-2 6H15" stroke="{LINE}" stroke-width="1.6"{}/>"#, dash(kinds[0]));
+            entries.push(Entry::mark(mark, text));
         }
     }
     draw::legend(svg, &entries, MARGIN, y + 16.0, wide - MARGIN) + 20.0
@@ -145,34 +146,49 @@ fn write_head(svg: &mut String, sketch: &Sketch, wide: f64) -> f64 {
 
 fn dash(why: Why) -> &'static str {
     match why {
-        Why::Argument => "",
-        Why::Data => r#" stroke-dasharray="7 2""#,
+        Why::Argument | Why::Data => "",
         Why::Order => r#" stroke-dasharray="2 3""#,
         Why::Awaited => r#" stroke-dasharray="7 3 1.5 3""#,
     }
 }
 
-fn write_link(svg: &mut String, link: &Link, route: &[(f64, f64)], weighted: bool) {
+fn write_link(svg: &mut String, link: &Link, route: &Route, weighted: bool) {
     svg.push_str("<path d=\"");
-    let mut last = (f64::NAN, f64::NAN);
-    for (at, &(x, y)) in route.iter().enumerate() {
-        let _ = match at {
-            0 => write!(svg, "M{x:.1} {y:.1}"),
-            _ if last == (x, y) => Ok(()),
-            _ if at % 2 == 1 || (last.0 - x).abs() < 0.05 => write!(svg, "V{y:.1}"),
-            _ => {
-                let half = (last.1 + y) / 2.0;
-                write!(svg, "C{:.1} {half:.1} {x:.1} {half:.1} {x:.1} {y:.1}", last.0)
-            }
-        };
-        last = (x, y);
-    }
+    let _ = match route {
+        Route::Down(points) => write_down(svg, points),
+        Route::Right { from, to, y } => write!(svg, "M{from:.1} {y:.1}H{to:.1}"),
+        Route::Below { from, to, dip } => {
+            let low = from.1.max(to.1) + dip / 0.75;
+            write!(
+                svg,
+                "M{:.1} {:.1}C{:.1} {low:.1} {:.1} {low:.1} {:.1} {:.1}",
+                from.0, from.1, from.0, to.0, to.0, to.1
+            )
+        }
+    };
     svg.push('"');
     svg.push_str(dash(link.why));
     if weighted && link.edges > 1 {
         let _ = write!(svg, r#" stroke-width="{:.1}""#, 1.0 + (link.edges as f64).log10() * 0.8);
     }
     svg.push_str("/>\n");
+}
+
+fn write_down(svg: &mut String, points: &[(f64, f64)]) -> std::fmt::Result {
+    let mut last = (f64::NAN, f64::NAN);
+    for (at, &(x, y)) in points.iter().enumerate() {
+        match at {
+            0 => write!(svg, "M{x:.1} {y:.1}")?,
+            _ if last == (x, y) => {}
+            _ if at % 2 == 1 || (last.0 - x).abs() < 0.05 => write!(svg, "V{y:.1}")?,
+            _ => {
+                let half = (last.1 + y) / 2.0;
+                write!(svg, "C{:.1} {half:.1} {x:.1} {half:.1} {x:.1} {y:.1}", last.0)?;
+            }
+        }
+        last = (x, y);
+    }
+    Ok(())
 }
 
 fn write_box(svg: &mut String, sketch: &Sketch, node: &Node, card: &Card, place: &Rect) {

@@ -1,0 +1,93 @@
+//! Looks at saved traces. `dagger-trace --help` says how.
+
+use dagger_trace::{Trace, TraceError};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Looks at traces that `Trace::save` has written.
+
+usage: dagger-trace COMMAND
+  describe FILE       bounds, where the time of the workers went, run time by name, critical path
+  chrome FILE OUT     JSON for ui.perfetto.dev and chrome://tracing; OUT ends in .json
+  diff BEFORE AFTER   which names of tasks became slower: counts, mean run times, their ratio
+  --help, --version
+
+exit status: 0 if it was done, 1 if a file could not be read or written, 2 if the command is not understood
+";
+
+/// What the user asks for.
+enum Command {
+    Print(String),
+    Describe { file: OsString },
+    Chrome { file: OsString, out: OsString },
+    Diff { before: OsString, after: OsString },
+}
+
+/// # Errors
+/// What is wrong with the arguments.
+fn parse(args: Vec<OsString>) -> Result<Command, String> {
+    let mut args = args.into_iter();
+    let Some(name) = args.next() else { return Err("a command is missing".into()) };
+    let name = name.to_string_lossy().into_owned();
+    let files: Vec<OsString> = args.collect();
+    let wants = |names: &str| Err(format!("{name} takes {names}"));
+    match name.as_str() {
+        "--help" | "-h" | "help" => Ok(Command::Print(HELP.into())),
+        "--version" | "-V" => Ok(Command::Print(format!("dagger-trace {}\n", env!("CARGO_PKG_VERSION")))),
+        "describe" => match <[OsString; 1]>::try_from(files) {
+            Ok([file]) => Ok(Command::Describe { file }),
+            Err(_) => wants("one file"),
+        },
+        "chrome" => match <[OsString; 2]>::try_from(files) {
+            Ok([file, out]) => Ok(Command::Chrome { file, out }),
+            Err(_) => wants("two files: FILE OUT"),
+        },
+        "diff" => match <[OsString; 2]>::try_from(files) {
+            Ok([before, after]) => Ok(Command::Diff { before, after }),
+            Err(_) => wants("two files: BEFORE AFTER"),
+        },
+        other => Err(format!("there is no command {other}")),
+    }
+}
+
+/// What is to be printed.
+fn run(command: Command) -> Result<String, String> {
+    let load = |file: &OsString| {
+        Trace::load(file).map_err(|error| match error {
+            error @ TraceError::BadFile { .. } => format!("{}: {error}", file.to_string_lossy()),
+            error => error.to_string(),
+        })
+    };
+    match command {
+        Command::Print(text) => Ok(text),
+        Command::Describe { file } => Ok(load(&file)?.describe()),
+        Command::Chrome { file, out } => {
+            load(&file)?.save_chrome(&out).map_err(|error| error.to_string())?;
+            Ok(String::new())
+        }
+        Command::Diff { before, after } => Ok(load(&before)?.describe_diff(&load(&after)?)),
+    }
+}
+
+fn main() -> ExitCode {
+    let command = match parse(std::env::args_os().skip(1).collect()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("dagger-trace: {error}; see dagger-trace --help");
+            return ExitCode::from(2);
+        }
+    };
+    match run(command) {
+        Ok(text) => {
+            // A reader that has seen enough, such as `head`, is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("dagger-trace: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

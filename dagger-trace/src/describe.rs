@@ -1,0 +1,177 @@
+//! The analysis as a page of text.
+
+use crate::analysis::{Analysis, WorkerTime};
+use crate::model::Trace;
+use crate::show::{count, percent, short, time};
+use dagger_core::record::End;
+use rustc_hash::FxHashMap;
+use std::fmt::Write;
+
+/// How many rows each table shows; what is more is counted.
+const WORKERS_MAX: usize = 6;
+const NAMES_MAX: usize = 9;
+const PATH_MAX: usize = 6;
+/// Longer names lose their middle.
+const NAME_CHARS_MAX: usize = 36;
+
+impl Trace {
+    /// What a run shows, on less than 40 lines: bounds, where the time of the workers went, run time by name, critical path.
+    ///
+    /// ```text
+    /// 84 tasks in 10.3 ms on 2 workers: 84 done
+    ///
+    /// run time of all tasks, T1                    18.9 ms  1.84 workers busy on average
+    /// critical path, T∞                            6.02 ms  at most 3.14 workers busy
+    /// ..
+    /// ```
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let analysis = self.analysis();
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_head(&mut text, &analysis);
+        let _ = self.write_workers(&mut text, &analysis.workers);
+        let _ = self.write_names(&mut text, &analysis);
+        let _ = self.write_path(&mut text, &analysis);
+        text
+    }
+
+    fn write_head(&self, text: &mut String, analysis: &Analysis) -> std::fmt::Result {
+        let &Analysis { work, span, no_wait, elapsed, .. } = analysis;
+        let workers = self.worker_count();
+        let ended = |end| self.tasks.iter().filter(|task| task.end == end).count();
+        let ends = [
+            (Some(End::Done), "done"),
+            (Some(End::Failed), "failed"),
+            (Some(End::Refused), "refused"),
+            (Some(End::Cancelled), "cancelled"),
+            (None, "not ended"),
+        ];
+        let ends = ends.map(|(end, how)| (ended(end), how));
+        let ends = ends.iter().filter(|&&(many, _)| many > 0);
+        let ends: Vec<String> = ends.map(|&(many, how)| format!("{} {how}", count(many))).collect();
+        let colon = if ends.is_empty() { "" } else { ": " };
+        writeln!(
+            text,
+            "{} in {} on {}{colon}{}",
+            many(self.tasks.len(), "task"),
+            time(elapsed),
+            many(workers, "worker"),
+            ends.join(", ")
+        )?;
+        if self.lost > 0 {
+            let lost = usize::try_from(self.lost).unwrap_or(usize::MAX);
+            writeln!(
+                text,
+                "{} lost, buffers were full: what is said below is too little",
+                many(lost, "record")
+            )?;
+        }
+        let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+        let mut line = |what: &str, nanos, note: String| {
+            writeln!(text, "{}", format!("{what:<40}{:>10}  {note}", time(nanos)).trim_end())
+        };
+        line(
+            "\nrun time of all tasks, T1",
+            work,
+            format!("{:.2} workers busy on average", ratio(work, elapsed)),
+        )?;
+        line("critical path, T∞", span, format!("at most {:.2} workers busy", ratio(work, span)))?;
+        line("without waiting, T1 / workers", no_wait, String::new())?;
+        let bound = span.max(no_wait);
+        line("elapsed", elapsed, format!("{:.2} × the larger of both bounds", ratio(elapsed, bound)))
+    }
+
+    fn write_workers(&self, text: &mut String, workers: &[WorkerTime]) -> std::fmt::Result {
+        if workers.is_empty() {
+            return Ok(());
+        }
+        let mut row = |name: &str, parts: [u64; 4]| {
+            let parts = parts.map(|part| format!("{:>11}", percent(part, self.nanos)));
+            writeln!(text, "{name:<NAME_CHARS_MAX$}{}", parts.concat())
+        };
+        let parts = |worker: &WorkerTime| [worker.running, worker.overhead, worker.waiting, worker.starved];
+        let mean = [0, 1, 2, 3].map(|part| {
+            let sum = workers.iter().map(|worker| parts(worker)[part]).fold(0, u64::saturating_add);
+            sum / workers.len() as u64
+        });
+        let all = format!("all {}", many(workers.len(), "worker thread"));
+        let shown = if workers.len() == 1 { &[] } else { &workers[..workers.len().min(WORKERS_MAX)] };
+        let names: Vec<String> =
+            shown.iter().map(|worker| short(&self.lanes[worker.lane].name, NAME_CHARS_MAX - 2)).collect();
+        row(&all, mean)?;
+        for (name, worker) in names.iter().zip(shown) {
+            row(&format!("  {name}"), parts(worker))?;
+        }
+        if workers.len() > shown.len() && workers.len() > 1 {
+            writeln!(text, "  and {} more", count(workers.len() - shown.len()))?;
+        }
+        // The heading comes first, but is only needed if there is something below it.
+        let heading = format!(
+            "\n{:<NAME_CHARS_MAX$}{:>11}{:>11}{:>11}{:>11}\n",
+            "where the time went", "running", "overhead", "waiting", "starved"
+        );
+        let at = text.find(&all).unwrap_or(text.len());
+        text.insert_str(at, &heading);
+        Ok(())
+    }
+
+    fn write_names(&self, text: &mut String, analysis: &Analysis) -> std::fmt::Result {
+        let rows = self.by_name();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            text,
+            "\n{:<NAME_CHARS_MAX$}{:>9}{:>10}{:>8}{:>10}{:>10}{:>10}{:>10}",
+            "run time by name", "count", "total", "", "mean", "p50", "p99", "max"
+        )?;
+        for row in rows.iter().take(NAMES_MAX) {
+            let [total, mean, p50, p99, max] = [row.total, row.mean, row.p50, row.p99, row.max].map(time);
+            let (name, share) = (short(&row.name, NAME_CHARS_MAX), percent(row.total, analysis.work));
+            let many = count(row.count);
+            writeln!(
+                text,
+                "{name:<NAME_CHARS_MAX$}{many:>9}{total:>10}{share:>8}{mean:>10}{p50:>10}{p99:>10}{max:>10}"
+            )?;
+        }
+        if rows.len() > NAMES_MAX {
+            let rest = &rows[NAMES_MAX..];
+            let total = time(rest.iter().map(|row| row.total).fold(0, u64::saturating_add));
+            let tasks = count(rest.iter().map(|row| row.count).sum());
+            let what = format!("and {}", many(rest.len(), "more name"));
+            writeln!(text, "{what:<NAME_CHARS_MAX$}{tasks:>9}{total:>10}")?;
+        }
+        Ok(())
+    }
+
+    fn write_path(&self, text: &mut String, analysis: &Analysis) -> std::fmt::Result {
+        let path = &analysis.critical_path;
+        if path.is_empty() {
+            return Ok(());
+        }
+        let mut by_name: FxHashMap<&str, (usize, u64)> = FxHashMap::default();
+        for step in path {
+            let entry = by_name.entry(&self.tasks[step.task].name).or_default();
+            *entry = (entry.0 + 1, entry.1.saturating_add(step.nanos));
+        }
+        let mut rows: Vec<(&str, usize, u64)> =
+            by_name.into_iter().map(|(name, (n, t))| (name, n, t)).collect();
+        rows.sort_unstable_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(b.0)));
+        let heading = "critical path by name";
+        writeln!(text, "\n{heading:<NAME_CHARS_MAX$}{:>9}{:>10}", "steps", "total")?;
+        for &(name, steps, total) in rows.iter().take(PATH_MAX) {
+            let (name, steps, share) =
+                (short(name, NAME_CHARS_MAX), count(steps), percent(total, analysis.span));
+            writeln!(text, "{name:<NAME_CHARS_MAX$}{steps:>9}{:>10}{share:>8}", time(total))?;
+        }
+        if rows.len() > PATH_MAX {
+            writeln!(text, "and {}", many(rows.len() - PATH_MAX, "more name"))?;
+        }
+        Ok(())
+    }
+}
+
+fn many(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}

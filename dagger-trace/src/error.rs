@@ -1,0 +1,40 @@
+//! What can go wrong with files.
+
+use std::path::{Path, PathBuf};
+
+/// Why a trace could not be written, or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// The operating system refuses: check the path and its permissions.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        source: std::io::Error,
+    },
+    /// These are not the bytes of a trace, or not all of them, or those of a newer version. Nothing was read.
+    #[error("not a trace that can be read: at byte {offset}, {what}")]
+    BadFile {
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The suffix of the path says which format to write: use one of those that are supported.
+    #[error("{}: unknown suffix; supported: {supported}", path.display())]
+    UnknownSuffix {
+        /// The file.
+        path: PathBuf,
+        /// The suffixes that are supported, such as `.svg, .dot`.
+        supported: &'static str,
+    },
+}
+
+impl TraceError {
+    /// The error of an operation on this file.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TraceError {
+        move |source| TraceError::Io { path: path.to_owned(), source }
+    }
+}
