@@ -23,7 +23,7 @@ pub(crate) const CRITICAL: &str = "#b5121b";
 const LIGHT: [&str; 8] =
     ["#77aadd", "#ee8866", "#eedd88", "#44bb99", "#ffaabb", "#bbcc33", "#99ddff", "#c9a6dc"];
 /// What has no colour of its own.
-const OTHERS: &str = "#d5d8dc";
+const OTHERS: &str = "#aeb6bf";
 /// From light yellow to light violet, for numbers in order.
 const RAMP: [[f64; 3]; 5] = [
     [250.0, 232.0, 140.0],

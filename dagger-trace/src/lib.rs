@@ -13,6 +13,7 @@
 //!   of running tasks.
 //! - [`Row`]: run times by name of task or by categories of your own.
 //! - [`Change`]: what became slower between two runs.
+//! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
 //!
 //! ```
@@ -58,6 +59,11 @@ mod graph;
 mod lane;
 mod model;
 mod show;
+#[cfg(test)]
+extern crate self as dagger_trace;
+#[cfg(test)]
+#[path = "../examples/pictures/samples.rs"]
+mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -170,7 +170,7 @@ impl Canvas {
         colour: &str,
         wide: f64,
     ) {
-        let mut places: Vec<u32> = moments.map(|at| (self.window.at(at) * 1.0).round() as u32).collect();
+        let mut places: Vec<u32> = moments.map(|at| (self.window.at(at)).round() as u32).collect();
         places.sort_unstable();
         places.dedup();
         if places.is_empty() {
@@ -191,9 +191,11 @@ impl Canvas {
         for bar in bars {
             let (from, to) = (self.window.at(bar.start), self.window.at(bar.end));
             if to - from >= self.bar {
+                // A white edge tells neighbours apart; narrow bars would be nothing but edge.
+                let edge = if to - from >= 4.0 { r##" stroke="#fff" stroke-width=".6""## } else { "" };
                 let _ = writeln!(
                     long,
-                    r##"<rect x="{from:.1}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}" stroke="#fff" stroke-width=".6"><title>{}</title></rect>"##,
+                    r##"<rect x="{from:.1}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}"{edge}><title>{}</title></rect>"##,
                     strip.y,
                     to - from,
                     strip.high,

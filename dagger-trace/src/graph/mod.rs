@@ -16,7 +16,7 @@ mod layout;
 mod sketch;
 mod svg;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 
