@@ -8,7 +8,7 @@
 //! 1. a task's own run time is in sequence;
 //! 2. if `b` takes the result of `a`, was ordered after it, or follows it by data, all of `a` comes before all of `b`;
 //! 3. if a body of `p` spawned `c`, what `p` had run until then comes before all of `c`;
-//! 4. if `p` awaited `c`, all of `c` comes before what `p` ran after `c` had ended. If `c` has not ended, nothing follows.
+//! 4. if `p` awaited `c`, and ended after it, all of `c` comes before what `p` ran after `c` had ended.
 //!
 //! The critical path is the longest chain of run time under these rules; times of waiting and the cost of the runtime are not
 //! in it. A trace that is not of this world, with tasks that come before themselves, gets the path of what is left when the
@@ -62,6 +62,9 @@ pub struct WorkerTime {
     pub starved: u64,
 }
 
+/// A kind of tasks: what to call it, and which tasks belong to it.
+pub type Category<'a> = (&'a str, &'a dyn Fn(&Task) -> bool);
+
 /// The run times of the tasks of one name or category.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -114,7 +117,7 @@ impl Trace {
     /// # assert!(rows.is_empty());
     /// ```
     #[must_use]
-    pub fn by_category(&self, categories: &[(&str, &dyn Fn(&Task) -> bool)]) -> Vec<Row> {
+    pub fn by_category(&self, categories: &[Category]) -> Vec<Row> {
         self.rows(|task| categories.iter().find(|(_, accepts)| accepts(task)).map(|&(label, _)| label))
     }
 
@@ -252,7 +255,9 @@ impl Points {
         }
         let known = |&&edge: &&crate::Edge| edge.from < tasks.len() && edge.to < tasks.len();
         for edge in trace.edges.iter().filter(known).filter(|edge| edge.cause == EdgeCause::Awaited) {
-            if let Some(ended) = tasks[edge.from].ended {
+            if let Some(ended) = tasks[edge.from].ended
+                && tasks[edge.to].ended.is_none_or(|end| ended < end)
+            {
                 inner.push((edge.to, ended, Inner::Awaited(edge.from)));
             }
         }

@@ -32,14 +32,17 @@ impl Trace {
     /// The trace as a JSON object in the Trace Event Format: runs as slices of their threads, edges as flow arrows, tasks that
     /// wait inside their bodies as asynchronous slices, and the numbers of ready and of running tasks as counters.
     ///
-    /// About 1 KB per task.
+    /// About 0.5 KB per task and 0.2 KB per edge.
     #[must_use]
     pub fn to_chrome(&self) -> String {
-        let mut json = Json { text: String::with_capacity(512 + 768 * self.tasks.len()), first: true };
+        let mut json = Json {
+            text: String::with_capacity(512 + 512 * self.tasks.len() + 224 * self.edges.len()),
+            first: true,
+        };
         json.text.push_str("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
-        self.write_names(&mut json);
+        self.write_lanes(&mut json);
         for (index, task) in self.tasks.iter().enumerate() {
-            self.write_runs(&mut json, task);
+            self.write_slices(&mut json, task);
             self.write_waits(&mut json, index, task);
         }
         self.write_flows(&mut json);
@@ -48,7 +51,7 @@ impl Trace {
         json.text
     }
 
-    fn write_names(&self, json: &mut Json) {
+    fn write_lanes(&self, json: &mut Json) {
         json.event("M", None, 0);
         json.text.push_str(",\"name\":\"process_name\",\"args\":{\"name\":\"dagger\"}}");
         for (lane, info) in self.lanes.iter().enumerate() {
@@ -63,7 +66,7 @@ impl Trace {
         }
     }
 
-    fn write_runs(&self, json: &mut Json, task: &Task) {
+    fn write_slices(&self, json: &mut Json, task: &Task) {
         for run in &task.runs {
             json.event("X", Some(run.lane), run.start);
             json.text.push_str(",\"dur\":");

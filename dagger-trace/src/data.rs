@@ -35,18 +35,37 @@ struct Part {
     readers: Vec<(u64, usize)>,
 }
 
-/// The pairs (earlier task, later task), from accesses in the order of their turns.
-pub(crate) fn immediate<'a>(touches: impl Iterator<Item = Touch<'a>>) -> Vec<(usize, usize)> {
-    let mut areas: Vec<&Area> = Vec::new();
-    let mut parts: Vec<Part> = Vec::new();
-    let mut part_of: FxHashMap<&Area, usize> = FxHashMap::default();
-    let mut before: FxHashMap<usize, Vec<usize>> = FxHashMap::default(); // the edges found, by the later task
-    let mut pairs = Vec::new();
-    let mut found: Vec<(u64, usize)> = Vec::new();
-    let mut follows: FxHashSet<usize> = FxHashSet::default();
+/// The pairs (earlier task, later task), from accesses in the order of their turns. Equal turns say nothing of their order.
+pub(crate) fn immediate(touches: &[Touch]) -> Vec<(usize, usize)> {
+    let mut chunk = Chunk::default();
+    for turn in touches.chunk_by(|a, b| a.turn == b.turn) {
+        for touch in turn {
+            let part = chunk.part(touch.part);
+            chunk.find(touch, part);
+        }
+        for touch in turn {
+            let part = chunk.part(touch.part);
+            chunk.enter(touch, part);
+        }
+    }
+    chunk.pairs
+}
 
-    for Touch { task, turn, writes, part: area } in touches {
-        let part = *part_of.entry(area).or_insert_with(|| {
+#[derive(Default)]
+struct Chunk<'a> {
+    areas: Vec<&'a Area>,
+    parts: Vec<Part>,
+    part_of: FxHashMap<&'a Area, usize>,
+    pairs: Vec<(usize, usize)>,
+    /// The same, by the later task.
+    before: FxHashMap<usize, Vec<usize>>,
+}
+
+impl<'a> Chunk<'a> {
+    /// The number of this part.
+    fn part(&mut self, area: &'a Area) -> usize {
+        let Chunk { areas, parts, part_of, .. } = self;
+        *part_of.entry(area).or_insert_with(|| {
             let new = areas.len();
             areas.push(area);
             parts.push(Part::default());
@@ -59,42 +78,49 @@ pub(crate) fn immediate<'a>(touches: impl Iterator<Item = Touch<'a>>) -> Vec<(us
                 }
             }
             new
-        });
+        })
+    }
 
-        found.clear();
-        for &(other, _) in &parts[part].meets {
-            found.extend(&parts[other].writers);
-            if writes {
-                found.extend(&parts[other].readers);
+    /// Adds the edges to this access.
+    fn find(&mut self, touch: &Touch, part: usize) {
+        let mut found: Vec<(u64, usize)> = Vec::new();
+        for &(other, _) in &self.parts[part].meets {
+            found.extend(&self.parts[other].writers);
+            if touch.writes {
+                found.extend(&self.parts[other].readers);
             }
         }
-        found.retain(|&(earlier, other)| earlier < turn && other != task);
+        found.retain(|&(_, other)| other != touch.task);
         // The newest first: what it comes after need not be said again.
         found.sort_unstable_by(|a, b| b.cmp(a));
-        follows.clear();
-        let several = found.len() > 1;
+        let mut follows: FxHashSet<usize> = FxHashSet::default();
         for &(_, other) in &found {
-            if follows.insert(other) {
-                pairs.push((other, task));
-                before.entry(task).or_default().push(other);
-                if several && let Some(earlier) = before.get(&other) {
-                    follows.extend(earlier);
-                }
+            if !follows.insert(other) {
+                continue;
             }
-        }
-
-        if writes {
-            let meets = std::mem::take(&mut parts[part].meets);
-            for &(other, _) in meets.iter().filter(|&&(_, covers)| covers) {
-                let forget = |&(earlier, _): &(u64, usize)| earlier >= turn;
-                parts[other].writers.retain(forget);
-                parts[other].readers.retain(forget);
+            self.pairs.push((other, touch.task));
+            self.before.entry(touch.task).or_default().push(other);
+            if found.len() > 1
+                && let Some(earlier) = self.before.get(&other)
+            {
+                follows.extend(earlier);
             }
-            parts[part].meets = meets;
-            parts[part].writers.push((turn, task));
-        } else {
-            parts[part].readers.push((turn, task));
         }
     }
-    pairs
+
+    /// From here on it is an earlier access.
+    fn enter(&mut self, touch: &Touch, part: usize) {
+        if !touch.writes {
+            self.parts[part].readers.push((touch.turn, touch.task));
+            return;
+        }
+        let meets = std::mem::take(&mut self.parts[part].meets);
+        for &(other, _) in meets.iter().filter(|&&(_, covers)| covers) {
+            let stays = |&(turn, _): &(u64, usize)| turn == touch.turn;
+            self.parts[other].writers.retain(stays);
+            self.parts[other].readers.retain(stays);
+        }
+        self.parts[part].meets = meets;
+        self.parts[part].writers.push((touch.turn, touch.task));
+    }
 }

@@ -18,12 +18,24 @@ impl Trace {
     /// What a run shows, on less than 40 lines: bounds, where the time of the workers went, run time by name, critical path.
     ///
     /// ```text
-    /// 84 tasks in 10.3 ms on 2 workers: 84 done
+    /// 100,000 tasks in 10.0 ms on 8 workers: 100,000 done
     ///
-    /// run time of all tasks, T1                    18.9 ms  1.84 workers busy on average
-    /// critical path, T∞                            6.02 ms  at most 3.14 workers busy
+    /// run time of all tasks, T1                  37.0 ms  3.70 workers busy on average
+    /// critical path, T∞                          4.62 ms  at most 8.00 workers busy
+    /// without waiting, T1 / workers              4.62 ms
+    /// elapsed                                    10.0 ms  2.16 × the larger of both bounds
+    ///
+    /// where the time went                     running   overhead    waiting    starved
+    /// all 8 worker threads                     46.2 %     53.8 %      0.0 %      0.0 %
     /// ..
+    /// run time by name                        count     total    share      mean       p50       p99       max
+    /// gemm                                   25,000   9.25 ms   25.0 %    370 ns    380 ns    380 ns    380 ns
+    /// ..
+    /// critical path by name                   steps     total    share
+    /// trsm                                   12,500   4.62 ms  100.0 %
     /// ```
+    ///
+    /// What the columns say: [`Analysis`], [`WorkerTime`] and [`Row`](crate::Row).
     #[must_use]
     pub fn describe(&self) -> String {
         let analysis = self.analysis();
@@ -67,6 +79,7 @@ impl Trace {
                 many(lost, "record")
             )?;
         }
+        writeln!(text)?;
         let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
         let mut line = |what: &str, nanos, note: String| {
             writeln!(text, "{}", format!("{what:<40}{:>10}  {note}", time(nanos)).trim_end())
@@ -86,6 +99,11 @@ impl Trace {
         if workers.is_empty() {
             return Ok(());
         }
+        writeln!(
+            text,
+            "\n{:<NAME_CHARS_MAX$}{:>11}{:>11}{:>11}{:>11}",
+            "where the time went", "running", "overhead", "waiting", "starved"
+        )?;
         let mut row = |name: &str, parts: [u64; 4]| {
             let parts = parts.map(|part| format!("{:>11}", percent(part, self.nanos)));
             writeln!(text, "{name:<NAME_CHARS_MAX$}{}", parts.concat())
@@ -95,24 +113,17 @@ impl Trace {
             let sum = workers.iter().map(|worker| parts(worker)[part]).fold(0, u64::saturating_add);
             sum / workers.len() as u64
         });
-        let all = format!("all {}", many(workers.len(), "worker thread"));
-        let shown = if workers.len() == 1 { &[] } else { &workers[..workers.len().min(WORKERS_MAX)] };
-        let names: Vec<String> =
-            shown.iter().map(|worker| short(&self.lanes[worker.lane].name, NAME_CHARS_MAX - 2)).collect();
-        row(&all, mean)?;
-        for (name, worker) in names.iter().zip(shown) {
+        row(&format!("all {}", many(workers.len(), "worker thread")), mean)?;
+        if workers.len() == 1 {
+            return Ok(());
+        }
+        for worker in workers.iter().take(WORKERS_MAX) {
+            let name = short(&self.lanes[worker.lane].name, NAME_CHARS_MAX - 2);
             row(&format!("  {name}"), parts(worker))?;
         }
-        if workers.len() > shown.len() && workers.len() > 1 {
-            writeln!(text, "  and {} more", count(workers.len() - shown.len()))?;
+        if workers.len() > WORKERS_MAX {
+            writeln!(text, "  and {} more", count(workers.len() - WORKERS_MAX))?;
         }
-        // The heading comes first, but is only needed if there is something below it.
-        let heading = format!(
-            "\n{:<NAME_CHARS_MAX$}{:>11}{:>11}{:>11}{:>11}\n",
-            "where the time went", "running", "overhead", "waiting", "starved"
-        );
-        let at = text.find(&all).unwrap_or(text.len());
-        text.insert_str(at, &heading);
         Ok(())
     }
 
@@ -123,8 +134,8 @@ impl Trace {
         }
         writeln!(
             text,
-            "\n{:<NAME_CHARS_MAX$}{:>9}{:>10}{:>8}{:>10}{:>10}{:>10}{:>10}",
-            "run time by name", "count", "total", "", "mean", "p50", "p99", "max"
+            "\n{:<NAME_CHARS_MAX$}{:>9}{:>10}{:>9}{:>10}{:>10}{:>10}{:>10}",
+            "run time by name", "count", "total", "share", "mean", "p50", "p99", "max"
         )?;
         for row in rows.iter().take(NAMES_MAX) {
             let [total, mean, p50, p99, max] = [row.total, row.mean, row.p50, row.p99, row.max].map(time);
@@ -132,7 +143,7 @@ impl Trace {
             let many = count(row.count);
             writeln!(
                 text,
-                "{name:<NAME_CHARS_MAX$}{many:>9}{total:>10}{share:>8}{mean:>10}{p50:>10}{p99:>10}{max:>10}"
+                "{name:<NAME_CHARS_MAX$}{many:>9}{total:>10}{share:>9}{mean:>10}{p50:>10}{p99:>10}{max:>10}"
             )?;
         }
         if rows.len() > NAMES_MAX {
@@ -159,11 +170,11 @@ impl Trace {
             by_name.into_iter().map(|(name, (n, t))| (name, n, t)).collect();
         rows.sort_unstable_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(b.0)));
         let heading = "critical path by name";
-        writeln!(text, "\n{heading:<NAME_CHARS_MAX$}{:>9}{:>10}", "steps", "total")?;
+        writeln!(text, "\n{heading:<NAME_CHARS_MAX$}{:>9}{:>10}{:>9}", "steps", "total", "share")?;
         for &(name, steps, total) in rows.iter().take(PATH_MAX) {
             let (name, steps, share) =
                 (short(name, NAME_CHARS_MAX), count(steps), percent(total, analysis.span));
-            writeln!(text, "{name:<NAME_CHARS_MAX$}{steps:>9}{:>10}{share:>8}", time(total))?;
+            writeln!(text, "{name:<NAME_CHARS_MAX$}{steps:>9}{:>10}{share:>9}", time(total))?;
         }
         if rows.len() > PATH_MAX {
             writeln!(text, "and {}", many(rows.len() - PATH_MAX, "more name"))?;

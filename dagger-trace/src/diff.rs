@@ -35,10 +35,12 @@ impl Trace {
     pub fn diff(&self, after: &Trace) -> Vec<Change> {
         let mut changes: BTreeMap<String, (Option<Row>, Option<Row>)> = BTreeMap::new();
         for row in self.by_name() {
-            changes.entry(row.name.clone()).or_default().0 = Some(row);
+            let name = row.name.clone();
+            changes.entry(name).or_default().0 = Some(row);
         }
         for row in after.by_name() {
-            changes.entry(row.name.clone()).or_default().1 = Some(row);
+            let name = row.name.clone();
+            changes.entry(name).or_default().1 = Some(row);
         }
         let changes = changes.into_iter().map(|(name, (before, after))| Change { name, before, after });
         let mut changes: Vec<Change> = changes.collect();

@@ -53,11 +53,10 @@ impl LaneWalk {
     /// It no longer does this, nor what it began inside. If it had not begun it, says since when it may have done it.
     pub(crate) fn finish(&mut self, doing: Doing, at: u64) -> Result<Option<Piece>, u64> {
         let Some(depth) = self.stack.iter().rposition(|&(other, _)| other == doing) else {
-            let since = if self.stack.is_empty() { self.since } else { at };
-            if self.stack.is_empty() {
-                self.since = at;
+            if !self.stack.is_empty() {
+                return Ok(None); // it cannot be below what is under way
             }
-            return Err(since);
+            return Err(std::mem::replace(&mut self.since, at));
         };
         // An empty piece counts if it is all there is: a task that ran for less than the clock can tell has run.
         let whole = self.stack.last().is_some_and(|&(_, out)| !out);

@@ -11,9 +11,8 @@
 //!   tasks accessed.
 //! - [`Analysis`]: work and critical path (T₁ and T∞), the bounds they put on the elapsed time, and what each worker did instead
 //!   of running tasks.
-//! - [`Row`]: run times by name of task or by categories of your own.
+//! - [`Row`]: run times by name of task or by categories of your own ([`Category`]).
 //! - [`Change`]: what became slower between two runs.
-//! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
 //!
 //! ```
@@ -51,30 +50,20 @@ mod chrome;
 mod data;
 mod describe;
 mod diff;
-mod draw;
 mod error;
 mod file;
-mod gantt;
-mod graph;
 mod lane;
 mod model;
 mod show;
 #[cfg(test)]
-extern crate self as dagger_trace;
-#[cfg(test)]
-#[path = "../examples/pictures/samples.rs"]
-mod samples;
-#[cfg(test)]
 mod tests;
 
-pub use analysis::{Analysis, Row, Step, WorkerTime};
+pub use analysis::{Analysis, Category, Row, Step, WorkerTime};
 pub use diff::Change;
 pub use error::TraceError;
-pub use gantt::{Gantt, Lane};
-pub use graph::{Colour, Graph};
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
 
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Analysis, Colour, Lane, Trace, TraceError};
+    pub use crate::{Analysis, Trace, TraceError};
 }

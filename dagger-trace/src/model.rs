@@ -16,7 +16,7 @@
 use crate::data;
 use crate::lane::{Doing, LaneWalk, Piece};
 use dagger_core::Area;
-use dagger_core::record::{Cause, End, Log, Name, Record, What};
+use dagger_core::record::{Cause, End, Log, Record, What};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -288,7 +288,7 @@ impl Build {
                 let known = self.known(*task, at);
                 let known = &mut self.known[known];
                 if known.task.spawned.is_none() {
-                    known.task.name = shown(name);
+                    known.task.name = name.as_ref().to_owned();
                     known.task.site = format!("{}:{}", site.file(), site.line());
                     known.task.spawned = Some(At { lane, at });
                     known.parent = *parent;
@@ -395,13 +395,14 @@ impl Build {
         }
         for chunk in self.touches.chunk_by(|a, b| a.chunk == b.chunk) {
             let cause = EdgeCause::Data { chunk: chunk[0].chunk };
-            let touches = chunk.iter().map(|touch| data::Touch {
-                task: touch.known,
-                turn: touch.turn,
-                writes: touch.writes,
-                part: touch.part.as_deref().unwrap_or(&Area::Whole),
-            });
-            for (from, to) in data::immediate(touches) {
+            let touches: Vec<data::Touch> = chunk
+                .iter()
+                .map(|here| {
+                    let &Touch { known: task, turn, writes, ref part, .. } = here;
+                    data::Touch { task, turn, writes, part: part.as_deref().unwrap_or(&Area::Whole) }
+                })
+                .collect();
+            for (from, to) in data::immediate(&touches) {
                 edges.insert(Edge { from: index[from], to: index[to], cause });
             }
         }
@@ -438,8 +439,4 @@ fn tidy(task: &mut Task) {
         let run = &mut task.runs[next - 1];
         run.end = run.end.min(start);
     }
-}
-
-fn shown(name: &Name) -> String {
-    name.as_ref().to_owned()
 }

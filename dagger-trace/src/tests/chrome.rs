@@ -1,0 +1,102 @@
+use super::{LANES, traces};
+use crate::{Run, Trace};
+use proptest::prelude::*;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+
+fn events(trace: &Trace) -> Vec<Value> {
+    let all: Value = serde_json::from_str(&trace.to_chrome()).expect("it is JSON");
+    assert_eq!(all["displayTimeUnit"], "ns");
+    all["traceEvents"].as_array().expect("it has events").clone()
+}
+
+/// Nanoseconds again.
+fn nanos(event: &Value, field: &str) -> u64 {
+    let micros = event[field].as_f64().expect("a number");
+    assert!(micros >= 0.0);
+    (micros * 1000.0).round() as u64
+}
+
+fn kind<'a>(events: &'a [Value], phase: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["ph"] == phase).collect()
+}
+
+proptest! {
+    /// The fields that the description of the format requires, by phase.
+    #[test]
+    fn events_have_the_fields_of_the_format(trace in traces(20)) {
+        let events = events(&trace);
+        for event in &events {
+            let phase = event["ph"].as_str().expect("a phase");
+            prop_assert!(event["name"].is_string() && event["pid"] == 1 && event["tid"].is_u64());
+            nanos(event, "ts");
+            match phase {
+                "M" => prop_assert!(event["args"].is_object()),
+                "X" => {
+                    nanos(event, "dur");
+                    prop_assert!(event["args"]["task"].is_u64() && event["cat"].is_string());
+                }
+                "s" | "f" | "b" | "e" => prop_assert!(event["id"].is_u64() && event["cat"].is_string()),
+                "C" => prop_assert!(event["args"]["tasks"].is_u64()),
+                other => panic!("phase {other}"),
+            }
+            if phase == "f" {
+                prop_assert_eq!(&event["bp"], "e");
+            }
+        }
+
+        let lanes = kind(&events, "M").into_iter().filter(|event| event["name"] == "thread_name");
+        let lanes: HashMap<u64, &str> =
+            lanes.map(|event| (event["tid"].as_u64().unwrap(), event["args"]["name"].as_str().unwrap())).collect();
+        prop_assert_eq!(lanes.len(), LANES);
+        let slices: Vec<(&str, u64, u64, u64)> = kind(&events, "X").into_iter().map(|event| {
+            let (start, dur) = (nanos(event, "ts"), nanos(event, "dur"));
+            (event["name"].as_str().unwrap(), event["tid"].as_u64().unwrap(), start, start + dur)
+        }).collect();
+        let runs: Vec<(&str, u64, u64, u64)> = trace.tasks.iter().flat_map(|task| {
+            task.runs.iter().map(|&Run { lane, start, end }| (task.name.as_str(), lane as u64 + 1, start, end))
+        }).collect();
+        prop_assert_eq!(&slices, &runs);
+
+        // A flow leaves from inside a slice, arrives where one begins, and does not go back in time.
+        let (sources, targets) = (kind(&events, "s"), kind(&events, "f"));
+        prop_assert_eq!(sources.len(), targets.len());
+        let mut ids = HashSet::new();
+        for (source, target) in sources.into_iter().zip(targets) {
+            prop_assert_eq!(&source["id"], &target["id"]);
+            prop_assert!(ids.insert(source["id"].as_u64().unwrap()));
+            let place = |event: &Value| (event["tid"].as_u64().unwrap(), nanos(event, "ts"));
+            let ((lane, at), (to_lane, to)) = (place(source), place(target));
+            let inside = |run: &&(&str, u64, u64, u64)| run.1 == lane && run.2 <= at && (at < run.3 || run.2 == run.3);
+            prop_assert!(at <= to && slices.iter().find(inside).is_some());
+            prop_assert!(slices.iter().any(|run| (run.1, run.2) == (to_lane, to)));
+        }
+
+        // Waits come in pairs, by task, and counters are what they count.
+        let (begins, ends) = (kind(&events, "b"), kind(&events, "e"));
+        prop_assert_eq!(begins.len(), ends.len());
+        for (begin, end) in begins.into_iter().zip(ends) {
+            prop_assert!(begin["id"] == end["id"] && begin["name"] == end["name"]);
+            prop_assert!(nanos(begin, "ts") < nanos(end, "ts"));
+        }
+        let counted = kind(&events, "C").into_iter().filter(|event| event["name"] == "running");
+        let counted: Vec<(u64, u64)> =
+            counted.map(|event| (nanos(event, "ts"), event["args"]["tasks"].as_u64().unwrap())).collect();
+        for at in 0..trace.nanos {
+            let running = runs.iter().filter(|run| run.2 <= at && at < run.3).count() as u64;
+            let shown = counted.iter().rev().find(|&&(since, _)| since <= at).map_or(0, |&(_, value)| value);
+            prop_assert_eq!(shown, running, "at {}", at);
+        }
+    }
+}
+
+#[test]
+fn edges_become_arrows() {
+    let trace =
+        super::trace(vec![(0, vec![(1, 5)], 0, true), (1, vec![(20, 3)], 6, true)], &[(0, 1, 3)], 1, 0);
+    let events = events(&trace);
+    let [source] = kind(&events, "s")[..] else { panic!("one arrow") };
+    let [target] = kind(&events, "f")[..] else { panic!("one arrow") };
+    assert_eq!((nanos(source, "ts"), nanos(target, "ts")), (5, 21));
+    assert_eq!((&source["name"], &source["tid"], &target["tid"]), (&"chunk 1".into(), &1.into(), &1.into()));
+}
