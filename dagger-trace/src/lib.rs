@@ -13,6 +13,7 @@
 //!   of running tasks.
 //! - [`Row`]: run times by name of task or by categories of your own ([`Category`]).
 //! - [`Change`]: what became slower between two runs.
+//! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
 //!
 //! ```
@@ -50,20 +51,32 @@ mod chrome;
 mod data;
 mod describe;
 mod diff;
+mod draw;
 mod error;
 mod file;
+mod gantt;
+mod graph;
 mod lane;
 mod model;
+#[cfg(test)]
+#[path = "../examples/pictures/samples.rs"]
+mod samples;
 mod show;
 #[cfg(test)]
 mod tests;
 
+// The samples are an example's: they name this crate as its users do.
+#[cfg(test)]
+extern crate self as dagger_trace;
+
 pub use analysis::{Analysis, Category, Row, Step, WorkerTime};
 pub use diff::Change;
 pub use error::TraceError;
+pub use gantt::{Gantt, Lane};
+pub use graph::{Colour, Graph};
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
 
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Analysis, Trace, TraceError};
+    pub use crate::{Analysis, Lane, Trace, TraceError};
 }

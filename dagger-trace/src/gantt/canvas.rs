@@ -204,8 +204,7 @@ impl Canvas {
                 );
             } else {
                 any = true;
-                // What took no time at all is seen as well.
-                short.add(from, to.max(from + 0.05), bar.colour);
+                short.add(from, to, bar.colour);
             }
         }
         if any {
@@ -225,7 +224,7 @@ impl Canvas {
         let mut columns = Columns::new(self.column, fills.len());
         for (start, end, colour) in stretches {
             let (from, to) = (self.window.at(start), self.window.at(end));
-            columns.add(from, to.max(from + 0.01), colour);
+            columns.add(from, to, colour);
         }
         let most = columns.cells.chunks(fills.len()).map(|cell| cell.iter().sum::<f64>()).fold(0.0, f64::max);
         self.columns(strip, &columns, full.unwrap_or(most).max(1.0), fills);
@@ -345,6 +344,8 @@ impl Columns {
     }
 
     fn add(&mut self, from: f64, to: f64, colour: usize) {
+        // What took no time at all is seen as well.
+        let to = to.max(from + 1e-9);
         let count = self.cells.len() / self.colours;
         let mut at = ((from / self.wide) as usize).min(count - 1);
         let mut from = from;

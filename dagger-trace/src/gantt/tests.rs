@@ -52,7 +52,9 @@ fn every_run_is_a_bar_or_in_a_column() {
     let trace = samples::pipeline(8, 4, 3);
     let runs: usize = trace.tasks.iter().map(|task| task.runs.len()).sum();
     for lane in LANES {
-        assert_eq!(check(&trace.gantt(lane).to_svg()), (runs, 0), "{lane:?}");
+        // The scheduler's columns are the tasks that were ready.
+        let columns = usize::from(lane == Lane::Scheduler);
+        assert_eq!(check(&trace.gantt(lane).to_svg()), (runs, columns), "{lane:?}");
     }
     let (bars, columns) = check(&samples::cholesky(48, 16).gantt(Lane::Processor).to_svg());
     assert!(bars == 0 && columns >= 16, "{bars} bars, {columns} columns");
@@ -125,13 +127,13 @@ fn ticks_are_round_and_their_labels_do_not_touch() {
     );
     assert_eq!(label(13_100_000), ["0 ms", "2 ms", "4 ms", "6 ms", "8 ms", "10 ms", "12 ms"]);
     let mut span = 1u64;
-    while span < u64::MAX / 3 {
+    while span < u64::MAX / 6 {
         let ticks = draw::ticks(span, 10);
         assert!((2..=11).contains(&ticks.len()), "{span}: {ticks:?}");
         let room = ticks[1].0 as f64 / span as f64 * super::canvas::PLOT;
         let widest = ticks.iter().map(|(_, label)| width(label, 10.5)).fold(0.0, f64::max);
         assert!(widest + 6.0 < room, "{span}: {ticks:?}");
-        span = span * 5 / 3 + 1;
+        span += span / 3 * 2 + 1;
     }
 }
 

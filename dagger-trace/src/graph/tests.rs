@@ -21,10 +21,11 @@ const HOSTILE: [&str; 9] = [
 ];
 
 fn task(name: &str, runs: &[u64]) -> Task {
-    let mut at = 0;
+    let mut at = 0u64;
     let run = |nanos: &u64| {
-        at += nanos + 1;
-        Run { lane: 0, start: at - nanos, end: at }
+        let start = at + 1;
+        at = start.saturating_add(*nanos);
+        Run { lane: 0, start, end: at }
     };
     Task {
         id: 1,
@@ -57,7 +58,7 @@ pub(crate) fn trace(tasks: Vec<Task>, edges: &[(usize, usize)]) -> Trace {
 pub(crate) fn hostile() -> Trace {
     let long = "very_long_name_".repeat(100_000);
     let mut tasks: Vec<Task> = HOSTILE.iter().map(|name| task(name, &[100])).collect();
-    tasks.push(task(&long, &[u64::MAX, 5]));
+    tasks.push(task(&long, &[5, u64::MAX]));
     tasks.push(task("nothing ran", &[]));
     for (at, end) in [End::Failed, End::Refused, End::Cancelled].into_iter().enumerate() {
         tasks[at].end = Some(end);
