@@ -52,3 +52,10 @@ pub use element::Element;
 pub use kernels::NotPositiveDefinite;
 pub use tile::Tile;
 pub use tiled::TileMatrix;
+
+/// What programs with arrays need, beside the prelude of `dagger-async`: `use dagger_array::prelude::*;`.
+pub mod prelude {
+    pub use crate::kernels::{gemm, potrf, syrk, trsm};
+    pub use crate::{Element, NotPositiveDefinite, Tile, TileMatrix, tiled};
+    pub use ndarray::{Array1, Array2};
+}

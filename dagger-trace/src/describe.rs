@@ -85,7 +85,7 @@ impl Trace {
             writeln!(text, "{}", format!("{what:<40}{:>10}  {note}", time(nanos)).trim_end())
         };
         line(
-            "\nrun time of all tasks, T1",
+            "run time of all tasks, T1",
             work,
             format!("{:.2} workers busy on average", ratio(work, elapsed)),
         )?;

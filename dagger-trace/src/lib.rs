@@ -44,7 +44,8 @@
 //! # assert!(trace.describe().contains("double"));
 //! ```
 //!
-//! Everything here is pure but the reading and writing of files. It starts no threads, and recording is not its business.
+//! Everything here is pure but the reading and writing of files, and starts no threads. What is written down is decided in
+//! `dagger-async`; [`trace::start`] starts it.
 
 mod analysis;
 mod chrome;
@@ -58,6 +59,7 @@ mod gantt;
 mod graph;
 mod lane;
 mod model;
+mod recorder;
 #[cfg(test)]
 #[path = "../examples/pictures/samples.rs"]
 mod samples;
@@ -76,7 +78,12 @@ pub use gantt::{Gantt, Lane};
 pub use graph::{Colour, Graph};
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
 
+/// Recording: [`trace::start`].
+pub mod trace {
+    pub use crate::recorder::{Recorder, start, start_with};
+}
+
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Analysis, Lane, Trace, TraceError};
+    pub use crate::{Analysis, Lane, Trace, TraceError, trace};
 }

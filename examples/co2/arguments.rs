@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub(crate) const HELP: &str = "\
 A forecast of the CO₂ in the air of Mauna Loa: Gaussian-process regression on its weekly record, as a graph of tasks.
 
-Usage: co2 [--csv PATH] [--at YEARS] [--noise PPM] [--tile N] [--threads N] [--out DIR] [--json]
+Usage: co2 [--csv PATH] [--at YEARS] [--noise PPM] [--tile N] [--threads N] [--out DIR] [--trace DIR] [--json]
 
   --csv PATH   a file with the columns `date,co2` (default: the record of Mauna Loa)
   --at YEARS   what to predict, separated by commas; decimals are welcome (default: 2002,2010,2020)
@@ -15,6 +15,8 @@ Usage: co2 [--csv PATH] [--at YEARS] [--noise PPM] [--tile N] [--threads N] [--o
   --tile N     rows and columns of a tile (default: 256)
   --threads N  worker threads, 1 to 1024 (default: one for each core)
   --out DIR    where to write forecast.svg (default: here)
+  --trace DIR  record the run and write what it shows there: graph.svg, gantt.svg, trace.json (for Perfetto), describe.txt
+               and run.trace (for the program dagger-trace)
   --json       print JSON instead of a table
   --help       print this text
 ";
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     /// `None` leaves the number to the runtime.
     pub(crate) threads: Option<usize>,
     pub(crate) out: PathBuf,
+    /// Where to write what the recorded run shows.
+    pub(crate) trace: Option<PathBuf>,
     pub(crate) json: bool,
 }
 
@@ -61,6 +65,7 @@ impl Default for Settings {
             tile: TILE,
             threads: None,
             out: ".".into(),
+            trace: None,
             json: false,
         }
     }
@@ -95,6 +100,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
                 settings.threads = Some(parse_count("--threads", THREADS_MAX, value("--threads")?)?);
             }
             Some("--out") => settings.out = value("--out")?.into(),
+            Some("--trace") => settings.trace = Some(value("--trace")?.into()),
             Some("--json") => settings.json = true,
             Some("--help" | "-h") => return Ok(Command::Help),
             _ => return Err(UsageError::Unknown(argument)),

@@ -27,13 +27,14 @@ mod tests;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dagger_array::{NotPositiveDefinite, TileMatrix, tiled};
 use dagger_async::prelude::*;
+use dagger_trace::prelude::*;
 
 use arguments::{Command, Settings, UsageError};
 use record::InputError;
@@ -127,11 +128,29 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<String, Failure>
         Command::Help => return Ok(arguments::HELP.to_owned()),
         Command::Forecast(settings) => settings,
     };
-    let (json, threads) = (settings.json, settings.threads);
+    let (json, threads, pictures) = (settings.json, settings.threads, settings.trace.clone());
+    let recorder = pictures.as_ref().map(|_| trace::start());
     let start = Instant::now();
     let forecast = on_threads(threads, forecast(settings))?;
     let seconds = start.elapsed().as_secs_f64();
+    if let (Some(recorder), Some(folder)) = (recorder, pictures) {
+        show(&recorder.finish_now(), &folder)?;
+    }
     Ok(if json { forecast.json(seconds) } else { forecast.table(seconds) })
+}
+
+/// Writes all that a recorded run shows.
+fn show(trace: &Trace, folder: &Path) -> Result<(), Failure> {
+    let file = |name: &str| folder.join(name);
+    let describe = |reason| SaveError { path: file("describe.txt"), reason };
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(file("describe.txt"), trace.describe()))
+        .map_err(describe)?;
+    trace.graph().save(file("graph.svg"))?;
+    trace.gantt(Lane::Processor).save(file("gantt.svg"))?;
+    trace.save_chrome(file("trace.json"))?;
+    trace.save(file("run.trace"))?;
+    Ok(())
 }
 
 /// What the future gives on a runtime of its own.
@@ -156,6 +175,10 @@ enum Failure {
     Run(#[from] dagger_async::Error),
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+    #[error(transparent)]
+    Text(#[from] SaveError),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 /// The error that a task gave says it best, where it is one of ours.
@@ -178,7 +201,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => 2,
             Failure::Run(error) if error.downcast_ref::<TooManyTasks>().is_some() => 2,
-            Failure::Run(_) | Failure::Print(_) => 1,
+            Failure::Run(_) | Failure::Print(_) | Failure::Text(_) | Failure::Trace(_) => 1,
         }
     }
 }

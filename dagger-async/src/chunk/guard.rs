@@ -536,7 +536,8 @@ tuples!(A B C D E F G H);
 /// Takes places for several accesses at once and gives a guard for each: `access((In(&a), InOut(&b))).await?`.
 ///
 /// The places are taken when it is called, all at once, like those of a task; the future holds them, and dropping it gives
-/// them back. Up to eight accesses.
+/// them back. Up to eight accesses. Two parts of one chunk that could overlap, depending on a length that tasks before may
+/// still change, are refused, as guards end one by one and cannot share a place.
 ///
 /// # Errors
 /// [`Error::Poisoned`], [`Error::OutOfBounds`], [`Error::Aliased`], [`Error::Foreign`], [`Error::Taken`]; and

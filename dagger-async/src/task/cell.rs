@@ -125,6 +125,8 @@ pub(crate) struct Extra {
     pub(crate) held_by: Option<TaskRef>,
     /// Tasks to wait for without their values; the edges lie here.
     pub(crate) syncdeps: Box<[SyncDep]>,
+    /// Its `tracing` span, between two polls.
+    pub(crate) span: Option<tracing::Span>,
 }
 
 /// What differs by the type of the body.

@@ -98,7 +98,12 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         let _entered = local.enter_task(task, layer.as_ref());
         let waker = waker::borrowed(task);
         // SAFETY: this thread took the task to `Running`.
-        unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) }
+        let poll = || unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) };
+        if tracing::enabled!(target: "dagger", tracing::Level::DEBUG) {
+            in_span(task, first, poll)
+        } else {
+            poll()
+        }
     };
     match step {
         Step::Pending => suspend(task, pool, local),
@@ -114,6 +119,28 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
             finish(task, Some(Box::new(error)), Effect::Ran, pool, local);
         }
     }
+}
+
+/// Polls a body inside the span of its task, which lasts from its first poll to its last.
+#[cold]
+fn in_span(task: RawTask, first: bool, poll: impl FnOnce() -> Step) -> Step {
+    let kept = if first {
+        None
+    } else {
+        let guard = task.state.lock();
+        task.guarded(&guard).extra.as_mut().and_then(|extra| extra.span.take())
+    };
+    // A subscriber is foreign code, and may have come after the first poll.
+    let span = kept.unwrap_or_else(|| {
+        let (id, site) = (task.id.get(), task.origin.location());
+        tracing::debug_span!(target: "dagger", "task", name = task.name(), id, site = %site)
+    });
+    let step = span.in_scope(poll);
+    if matches!(step, Step::Pending) {
+        let guard = task.state.lock();
+        task.guarded(&guard).extra().span = Some(span);
+    }
+    step
 }
 
 fn suspend(task: RawTask, pool: &Pool, local: &Local) {
@@ -620,16 +647,17 @@ fn retire(task: RawTask, free: bool, pool: &Pool, local: &Local) {
 
 /// Takes the task out of the pool's registry, its timer's and its tokens' lists.
 fn leave_lists(task: RawTask, pool: &Pool) {
-    let (registered, awaiting, timer, tokens) = {
+    let (registered, awaiting, timer, tokens, span) = {
         let guard = task.state.lock();
         let guarded = task.guarded(&guard);
-        let (timer, tokens) = match &mut guarded.extra {
-            Some(extra) => (extra.timer.take(), std::mem::take(&mut extra.tokens)),
-            None => (None, Vec::new()),
+        let (timer, tokens, span) = match &mut guarded.extra {
+            Some(extra) => (extra.timer.take(), std::mem::take(&mut extra.tokens), extra.span.take()),
+            None => (None, Vec::new(), None),
         };
-        (guarded.registered.take(), std::mem::take(&mut guarded.awaiting), timer, tokens)
+        (guarded.registered.take(), std::mem::take(&mut guarded.awaiting), timer, tokens, span)
     };
     drop(awaiting);
+    quietly(|| drop(span));
     if let Some(key) = registered {
         pool.unregister(key);
     }

@@ -36,7 +36,7 @@ fn check(svg: &str) -> (usize, usize) {
             assert!(apart, "{a:?} overlaps {b:?}");
         }
     }
-    let plot = document.descendants().filter(|node| node.has_tag_name("g")).last().unwrap();
+    let plot = document.descendants().rfind(|node| node.has_tag_name("g")).unwrap();
     let mut bars = 0;
     for bar in plot.children().filter(|node| node.has_tag_name("rect")) {
         let (x, y, w, h) =

@@ -360,8 +360,8 @@ impl Grid {
             let wish = match (above, below) {
                 // At last both sides count: no more swaying.
                 (Some(above), Some(below)) if sweep + 3 >= sweeps => (above + below) / 2.0,
-                (Some(above), _) if sweep % 2 == 0 => above,
-                (_, Some(below)) if sweep % 2 == 1 => below,
+                (Some(above), _) if sweep.is_multiple_of(2) => above,
+                (_, Some(below)) if !sweep.is_multiple_of(2) => below,
                 (Some(near), _) | (_, Some(near)) => near,
                 _ => x[item],
             };

@@ -12,7 +12,9 @@
 //! It needs neither Graphviz nor fonts.
 
 mod dot;
+mod fold;
 mod layout;
+mod order;
 mod sketch;
 mod svg;
 #[cfg(test)]

@@ -5,14 +5,15 @@ use crate::work::{Bench, Side};
 
 /// What `--help` and a wrong argument print.
 pub(crate) const USAGE: &str = "\
-usage: overhead [--json] [--quick] [--threads 1,2] [--reps 7] [--only BENCH,..] [--from SIDE,..] [--peers PEER,..]
+usage: overhead [--json] [--quick] [--threads 1,2] [--reps 7] [--only BENCH,..] [--from SIDE,..] [--peers PEER,..] [--trace]
   --json     one JSON object a line for each bench, peer, side and number of workers, instead of a table
   --quick    a tenth of the tasks or less, 3 repetitions unless --reps says otherwise, none of them uncounted
   --threads  numbers of workers (default: 1 and one for each usable CPU)
   --reps     repetitions that are counted (default 7)
-  --only     of independent,chain,fan,one_by_one
+  --only     of independent,chain,fan,one_by_one,data_chain,data_fan,data_random,data_cholesky
   --from     of inside,outside
-  --peers    of dagger,tokio,async-executor,rayon";
+  --peers    of dagger,tokio,async-executor,rayon,dagger+record (default: all but the last)
+  --trace    dagger alone, beside itself with a recording on";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,13 +45,14 @@ impl Options {
         let mut threads = vec![1, parallelism];
         let mut benches = Bench::ALL.to_vec();
         let mut sides = Side::ALL.to_vec();
-        let mut peers = peers::NAMES.to_vec();
+        let mut peers = peers::PEERS.to_vec();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("`{argument}` needs a value"));
             match argument.as_str() {
                 "--json" => json = true,
                 "--quick" => quick = true,
+                "--trace" => peers = vec!["dagger", "dagger+record"],
                 "--help" | "-h" => return Ok(Command::Help),
                 "--reps" => reps = Some(positive(&value()?)?),
                 "--threads" => threads = value()?.split(',').map(positive).collect::<Result<_, _>>()?,
@@ -104,7 +106,7 @@ mod tests {
             (options.threads, options.reps, options.json, options.quick),
             (vec![1, 2], 7, false, false)
         );
-        assert_eq!((options.benches.len(), options.sides.len(), options.peers.len()), (4, 2, 4));
+        assert_eq!((options.benches.len(), options.sides.len(), options.peers.len()), (8, 2, 4));
         assert_eq!(parse("", 1).unwrap().threads, [1]);
     }
 

@@ -33,6 +33,29 @@ impl Peer for Dagger {
     }
 }
 
+/// Ours, with a recording on while the program runs.
+pub(crate) struct Recorded(Dagger);
+
+impl Recorded {
+    pub(crate) fn start(cpus: &[Option<usize>]) -> Self {
+        Recorded(Dagger::start(cpus))
+    }
+}
+
+impl Peer for Recorded {
+    fn name(&self) -> &'static str {
+        "dagger+record"
+    }
+
+    fn run(&self, work: Work, side: Side) -> Option<Duration> {
+        // Room for all: a buffer that is full costs less.
+        let recording = dagger_async::record::start_with(1 << 24);
+        let time = self.0.run(work, side);
+        assert_eq!(recording.stop().lost, 0, "every record was kept");
+        time
+    }
+}
+
 async fn program(work: Work) -> u64 {
     let result = match work.bench {
         Bench::Independent => independent(work.count).await,

@@ -12,7 +12,10 @@ use crate::work::{Side, Work};
 use std::time::{Duration, Instant};
 
 /// In the order in which they take turns.
-pub(crate) const NAMES: [&str; 4] = ["dagger", "tokio", "async-executor", "rayon"];
+pub(crate) const NAMES: [&str; 5] = ["dagger", "tokio", "async-executor", "rayon", "dagger+record"];
+
+/// Those that are compared unless the user says otherwise.
+pub(crate) const PEERS: [&str; 4] = ["dagger", "tokio", "async-executor", "rayon"];
 
 /// A runtime with its workers.
 pub(crate) trait Peer {
@@ -28,6 +31,7 @@ pub(crate) fn start(names: &[&str], cpus: &[Option<usize>]) -> Vec<Box<dyn Peer>
     let start = |&name: &&str| -> Box<dyn Peer> {
         match name {
             "dagger" => Box::new(dagger::Dagger::start(cpus)),
+            "dagger+record" => Box::new(dagger::Recorded::start(cpus)),
             "tokio" => Box::new(tokio::Tokio::start(cpus)),
             "async-executor" => Box::new(async_executor::AsyncExecutor::start(cpus)),
             "rayon" => Box::new(rayon::Rayon::start(cpus)),
@@ -66,7 +70,7 @@ mod tests {
                 for side in Side::ALL {
                     let time = peer.run(Work { bench, count: 3 }, side);
                     let expressible = match peer.name() {
-                        "dagger" => true,
+                        "dagger" | "dagger+record" => true,
                         "rayon" => !bench.has_data() && bench != Bench::Chain,
                         _ => !bench.has_data(),
                     };
