@@ -23,7 +23,7 @@ pub(crate) const CRITICAL: &str = "#b5121b";
 const LIGHT: [&str; 8] =
     ["#77aadd", "#ee8866", "#eedd88", "#44bb99", "#ffaabb", "#bbcc33", "#99ddff", "#c9a6dc"];
 /// What has no colour of its own.
-const OTHERS: &str = "#d5d8dc";
+const OTHERS: &str = "#aeb6bf";
 /// From light yellow to light violet, for numbers in order.
 const RAMP: [[f64; 3]; 5] = [
     [250.0, 232.0, 140.0],
@@ -75,7 +75,8 @@ impl Display for Xml<'_> {
 
 /// A name as one line that is not empty.
 pub(crate) fn line(name: &str) -> String {
-    let line = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    // What is longer is cut wherever it is shown: a name of a megabyte costs nothing.
+    let line = head(name, 1_000).split_whitespace().collect::<Vec<_>>().join(" ");
     if line.is_empty() { "(no name)".to_owned() } else { line }
 }
 
@@ -111,7 +112,7 @@ fn letter(letter: char) -> f64 {
 
 /// `text`, or its beginning and its end around `…`, no wider than `room`.
 pub(crate) fn fit(text: &str, size: f64, room: f64) -> String {
-    // No text of a picture is this long, whatever the letters: a name of a megabyte costs nothing.
+    // No text of a picture is this long, whatever the letters.
     let text = &head(text, 400);
     if width(text, size) <= room {
         return text.clone();
@@ -139,7 +140,7 @@ pub(crate) fn many(count: usize, one: &str, several: &str) -> String {
 
 /// Round times of an axis from 0 to `span`, about `most` of them: nanoseconds and label.
 pub(crate) fn ticks(span: u64, most: usize) -> Vec<(u64, String)> {
-    let least = (span / most.max(1) as u64).max(1);
+    let least = span.div_ceil(most.max(1) as u64).max(1);
     let mut power = 1u64;
     while power <= least / 10 {
         power *= 10;

@@ -13,6 +13,7 @@
 //!   of running tasks.
 //! - [`Row`]: run times by name of task or by categories of your own ([`Category`]).
 //! - [`Change`]: what became slower between two runs.
+//! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
 //!
 //! ```
@@ -59,9 +60,16 @@ mod graph;
 mod lane;
 mod model;
 mod recorder;
+#[cfg(test)]
+#[path = "../examples/pictures/samples.rs"]
+mod samples;
 mod show;
 #[cfg(test)]
 mod tests;
+
+// The samples are an example's: they name this crate as its users do.
+#[cfg(test)]
+extern crate self as dagger_trace;
 
 pub use analysis::{Analysis, Category, Row, Step, WorkerTime};
 pub use diff::Change;
@@ -77,5 +85,5 @@ pub mod trace {
 
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Analysis, Colour, Lane, Trace, TraceError, trace};
+    pub use crate::{Analysis, Lane, Trace, TraceError, trace};
 }

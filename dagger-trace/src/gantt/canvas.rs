@@ -9,7 +9,7 @@ use crate::model::Trace;
 
 /// Width of the part that shows time.
 pub(super) const PLOT: f64 = 1000.0;
-const RIGHT: f64 = 96.0;
+const RIGHT: f64 = 124.0;
 const MARGIN: f64 = 20.0;
 /// Font size of rows.
 const LABEL: f64 = 11.0;
@@ -170,7 +170,7 @@ impl Canvas {
         colour: &str,
         wide: f64,
     ) {
-        let mut places: Vec<u32> = moments.map(|at| (self.window.at(at) * 1.0).round() as u32).collect();
+        let mut places: Vec<u32> = moments.map(|at| (self.window.at(at)).round() as u32).collect();
         places.sort_unstable();
         places.dedup();
         if places.is_empty() {
@@ -191,9 +191,11 @@ impl Canvas {
         for bar in bars {
             let (from, to) = (self.window.at(bar.start), self.window.at(bar.end));
             if to - from >= self.bar {
+                // A white edge tells neighbours apart; narrow bars would be nothing but edge.
+                let edge = if to - from >= 4.0 { r##" stroke="#fff" stroke-width=".6""## } else { "" };
                 let _ = writeln!(
                     long,
-                    r##"<rect x="{from:.1}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}" stroke="#fff" stroke-width=".6"><title>{}</title></rect>"##,
+                    r##"<rect x="{from:.1}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}"{edge}><title>{}</title></rect>"##,
                     strip.y,
                     to - from,
                     strip.high,
@@ -202,8 +204,7 @@ impl Canvas {
                 );
             } else {
                 any = true;
-                // What took no time at all is seen as well.
-                short.add(from, to.max(from + 0.05), bar.colour);
+                short.add(from, to, bar.colour);
             }
         }
         if any {
@@ -223,7 +224,7 @@ impl Canvas {
         let mut columns = Columns::new(self.column, fills.len());
         for (start, end, colour) in stretches {
             let (from, to) = (self.window.at(start), self.window.at(end));
-            columns.add(from, to.max(from + 0.01), colour);
+            columns.add(from, to, colour);
         }
         let most = columns.cells.chunks(fills.len()).map(|cell| cell.iter().sum::<f64>()).fold(0.0, f64::max);
         self.columns(strip, &columns, full.unwrap_or(most).max(1.0), fills);
@@ -343,6 +344,8 @@ impl Columns {
     }
 
     fn add(&mut self, from: f64, to: f64, colour: usize) {
+        // What took no time at all is seen as well.
+        let to = to.max(from + 1e-9);
         let count = self.cells.len() / self.colours;
         let mut at = ((from / self.wide) as usize).min(count - 1);
         let mut from = from;

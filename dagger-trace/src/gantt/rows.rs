@@ -12,7 +12,7 @@ const LANES_MAX: usize = 128;
 const TASKS_MAX: usize = 200;
 const NAMES_MAX: usize = 40;
 
-const AWAKE: &str = "#eceef1";
+const AWAKE: &str = "#eef0f3";
 const SPAWN: &str = "#0072b2";
 const STEAL: &str = "#d55e00";
 const SLEEP: &str = "#5b6670";
@@ -295,7 +295,7 @@ pub(super) fn scheduler(trace: &Trace) -> String {
             lane.push((steal.at, steal.from));
         }
     }
-    let mut canvas = Canvas::new(trace, 150.0, 4 * lanes.len(), lengths(trace));
+    let mut canvas = Canvas::new(trace, 150.0, 2 * lanes.len(), lengths(trace));
     let window = canvas.window;
 
     if !trace.tasks.is_empty() {

@@ -75,7 +75,7 @@ pub(super) fn layout(plan: &Plan<'_>) -> Layout {
     } else {
         grid.seat_joints();
     }
-    let x = grid.place();
+    let x = grid.place(plan.ordered);
     grid.draw(plan, &x)
 }
 
@@ -105,7 +105,7 @@ fn deal(plan: &Plan<'_>) -> Vec<usize> {
         let count = lines.len();
         for step in 0..count {
             let line = &mut lines[if sweep % 2 == 0 { step } else { count - 1 - step }];
-            sort_by_mean(line, near, &place, usize::MAX);
+            sort_by_mean(line, near, &place, |_| false);
             spread(line, &mut place);
         }
     }
@@ -130,19 +130,30 @@ fn lines(rows: &[usize]) -> Vec<Vec<usize>> {
     lines
 }
 
-/// Sorts by the mean place of neighbours; who has none keeps its own. Among equals joints are in the middle, so that what
-/// branches off from them does so to both sides.
-fn sort_by_mean(line: &mut Vec<usize>, near: &[Vec<usize>], place: &[f64], boxes: usize) {
+/// Sorts by the mean place of neighbours; who has none keeps its own. Hubs come to the middle of those with nearly the same
+/// place, so that what branches off from them does so to both sides.
+fn sort_by_mean(line: &mut Vec<usize>, near: &[Vec<usize>], place: &[f64], hub: impl Fn(usize) -> bool) {
+    const NEARLY: f64 = 2.0;
     let mut keyed: Vec<(f64, usize)> =
         line.iter().map(|&item| (mean(&near[item], place).unwrap_or(place[item]), item)).collect();
     keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
-    line.clear();
-    for equals in keyed.chunk_by(|a, b| a.0 == b.0) {
-        let start = line.len();
-        line.extend(equals.iter().map(|&(_, item)| item).filter(|&item| item < boxes));
-        let middle = start + (line.len() - start) / 2;
-        line.splice(middle..middle, equals.iter().map(|&(_, item)| item).filter(|&item| item >= boxes));
+    let (hubs, others): (Vec<_>, Vec<_>) = keyed.into_iter().partition(|&(_, item)| hub(item));
+    let mut seats: Vec<(usize, usize)> = Vec::with_capacity(hubs.len());
+    for (key, item) in hubs {
+        let first = others.partition_point(|other| other.0 < key - NEARLY);
+        let last = others.partition_point(|other| other.0 <= key + NEARLY);
+        seats.push((first.midpoint(last), item));
     }
+    seats.sort_by_key(|&(seat, _)| seat);
+    line.clear();
+    let mut seats = seats.into_iter().peekable();
+    for (at, (_, item)) in others.into_iter().enumerate() {
+        while let Some((_, hub)) = seats.next_if(|&(seat, _)| seat <= at) {
+            line.push(hub);
+        }
+        line.push(item);
+    }
+    line.extend(seats.map(|(_, hub)| hub));
 }
 
 fn mean(items: &[usize], place: &[f64]) -> Option<f64> {
@@ -236,8 +247,12 @@ impl Grid {
             let downwards = sweep % 2 == 0;
             let count = self.lines.len();
             for step in 0..count {
-                let line = &mut self.lines[if downwards { step } else { count - 1 - step }];
-                sort_by_mean(line, if downwards { &self.up } else { &self.down }, &place, self.boxes);
+                let (near, row) = if downwards { (&self.up, step) } else { (&self.down, count - 1 - step) };
+                // A joint that many lines share.
+                let hub =
+                    |item: usize| item >= self.boxes && self.up[item].len().max(self.down[item].len()) > 5;
+                let line = &mut self.lines[row];
+                sort_by_mean(line, near, &place, hub);
                 number(line, &mut place);
             }
             let crossings = self.crossings(&place);
@@ -297,8 +312,8 @@ impl Grid {
         total
     }
 
-    /// The middle of each item.
-    fn place(&self) -> Vec<f64> {
+    /// The middle of each item; rows in the middle of the picture if their order is given.
+    fn place(&self, ordered: bool) -> Vec<f64> {
         let mut x = vec![0.0; self.width.len()];
         for line in &self.lines {
             let total: f64 = line.iter().map(|&item| self.width[item]).sum();
@@ -308,7 +323,11 @@ impl Grid {
                 at += self.width[item];
             }
         }
-        let sweeps = if self.width.len() > 20_000 { 4 } else { 16 };
+        let sweeps = match self.width.len() {
+            _ if ordered => 0,
+            20_000.. => 4,
+            _ => 16,
+        };
         for sweep in 0..sweeps {
             let count = self.lines.len();
             for step in 0..count {
@@ -342,7 +361,7 @@ impl Grid {
                 // At last both sides count: no more swaying.
                 (Some(above), Some(below)) if sweep + 3 >= sweeps => (above + below) / 2.0,
                 (Some(above), _) if sweep.is_multiple_of(2) => above,
-                (_, Some(below)) if sweep % 2 == 1 => below,
+                (_, Some(below)) if !sweep.is_multiple_of(2) => below,
                 (Some(near), _) | (_, Some(near)) => near,
                 _ => x[item],
             };

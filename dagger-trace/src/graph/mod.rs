@@ -12,11 +12,13 @@
 //! It needs neither Graphviz nor fonts.
 
 mod dot;
+mod fold;
 mod layout;
+mod order;
 mod sketch;
 mod svg;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 

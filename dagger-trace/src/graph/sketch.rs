@@ -7,12 +7,11 @@
 //! 1. A link leads from a row to a later one, or, where boxes are folded, to the right within a row.
 //! 2. The sum over boxes of their tasks is the number of tasks of the trace.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::Entry as Slot;
-
+use super::fold::Fold;
+use super::order::{forward, levels, mark, pull_down, reduce, simple};
 use super::{Colour, Graph};
 use crate::draw::{self, Key, Names, many};
-use crate::model::{Edge, EdgeCause, Task, Trace};
+use crate::model::{EdgeCause, Task, Trace};
 use crate::show::{count, time};
 use dagger_core::record::End;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -123,7 +122,7 @@ impl Sketch {
                 let order = forward(nodes.len(), &links);
                 let mut sequence: Vec<usize> = (0..order.len()).collect();
                 sequence.sort_unstable_by_key(|&node| order[node]);
-                for (node, level) in nodes.iter_mut().zip(self::levels(&sequence, &links)) {
+                for (node, level) in nodes.iter_mut().zip(super::order::levels(&sequence, &links)) {
                     node.row = level;
                 }
             }
@@ -179,161 +178,6 @@ impl Sketch {
         }
         Self { nodes, links, title, notes, key, folded }
     }
-}
-
-/// One link for all edges between the same two tasks; none that leads nowhere.
-fn simple(edges: &[Edge], tasks: usize) -> Vec<Link> {
-    let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-    let mut links: Vec<Link> = Vec::with_capacity(edges.len());
-    for edge in edges {
-        let Edge { from, to, cause } = *edge;
-        if from >= tasks || to >= tasks || from == to {
-            continue;
-        }
-        let why = match cause {
-            EdgeCause::Argument => Why::Argument,
-            EdgeCause::Data { .. } => Why::Data,
-            EdgeCause::Order => Why::Order,
-            EdgeCause::Awaited => Why::Awaited,
-        };
-        match at.entry((from, to)) {
-            Slot::Occupied(link) => {
-                let link = &mut links[*link.get()];
-                link.why = link.why.min(why);
-            }
-            Slot::Vacant(slot) => {
-                slot.insert(links.len());
-                links.push(Link { from, to, why, edges: 1, critical: false });
-            }
-        }
-    }
-    links
-}
-
-/// The outgoing links of each node, as ranges of one list.
-fn outgoing(nodes: usize, links: &[Link]) -> (Vec<usize>, Vec<usize>) {
-    let mut start = vec![0; nodes + 1];
-    for link in links {
-        start[link.from + 1] += 1;
-    }
-    for node in 0..nodes {
-        start[node + 1] += start[node];
-    }
-    let mut next = start.clone();
-    let mut list = vec![0; links.len()];
-    for (at, link) in links.iter().enumerate() {
-        list[next[link.from]] = at;
-        next[link.from] += 1;
-    }
-    (start, list)
-}
-
-/// A place for each node such that links lead to later places, but for those that close a circle.
-fn forward(nodes: usize, links: &[Link]) -> Vec<usize> {
-    let (start, list) = outgoing(nodes, links);
-    let mut missing = vec![0usize; nodes];
-    for link in links {
-        missing[link.to] += 1;
-    }
-    let mut place = vec![usize::MAX; nodes];
-    let mut ready: VecDeque<usize> = (0..nodes).filter(|&node| missing[node] == 0).collect();
-    let (mut placed, mut forced) = (0, 0);
-    while placed < nodes {
-        let node = ready.pop_front().unwrap_or_else(|| {
-            // A circle: it is opened at its first task.
-            while place[forced] != usize::MAX {
-                forced += 1;
-            }
-            forced
-        });
-        if place[node] != usize::MAX {
-            continue;
-        }
-        place[node] = placed;
-        placed += 1;
-        for &link in &list[start[node]..start[node + 1]] {
-            let to = links[link].to;
-            missing[to] -= 1;
-            if missing[to] == 0 && place[to] == usize::MAX {
-                ready.push_back(to);
-            }
-        }
-    }
-    place
-}
-
-/// Marks the links of the critical path.
-fn mark(mut links: Vec<Link>, path: &[usize]) -> Vec<Link> {
-    let steps: FxHashSet<(usize, usize)> = path.windows(2).map(|pair| (pair[0], pair[1])).collect();
-    for link in &mut links {
-        link.critical = steps.contains(&(link.from, link.to));
-    }
-    links
-}
-
-/// How deep each node is: the longest way to it from a node that waits for none.
-fn levels(sequence: &[usize], links: &[Link]) -> Vec<usize> {
-    let (start, list) = outgoing(sequence.len(), links);
-    let mut level = vec![0; sequence.len()];
-    for &node in sequence {
-        for &link in &list[start[node]..start[node + 1]] {
-            let to = links[link].to;
-            level[to] = level[to].max(level[node] + 1);
-        }
-    }
-    level
-}
-
-/// What waits for nothing stands right above what waits for it.
-fn pull_down(nodes: &mut [Node], links: &[Link]) {
-    let mut waits = vec![false; nodes.len()];
-    let mut below = vec![usize::MAX; nodes.len()];
-    for link in links {
-        waits[link.to] = true;
-        below[link.from] = below[link.from].min(nodes[link.to].row);
-    }
-    for (node, (waits, below)) in nodes.iter_mut().zip(waits.into_iter().zip(below)) {
-        if !waits && below != usize::MAX {
-            node.row = below - 1;
-        }
-    }
-}
-
-/// Drops links that follow from others, but for the critical ones; how many.
-fn reduce(nodes: &[Node], links: &mut Vec<Link>) -> usize {
-    const NODES_MAX: usize = 4_000;
-    if nodes.len() > NODES_MAX {
-        return 0;
-    }
-    let (start, list) = outgoing(nodes.len(), links);
-    let mut sequence: Vec<usize> = (0..nodes.len()).collect();
-    sequence.sort_by_key(|&node| nodes[node].row);
-    let mut place = vec![0; nodes.len()];
-    for (at, &node) in sequence.iter().enumerate() {
-        place[node] = at;
-    }
-    let words = nodes.len().div_ceil(64);
-    let mut reach = vec![0u64; words * nodes.len()];
-    let mut kept = vec![true; links.len()];
-    for &node in sequence.iter().rev() {
-        let mut out: Vec<usize> = list[start[node]..start[node + 1]].to_vec();
-        out.sort_by_key(|&link| place[links[link].to]);
-        for link in out {
-            let to = links[link].to;
-            if reach[node * words + to / 64] >> (to % 64) & 1 == 1 {
-                kept[link] = links[link].critical;
-                continue;
-            }
-            for word in 0..words {
-                reach[node * words + word] |= reach[to * words + word];
-            }
-            reach[node * words + to / 64] |= 1 << (to % 64);
-        }
-    }
-    let before = links.len();
-    let mut kept = kept.into_iter();
-    links.retain(|_| kept.next().unwrap_or(true));
-    before - links.len()
 }
 
 /// How tasks become boxes.
@@ -481,146 +325,6 @@ fn fate(task: &Task) -> &'static str {
         Some(End::Refused) => "refused",
         Some(End::Cancelled) => "cancelled",
         Some(_) => "ended otherwise",
-    }
-}
-
-/// Which tasks share a box.
-///
-/// A row has the boxes of some neighbouring levels, from left to right by the mean level of their tasks: a picture that is
-/// read like text.
-struct Fold {
-    /// The box of each task.
-    of: Vec<usize>,
-    /// The row of each box; boxes are in the order of rows, and of places in them.
-    rows: Vec<usize>,
-    /// How many levels make one row.
-    levels: usize,
-    /// Names that ran little share boxes.
-    names_merged: bool,
-}
-
-impl Fold {
-    /// Folds by name and level; then by the names that ran longest; then more and more levels together.
-    fn new(names: &Names<'_>, trace: &Trace, levels: &[usize], most: usize) -> Self {
-        /// A row of more names is not read as a row.
-        const NAMES_MAX: usize = 10;
-        /// What is folded anyway is folded to a picture that is seen at once.
-        const BOXES_MAX: usize = 160;
-        let most = most.min(BOXES_MAX);
-        let deepest = levels.iter().max().map_or(1, |level| level + 1);
-        let mut rank = vec![0; names.names.len()];
-        for (place, name) in names.ranked(trace).into_iter().enumerate() {
-            rank[name] = place;
-        }
-        let group = |own: usize, height: usize| Self::group(names, levels, &rank, own, height);
-        let fold = group(usize::MAX, 1);
-        if fold.rows.len() <= most {
-            return fold;
-        }
-        let own = if rank.len() > NAMES_MAX { NAMES_MAX.min(most) - 1 } else { rank.len() };
-        // Each step higher drops boxes by about a fifth: the first height that fits is near the least one.
-        let mut height = 1;
-        loop {
-            let fold = group(own, height);
-            if fold.rows.len() <= most {
-                return fold;
-            }
-            if height >= deepest {
-                return group(most - 1, deepest);
-            }
-            height += height.div_ceil(4);
-        }
-    }
-
-    /// Groups by row and name, where names of a rank beyond `own` are one.
-    fn group(names: &Names<'_>, levels: &[usize], rank: &[usize], own: usize, height: usize) -> Self {
-        /// Boxes of a row; more go on in the next one.
-        const WIDE: usize = 16;
-        struct Group {
-            band: usize,
-            tasks: usize,
-            depth: usize,
-            at: usize,
-        }
-        let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-        let mut groups: Vec<Group> = Vec::new();
-        let mut of = Vec::with_capacity(levels.len());
-        for (&name, &level) in names.of.iter().zip(levels) {
-            let band = level / height;
-            let group = *at.entry((band, rank[name].min(own))).or_insert_with(|| {
-                groups.push(Group { band, tasks: 0, depth: 0, at: groups.len() });
-                groups.len() - 1
-            });
-            groups[group].tasks += 1;
-            groups[group].depth += level;
-            of.push(group);
-        }
-        let depth = |group: &Group| group.depth as f64 / group.tasks as f64;
-        groups.sort_by(|a, b| a.band.cmp(&b.band).then(depth(a).total_cmp(&depth(b))));
-        let mut place = vec![0; groups.len()];
-        let mut rows: Vec<usize> = Vec::with_capacity(groups.len());
-        let mut room = WIDE;
-        for (now, group) in groups.iter().enumerate() {
-            place[group.at] = now;
-            let row = match rows.last() {
-                None => 0,
-                Some(&row) if groups[now - 1].band == group.band && room > 0 => row,
-                Some(&row) => {
-                    room = WIDE;
-                    row + 1
-                }
-            };
-            room -= 1;
-            rows.push(row);
-        }
-        of.iter_mut().for_each(|group| *group = place[*group]);
-        Self { of, rows, levels: height, names_merged: own < names.names.len() }
-    }
-
-    /// The links between boxes, and how many edges lead back or stay inside of one.
-    fn links(&self, links: Vec<Link>) -> (Vec<Link>, usize) {
-        let mut at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-        let mut kept: Vec<Link> = Vec::new();
-        let mut inside = 0;
-        for link in links {
-            let (from, to) = (self.of[link.from], self.of[link.to]);
-            if from >= to {
-                inside += link.edges;
-                continue;
-            }
-            match at.entry((from, to)) {
-                Slot::Occupied(slot) => {
-                    let sum = &mut kept[*slot.get()];
-                    sum.edges += link.edges;
-                    sum.critical |= link.critical;
-                    sum.why = sum.why.min(link.why);
-                }
-                Slot::Vacant(slot) => {
-                    slot.insert(kept.len());
-                    kept.push(Link { from, to, ..link });
-                }
-            }
-        }
-        (kept, inside)
-    }
-
-    fn note(&self, tasks: usize, inside: usize) -> String {
-        let mut note = format!(
-            "Folded: {} by name and level in {}",
-            many(tasks, "task", "tasks"),
-            many(self.rows.len(), "box", "boxes")
-        );
-        if self.names_merged {
-            note.push_str(", rare names together");
-        }
-        if self.levels > 1 {
-            note.push_str(&format!(", {} levels to a row", count(self.levels)));
-        }
-        if inside > 0 {
-            let inside = many(inside, "dependency", "dependencies");
-            note.push_str(&format!("; {inside} inside of boxes or back within a row are not drawn"));
-        }
-        note
     }
 }
 

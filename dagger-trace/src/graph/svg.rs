@@ -11,7 +11,7 @@ const NAME: f64 = 12.0;
 const DETAIL: f64 = 10.5;
 const CHUNK: f64 = 9.5;
 /// Widths of boxes, and what text leaves free in them on both sides together.
-const BOX: (f64, f64) = (64.0, 190.0);
+const BOX: (f64, f64) = (64.0, 220.0);
 const PAD: f64 = 16.0;
 const MARGIN: f64 = 24.0;
 /// A picture is at least this wide: room for its title.
