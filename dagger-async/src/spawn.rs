@@ -146,7 +146,7 @@ where
         let here = inline && B::IMMEDIATE;
         linker.waiting += u32::from(here); // Kept back from the workers.
         let kept = inline.then(|| TaskRef::new(task));
-        launch(task, linker, extras, pool, local);
+        launch(task, &mut linker, extras, pool, local);
         if let Some(kept) = kept {
             task::run_inline(kept, here);
         } else if bounded && local.place().is_none() && local.task().is_none() {
@@ -180,7 +180,7 @@ fn resolve(
 fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
     let mut accesses = linker.accesses.take();
     let taken = match (linker.refused.take(), &mut accesses) {
-        (Some(refusal), _) => Err(refusal),
+        (Some(refusal), _) => Err(*refusal),
         (None, Some(accesses)) => chunk::take_places(accesses, task.pool, |_| Ticket::Task(task)),
         (None, None) => return None,
     };
@@ -198,7 +198,7 @@ fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
 
 fn launch(
     task: RawTask,
-    mut linker: Linker,
+    linker: &mut Linker,
     extras: Option<(Ties, Option<Refused>)>,
     pool: &Pool,
     local: &Local,
@@ -206,7 +206,7 @@ fn launch(
     let mut refusal = None;
     let known = linker.accesses.is_some();
     if known || linker.refused.is_some() {
-        refusal = take_places(task, &mut linker);
+        refusal = take_places(task, linker);
     }
     let closed = pool.is_closed_after_count(local);
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {
@@ -224,7 +224,7 @@ fn launch(
 #[cold]
 fn launch_slowly(
     task: RawTask,
-    mut linker: Linker,
+    linker: &mut Linker,
     extras: Option<(Ties, Option<Refused>)>,
     refusal: Option<Error>,
     pool: &Pool,
@@ -234,9 +234,9 @@ fn launch_slowly(
     let mut cancelled = false;
     if let Some((ties, refusal)) = extras {
         refused = refusal;
-        cancelled = !task::tie(task, ties, &mut linker);
+        cancelled = !task::tie(task, ties, linker);
         if let Some(frame) = local.queue() {
-            frame.add(task, &mut linker);
+            frame.add(task, linker);
         }
     }
     if linker.registers {
@@ -250,7 +250,7 @@ fn launch_slowly(
         task::end(task, |_| refusal);
     } else if let Some(refused) = refused {
         task::end(task, |_| refused.into_error(task, pool));
-    } else if let Some(error) = linker.failure {
+    } else if let Some(error) = linker.failure.take() {
         task::end(task, |_| error);
     }
     if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {

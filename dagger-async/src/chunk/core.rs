@@ -55,7 +55,7 @@ pub(crate) enum Ticket {
 }
 
 /// Those whose turn came, to be told outside the locks.
-pub(crate) type Tickets = SmallVec<[Ticket; 4]>;
+pub(crate) type Tickets = SmallVec<[Ticket; 2]>;
 
 /// Something is poisoned or missing, or declared too coarsely: look closer before a grant is used.
 const LOOK: u32 = 1;

@@ -582,7 +582,7 @@ pub struct Linker {
     /// What it accesses, in the order of its arguments.
     pub(crate) accesses: Option<Accesses>,
     /// The first access that cannot be.
-    pub(crate) refused: Option<Refusal>,
+    pub(crate) refused: Option<Box<Refusal>>,
     /// What its inputs are.
     pub(crate) cause: Cause,
 }
@@ -614,7 +614,7 @@ impl Linker {
                 held.set_argument(accesses.len() as u32 + 1);
                 accesses.push(held);
             }
-            Err(refusal) => _ = self.refused.get_or_insert(refusal),
+            Err(refusal) => _ = self.refused.get_or_insert_with(|| Box::new(refusal)),
         }
     }
 

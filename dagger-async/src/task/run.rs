@@ -403,12 +403,15 @@ impl Completed {
         if let (true, Some(failure)) = (self.unseen, &failure) {
             report(failure);
         }
-        let mut work = Work::new();
-        if let Some(successors) = self.successors {
-            work.tell(successors, failure);
+        // Most tasks have neither, and a worklist is worth more than what it would do for them.
+        if self.accesses.is_some() || self.successors.as_ref().is_some_and(|all| !all.is_empty()) {
+            let mut work = Work::new();
+            if let Some(successors) = self.successors {
+                work.tell(successors, failure);
+            }
+            work.release(task, self.accesses, effect);
+            work.drain();
         }
-        work.release(task, self.accesses, effect);
-        work.drain();
         self.wakers.wake();
         self.free
     }
@@ -540,12 +543,12 @@ impl Work {
         chunk::release(accesses, outcome, &mut self.tickets);
     }
 
-    pub(crate) fn drain(mut self) {
+    pub(crate) fn drain(&mut self) {
         loop {
             self.tickets.reverse(); // In the order of their turns.
             while let Some(ticket) = self.tickets.pop() {
                 match ticket {
-                    Ticket::Task(task) if task.input_came() => ready_into(task, &mut self),
+                    Ticket::Task(task) if task.input_came() => ready_into(task, self),
                     Ticket::Task(_) => {}
                     Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
                 }
@@ -553,10 +556,10 @@ impl Work {
             let Some((successors, failure)) = self.successors.pop() else { return };
             for (successor, takes_failure) in successors {
                 if let (true, Some(error)) = (takes_failure, &failure) {
-                    end_into(successor, true, |header| error.passed_to(|| header.info()), &mut self);
+                    end_into(successor, true, |header| error.passed_to(|| header.info()), self);
                 }
                 if successor.input_came() {
-                    ready_into(successor, &mut self);
+                    ready_into(successor, self);
                 }
             }
         }
