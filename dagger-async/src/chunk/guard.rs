@@ -184,7 +184,8 @@ pub struct Access<P> {
     wait: Arc<GuardWait>,
     refused: Option<Error>,
     recovers: bool,
-    polls: u32,
+    /// Polled at least once.
+    polled: bool,
 }
 
 impl<P: Places> Access<P> {
@@ -198,7 +199,7 @@ impl<P: Places> Access<P> {
             wait: wait.clone(),
             refused: None,
             recovers: false,
-            polls: 0,
+            polled: false,
         };
         let taken = places.held().and_then(|mut held| {
             // A guard runs nowhere: no runtime.
@@ -242,10 +243,8 @@ impl<P: Places> Access<P> {
                 let old = waiting.waker.replace(waker);
                 drop(waiting);
                 drop(old);
-                // A search looks at all that is in front: the first poll makes one, later ones now and then.
-                self.polls += 1;
-                let cycle = if self.polls.is_power_of_two() { self.closes_cycle() } else { None };
-                return match cycle {
+                self.polled = true;
+                return match self.closes_cycle() {
                     Some(error) => Poll::Ready(Err(error)),
                     None => Poll::Pending,
                 };
@@ -300,7 +299,7 @@ impl<P> Drop for Access<P> {
         if held.is_empty() {
             return;
         }
-        if self.polls > 0 {
+        if self.polled {
             task::stop_awaiting_guard();
         }
         let mut work = Work::new();

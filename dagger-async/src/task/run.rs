@@ -166,7 +166,8 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
         guard = task.state.lock();
     }
     // After the unlock it may run elsewhere and end.
-    let kept = guard.is_awaited_by_task().then(|| TaskRef::new(task));
+    let holds = task.guarded(&guard).accesses.is_some();
+    let kept = (guard.is_awaited_by_task() || holds).then(|| TaskRef::new(task));
     let suspend = guard.suspend();
     drop(guard);
     match suspend {
@@ -185,7 +186,7 @@ pub(super) fn look_again(task: RawTask) {
     // Whoever suspends and whoever drops the last foreign waker both publish first: one of them sees the other.
     fence(SeqCst);
     let state = task.state.load();
-    if state.phase() == Phase::Suspended && state.is_awaited_by_task() && wait::closes_cycle(task) {
+    if state.phase() == Phase::Suspended && wait::closes_cycle(task) {
         wake(task);
     }
 }

@@ -191,14 +191,29 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
 
 /// True if a task that has just suspended closes a cycle: two of them may have looked while the other still ran.
 pub(super) fn closes_cycle(me: RawTask) -> bool {
-    let target = {
+    let mut targets: SmallVec<[TaskRef; 1]> = SmallVec::new();
+    {
         let guard = me.state.lock();
-        match &me.guarded(&guard).awaiting {
-            Awaiting::One(target) if me.foreign_wakers.load(Acquire) == 0 => target.clone(),
+        let guarded = me.guarded(&guard);
+        let waited_for =
+            guard.is_awaited_by_task() || !guarded.successors.is_null() || guarded.accesses.is_some();
+        if !waited_for || me.foreign_wakers.load(Acquire) != 0 {
+            return false;
+        }
+        match &guarded.awaiting {
+            Awaiting::One(target) => targets.push(target.clone()),
+            Awaiting::Guard(places) => {
+                for place in places.iter() {
+                    place.visit_blockers(&mut |holder| targets.push(TaskRef::new(holder)));
+                }
+            }
             _ => return false,
         }
+    }
+    let closes = |target: &TaskRef| {
+        target.raw() == me || local::with(|local| find_path(target.raw(), me, local)).is_some()
     };
-    local::with(|local| find_path(target.raw(), me, local)).is_some()
+    targets.iter().any(closes)
 }
 
 /// The current task no longer waits for `target`.
