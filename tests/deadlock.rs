@@ -609,3 +609,32 @@ fn a_wait_outside_tasks_is_never_a_deadlock() {
         assert_eq!(flat(task.await).unwrap(), 4);
     });
 }
+
+/// A task whose places were granted at once is known to its chunks: a search may lock it while it is being queued.
+#[test]
+fn a_search_that_looks_at_a_task_while_it_is_queued_does_not_lose_it() {
+    async fn search(_: &mut i64, chunk: Chunk<i64>, rounds: u32) {
+        for _ in 0..rounds {
+            // It holds a chunk, so each of its awaits looks for a cycle, through the tasks before this one.
+            spawn!((|x: &mut i64| *x += 1)(InOut(&chunk))).await.unwrap();
+        }
+    }
+    on_workers(2, |rt| async move {
+        let (held, chunk) = (Chunk::new(0), Chunk::new(0));
+        let searches = spawn!(async search(InOut(&held), Value(chunk.clone()), 20_000));
+        let spawner = {
+            let (rt, chunk) = (rt.clone(), chunk.clone());
+            std::thread::spawn(move || {
+                for _ in 0..20_000 {
+                    rt.block_on(async { spawn!((|x: &mut i64| *x += 1)(InOut(&chunk))).await.unwrap() });
+                }
+            })
+        };
+        searches.await.unwrap();
+        while !spawner.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        spawner.join().unwrap();
+        assert_eq!(*chunk.read().await.unwrap(), 40_000);
+    });
+}

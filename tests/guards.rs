@@ -1039,3 +1039,39 @@ fn many_guards_at_once_from_one_thread() {
         assert_eq!(*chunk.recover().await.unwrap(), [1000]);
     });
 }
+
+#[test]
+fn a_chunk_that_was_placed_is_read_outside_any_runtime() {
+    watched(|| {
+        let chunk = Chunk::new_in(Scope::any(), 5);
+        assert_eq!(*block_on(chunk.read()).unwrap(), 5);
+    });
+}
+
+/// A task of one runtime holds the chunk, one of another waits for it: that one's shutdown does not wait for the first.
+#[test]
+fn a_shutdown_ends_what_waits_behind_a_task_of_another_runtime() {
+    async fn hold(x: &mut [i64], go: Gate) {
+        go.pass().await;
+        add(x, 1);
+    }
+    watched(|| {
+        let (left, right) = (runtime(1), runtime(1));
+        let (chunk, go) = (numbers(2), Gate::new());
+        let holds = left.block_on(async { spawn!(async hold(InOut(&chunk.slice(..)), go.clone())) });
+        let (first, second) = right.block_on(async {
+            // The second waits for the first only.
+            let other = numbers(2);
+            let both = |x: &mut [i64], y: &mut [i64]| [x, y].into_iter().for_each(|x| add(x, 1));
+            let first = spawn!((both)(InOut(&chunk.slice(..)), InOut(&other.slice(..))));
+            (first, spawn!(add(InOut(&other.slice(..)), 1)))
+        });
+        block_on(Arc::into_inner(right).unwrap().shutdown());
+        for task in [first, second] {
+            assert!(matches!(task.blocking_wait(), Err(Error::Shutdown { .. })));
+        }
+        go.open();
+        holds.blocking_wait().unwrap();
+        assert!(block_on(chunk.read()).is_err(), "a writer that was ended poisons");
+    });
+}

@@ -1066,3 +1066,39 @@ fn a_writer_cancelled_between_two_tries_poisons() {
         ready(()).await;
     });
 }
+
+#[test]
+fn an_access_that_fails_in_part_heals_nothing() {
+    on_all_workers(|_rt| async {
+        let (c, d) = (numbers(4), numbers(4));
+        let _ = spawn!(fail(InOut(&c.slice(0..2)))?).await;
+        // While it is written the length of `d` is not known: its bounds are checked at the turn.
+        let write = d.write();
+        let both = access((Out(&c.slice(0..2)), In(&d.slice(0..99))));
+        drop(write);
+        assert!(matches!(both.await.map(drop), Err(Error::OutOfBounds { .. })));
+        assert!(
+            matches!(c.slice(0..2).read().await.map(drop), Err(Error::Poisoned { .. })),
+            "nobody wrote it"
+        );
+    });
+}
+
+#[test]
+fn a_whole_write_that_fails_poisons_what_it_has_made_and_all_its_elements_heal_it() {
+    on_all_workers(|_rt| async {
+        let c = numbers(4);
+        spawn!(fill(InOut(&c.slice(0..4)), 3)).await.unwrap(); // Its length is known from here on.
+        let grow = |x: &mut Vec<i64>| -> Result<(), Failure> {
+            x.extend([1; 4]);
+            Err(Failure("no luck".into()))
+        };
+        let _ = spawn!((grow)(InOut(&c))?).await;
+        spawn!(fill(Out(&c.slice(0..4)), 5)).await.unwrap();
+        assert_eq!(*c.slice(0..4).read().await.unwrap(), [5; 4]);
+        assert!(c.slice(6..8).read().await.is_err(), "beyond the length that it had before");
+        assert!(c.read().await.is_err());
+        spawn!(fill(Out(&c.slice(4..)), 6)).await.unwrap();
+        assert_eq!(*c.read().await.unwrap(), [5, 5, 5, 5, 6, 6, 6, 6]);
+    });
+}

@@ -118,9 +118,10 @@ unsafe impl<E: Send + Sync + 'static, const N: usize> Linear for [E; N] {}
 
 /// As [`Container::raw_parts`], or to write as [`Container::raw_parts_mut`], for a queue that does not know the type.
 pub(crate) unsafe fn measure<T: Container>(this: *mut u8, writes: bool) -> Parts {
-    // SAFETY: the caller's promise, which is that of the function called; `this` points to a `T`.
-    let measure =
-        || unsafe { if writes { T::raw_parts_mut(this.cast()) } else { T::raw_parts(this.cast()) } };
+    let measure = || {
+        // SAFETY: the caller's promise, which is that of the function called; `this` points to a `T`.
+        unsafe { if writes { T::raw_parts_mut(this.cast()) } else { T::raw_parts(this.cast()) } }
+    };
     // A user's code, under the lock: a panic must not get past it. What cannot be measured has no elements.
     let nothing = |_| RawParts::new(std::ptr::dangling_mut(), &[0], &[1]);
     let RawParts { base, shape, strides } =

@@ -25,7 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 /// How a task uses a region.
@@ -57,9 +57,6 @@ pub(crate) enum Ticket {
 /// Those whose turn came, to be told outside the locks.
 pub(crate) type Tickets = SmallVec<[Ticket; 2]>;
 
-/// Something is poisoned or missing, or declared too coarsely: look closer before a grant is used.
-const LOOK: u32 = 1;
-
 /// A chunk without its type.
 pub(crate) trait AnyChunk: Send + Sync {
     fn core(&self) -> &Core;
@@ -70,7 +67,8 @@ pub(crate) trait AnyChunk: Send + Sync {
 /// See the module.
 pub(crate) struct Core {
     state: Mutex<State>,
-    flags: AtomicU32,
+    /// Something is poisoned or missing, or declared too coarsely: look closer before a grant is used.
+    look: AtomicBool,
     pub(crate) scope: Option<Scope>,
     /// The runtime that it was placed in, if it was.
     pub(crate) home: Option<Weak<Pool>>,
@@ -148,12 +146,7 @@ pub(crate) struct WaitingPlace {
 impl WaitingPlace {
     /// The tasks that it waits for.
     pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
-        let state = self.chunk.core().lock();
-        state.queue.blockers(self.place, &mut |ticket| {
-            if let Ticket::Task(task) = ticket {
-                visit(*task);
-            }
-        });
+        self.chunk.core().lock().visit_blockers(self.place, visit);
     }
 }
 
@@ -215,7 +208,7 @@ impl Core {
                 is_shared: false,
                 turn: 0,
             }),
-            flags: AtomicU32::new(if is_here { 0 } else { LOOK }),
+            look: AtomicBool::new(!is_here),
             scope,
             home,
             content,
@@ -238,14 +231,14 @@ impl Core {
 
     /// Makes accesses look before they use a grant.
     pub(crate) fn look(&self) {
-        self.flags.fetch_or(LOOK, Relaxed);
+        self.look.store(true, Relaxed);
     }
 
     /// Something must be looked at before a grant of this chunk is used.
     #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
         // Relaxed: whoever set it released its place afterwards, and we have ours.
-        self.flags.load(Relaxed) & LOOK != 0
+        self.look.load(Relaxed)
     }
 
     /// Calls `visit` with each task that waits here, in program order, under the lock.
@@ -360,6 +353,15 @@ impl State {
         cause.map(|cause| Denied::Poisoned(cause.clone()))
     }
 
+    /// Calls `visit` with the tasks that a place waits for; none once it is granted.
+    fn visit_blockers(&self, place: Place, visit: &mut dyn FnMut(RawTask)) {
+        self.queue.blockers(place, &mut |ticket| {
+            if let Ticket::Task(task) = ticket {
+                visit(*task);
+            }
+        });
+    }
+
     /// Clears all poison. What it gives is to be dropped without the lock.
     #[must_use]
     pub(crate) fn recover(&mut self) -> Poison<Arc<Error>> {
@@ -463,11 +465,10 @@ impl Held {
         self.place.map(|place| WaitingPlace { chunk: self.chunk.clone(), place })
     }
 
-    /// The tickets that it waits for.
-    pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(&Ticket)) {
-        let state = self.core().lock();
-        if let Some(place) = self.place.filter(|&place| !state.queue.is_granted(place)) {
-            state.queue.blockers(place, visit);
+    /// The tasks that it waits for.
+    pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
+        if let Some(place) = self.place {
+            self.core().lock().visit_blockers(place, visit);
         }
     }
 

@@ -274,11 +274,7 @@ impl<P: Places> Access<P> {
         local::with(|local| local.task())?;
         let mut blockers = Vec::new();
         for (held, _) in &self.held {
-            held.visit_blockers(&mut |ticket| {
-                if let Ticket::Task(task) = ticket {
-                    blockers.push(TaskRef::new(*task));
-                }
-            });
+            held.visit_blockers(&mut |task| blockers.push(TaskRef::new(task)));
         }
         let places = Arc::new(self.held.iter().filter_map(|(held, _)| held.waiting_place()).collect());
         task::await_guard(places, &blockers)

@@ -37,6 +37,7 @@ pub(crate) use core::{
 pub(crate) use guard::{AccessItem, Placed, Reading, Writing, visit_waiting_behind_guards};
 pub(crate) use select::{Kind, Located};
 
+use self::container::Parts;
 use crate::call::Fill;
 use crate::error::Result;
 use crate::pool::local;
@@ -115,14 +116,8 @@ impl<T: Send + Sync + 'static> ChunkCell<T> {
     pub(crate) fn locate<K: Kind<T>>(&self, kind: &K, mode: Mode) -> Result<Located, Refusal> {
         let value = self.value.get().cast();
         let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
-        let area =
-            kind.area().map_err(|outside| Refusal::Outside { region: "a region".to_owned(), outside })?;
         // Under the lock, so that it is measured once for each whole write.
-        let parts = self.core.lock().measured(value, measure, mode.writes());
-        match core::clip(&area, &parts.shape)? {
-            Area::Grid(grid) => Ok(Located { value, elements: Some((parts, grid)) }),
-            _ => Ok(Located { value, elements: None }),
-        }
+        located(value, kind, || self.core.lock().measured(value, measure, mode.writes()))
     }
 }
 
@@ -136,13 +131,27 @@ pub(crate) unsafe fn locate_in<T: 'static, K: Kind<T>>(
 ) -> Result<Located, Refusal> {
     let address = value.cast::<u8>().cast_mut();
     let Some(measure) = K::MEASURE else { return Ok(Located { value: address, elements: None }) };
-    let area = kind.area().map_err(|outside| Refusal::Outside { region: "a region".to_owned(), outside })?;
     // SAFETY: the caller's promise; `measure` is that of `T`.
-    let parts = unsafe { measure(address, false) };
-    match core::clip(&area, &parts.shape)? {
-        Area::Grid(grid) => Ok(Located { value: address, elements: Some((parts, grid)) }),
-        _ => Ok(Located { value: address, elements: None }),
-    }
+    located(address, kind, || unsafe { measure(address, false) })
+}
+
+fn located<T: 'static, K: Kind<T>>(
+    value: *mut u8,
+    kind: &K,
+    measured: impl FnOnce() -> Parts,
+) -> Result<Located, Refusal> {
+    let area = area_of(kind)?;
+    let parts = measured();
+    let elements = match core::clip(&area, &parts.shape)? {
+        Area::Grid(grid) => Some((parts, grid)),
+        _ => None,
+    };
+    Ok(Located { value, elements })
+}
+
+/// The area of a kind, or why there can be none.
+fn area_of<T: 'static, K: Kind<T>>(kind: &K) -> Result<Area, Refusal> {
+    kind.area().map_err(|outside| Refusal::Outside { region: "a region".to_owned(), outside })
 }
 
 /// An access of a kind of region, without a place yet.
@@ -151,7 +160,7 @@ pub(crate) fn held<T: Send + Sync + 'static, K: Kind<T>>(
     kind: &K,
     mode: Mode,
 ) -> Result<Held, Refusal> {
-    let area = kind.area().map_err(|outside| Refusal::Outside { region: "a region".to_owned(), outside })?;
+    let area = area_of(kind)?;
     if mode.writes()
         && let Some(twice) = kind.twice()
     {

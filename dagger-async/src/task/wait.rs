@@ -16,7 +16,7 @@
 use super::cell::{Awaiting, RawTask, TaskRef, visit_successors};
 use super::state::{Locked, Phase};
 use super::{run, waker};
-use crate::chunk::{Ticket, WaitingPlace};
+use crate::chunk::WaitingPlace;
 use crate::error::{Error, TaskInfo};
 use crate::pool::{Local, local};
 use crate::record;
@@ -329,11 +329,7 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
     // Those whose places come before its own. They keep their places, and with them their memory, until they release
     // them, which needs the lock of the chunk that is held here.
     for access in task.guarded(guard).accesses() {
-        access.visit_blockers(&mut |ticket| {
-            if let Ticket::Task(holder) = ticket {
-                visit(TaskRef::new(*holder));
-            }
-        });
+        access.visit_blockers(&mut |holder| visit(TaskRef::new(holder)));
     }
 }
 
