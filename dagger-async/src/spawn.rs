@@ -9,22 +9,19 @@
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
 use crate::call::{Body, Fill, FutureBody, TryIntoFuture, fallible, make};
-use crate::chunk::{self, Ticket};
+use crate::chunk::{self, Asker};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
 use crate::pool::{Local, Pool, local, window};
 use crate::record;
 use crate::runtime;
-use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
+use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
 use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::sync::atomic::Ordering::AcqRel;
-
-/// More inputs than a task can have.
-const BIAS: u32 = 1 << 31;
 
 /// Spawns a future as a task, like `tokio::spawn`: it starts at once, on a worker of the current runtime.
 ///
@@ -138,9 +135,9 @@ where
         }
         // SAFETY: the cell starts with one claim, which is the handle's.
         let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
-        let mut linker = Linker::new(task);
+        let mut linker = Linker::new::<B>(task);
         task.link_body::<B>(&mut linker);
-        let bounded = linker.accesses.is_some() || local.queue().is_some_and(|frame| frame.is_in_block());
+        let bounded = task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block());
         let inline = local.layer().is_some_and(|layer| layer.runs_inline());
         // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
         let here = inline && B::IMMEDIATE;
@@ -178,14 +175,11 @@ fn resolve(
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
 fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
-    let mut accesses = linker.accesses.take();
-    let taken = match (linker.refused.take(), &mut accesses) {
-        (Some(refusal), _) => Err(*refusal),
-        (None, Some(accesses)) => chunk::take_places(accesses, task.pool, |_| Ticket::Task(task)),
-        (None, None) => return None,
+    let taken = match linker.refused.take() {
+        Some(refusal) => Err(*refusal),
+        // SAFETY: the task is being spawned, here.
+        None => chunk::take_places(unsafe { task.new_accesses() }, Asker::Task(task)),
     };
-    // Also those of a refused task: its arguments point to the chunks.
-    task.keep_accesses(accesses);
     match taken {
         Ok(taken) => {
             linker.waiting += taken.waiting;
@@ -204,7 +198,7 @@ fn launch(
     local: &Local,
 ) {
     let mut refusal = None;
-    let known = linker.accesses.is_some();
+    let known = task.has_accesses();
     if known || linker.refused.is_some() {
         refusal = take_places(task, linker);
     }
@@ -251,7 +245,7 @@ fn launch_slowly(
     } else if let Some(refused) = refused {
         task::end(task, |_| refused.into_error(task, pool));
     } else if let Some(error) = linker.failure.take() {
-        task::end(task, |_| error);
+        task::end(task, |_| *error);
     }
     if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {
         task::ready(task);

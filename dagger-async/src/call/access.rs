@@ -7,16 +7,14 @@ use super::arg::{Arg, IntoArg, TaskRefArg};
 use super::args::RetryArg;
 use super::{Mutated, Stop, Turn};
 use crate::chunk::{
-    self, AccessItem, AnyChunk, Chunk, ChunkCell, Denied, Held, Kind, Located, Measure, Mode, Part, Placed,
+    self, AccessItem, Chunk, ChunkCell, CorePtr, Denied, Held, Kind, Located, Measure, Mode, Part, Placed,
     Reading, Refusal, Whole, Writing,
 };
 use crate::error::Error;
 use crate::pool::local;
 use crate::task::{Claim, DTask, Edge, Linker, RawTask};
 use dagger_core::{Area, Scope};
-use std::cell::Cell;
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -78,47 +76,39 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Target for Part<'_, Chunk<T>, K> {
 
 /// What an access argument has in common.
 struct Granted<T: Send + Sync + 'static, K> {
-    cell: NonNull<ChunkCell<T>>,
-    /// Until it is linked: then the task's list of accesses keeps the chunk.
-    handle: Cell<Option<Arc<ChunkCell<T>>>>,
+    cell: Arc<ChunkCell<T>>,
     kind: K,
     mode: Mode,
     at: Option<Located>,
 }
 
-// SAFETY: the cell is `Send + Sync`; `handle` is used by the one who spawns, before others know the task.
-unsafe impl<T: Send + Sync + 'static, K: Send> Send for Granted<T, K> {}
-
 const GRANTED: &str = "an argument is handed over after it was located (`Arg::get`)";
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
     fn new((cell, kind): (Arc<ChunkCell<T>>, K), mode: Mode) -> Self {
-        Granted { cell: NonNull::from(&*cell), handle: Cell::new(Some(cell)), kind, mode, at: None }
+        Granted { cell, kind, mode, at: None }
     }
 
-    fn cell(&self) -> &ChunkCell<T> {
-        // SAFETY: kept by `handle`, then by the task's accesses until the body with this argument is gone (invariant 1).
-        unsafe { self.cell.as_ref() }
-    }
-
+    #[inline]
     fn link(&self, linker: &mut Linker) {
-        if let Some(handle) = self.handle.take() {
-            linker.access(chunk::held(handle, &self.kind, self.mode));
-        }
+        linker.access(chunk::held(&self.cell, &self.kind, self.mode));
     }
 
+    #[inline]
     fn scope(&self, scopes: &mut Option<Scope>) {
-        if let Some(scope) = &self.cell().core.scope {
+        if self.cell.core.is_placed
+            && let Some(scope) = &self.cell.core.scope
+        {
             super::narrow(scopes, scope);
         }
     }
 
     /// Its turn has come: looks whether the data can be used, and where it lies.
     fn locate(&mut self) -> Result<(), Stop> {
-        let cell = self.cell();
+        let cell = &*self.cell;
         if cell.core.needs_a_look() {
             let area = self.kind.area().unwrap_or(Area::Whole);
-            look(cell, &area, self.mode, K::MEASURE)?;
+            look(ChunkCell::core_of(&self.cell), &area, self.mode, K::MEASURE)?;
         }
         let at = cell.locate(&self.kind, self.mode).map_err(refused)?;
         self.at = Some(at);
@@ -128,15 +118,15 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
 
 /// What a flagged chunk says to a granted access of the current task.
 #[cold]
-fn look(chunk: &dyn AnyChunk, area: &Area, mode: Mode, measure: Option<Measure>) -> Result<(), Stop> {
+fn look(chunk: CorePtr, area: &Area, mode: Mode, measure: Option<Measure>) -> Result<(), Stop> {
     let me = local::with(|local| local.task());
     if let Some(me) = me {
         let guard = me.state.lock();
-        let checked = chunk::check_merged(me.guarded(&guard).accesses());
+        let checked = chunk::check_merged(me.accesses(&guard).iter());
         drop(guard);
         checked.map_err(refused)?;
     }
-    let denied = chunk.core().lock().deny(area, mode, chunk.value(), measure);
+    let denied = chunk.lock().deny(area, mode, chunk.value(), measure);
     match denied {
         None => Ok(()),
         Some(Denied::Poisoned(cause)) => Err(Stop::Error(Error::clone(&cause))),
@@ -159,6 +149,7 @@ macro_rules! arg {
     ([$($generics:tt)*] $Arg:ty, $Ref:ident, $view:ident) => {
         impl<T: Send + Sync + 'static, K: Kind<T> $($generics)*> Arg for $Arg {
             type Ref<'a> = K::$Ref<'a>;
+            const ACCESSES: usize = 1;
             fn link(&self, linker: &mut Linker) {
                 self.0.link(linker);
             }
@@ -354,14 +345,14 @@ impl<T: Send + Sync + 'static> IntoArg for Fill<'_, T> {
 
 impl<T: Send + Sync + 'static> Arg for FillArg<T> {
     type Ref<'a> = &'a mut MaybeUninit<T>;
+    const ACCESSES: usize = 1;
     fn link(&self, linker: &mut Linker) {
-        if let Some(handle) = self.0.handle.take() {
-            linker.access(Ok(Held::new(handle, Mode::Out, Area::Whole, None, true)));
-        }
+        let chunk = ChunkCell::core_of(&self.0.cell);
+        linker.access(Ok(Held::new(chunk, Mode::Out, Area::Whole, None, true)));
     }
     fn get(&mut self, _: Turn) -> &mut MaybeUninit<T> {
         // SAFETY: the first place in the queue of a chunk that nobody knew before, for writing: nobody else is there.
-        unsafe { self.0.cell().slot() }
+        unsafe { self.0.cell.slot() }
     }
 }
 
@@ -414,6 +405,7 @@ macro_rules! deps {
         impl<$($name: Arg),+> Arg for Group<($($name,)+)> {
             type Ref<'a> = ($($name::Ref<'a>,)+);
             const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)+;
+            const ACCESSES: usize = 0 $(+ $name::ACCESSES)+;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)+) = &self.0;
                 $($name.link(linker);)+

@@ -34,6 +34,9 @@ pub trait Arg: Send + 'static {
     /// It is ready once its inputs are: nothing of the user's is polled for it.
     #[doc(hidden)]
     const IMMEDIATE: bool = true;
+    /// How many accesses it links.
+    #[doc(hidden)]
+    const ACCESSES: usize = 0;
 
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker) {

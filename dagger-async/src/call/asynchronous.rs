@@ -109,6 +109,7 @@ where
 {
     type Output = F::Output;
     type Name = F;
+    const ACCESSES: usize = A::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);

@@ -70,6 +70,7 @@ where
     type Output = F::Output;
     type Name = F;
     const IMMEDIATE: bool = A::IMMEDIATE;
+    const ACCESSES: usize = A::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);
@@ -114,6 +115,7 @@ where
     type Output = T;
     type Name = B::Name;
     const IMMEDIATE: bool = B::IMMEDIATE;
+    const ACCESSES: usize = B::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.0.link(linker);

@@ -71,6 +71,8 @@ pub trait Body: Send + 'static {
     type Name: ?Sized;
     /// One poll runs it to its end, and polls no future of the user's.
     const IMMEDIATE: bool = false;
+    /// How many accesses it links at most.
+    const ACCESSES: usize;
 
     /// Makes the task wait for its inputs.
     fn link(&self, linker: &mut Linker);

@@ -87,6 +87,7 @@ pub fn retrying<B: Body>(body: B, retries: u32, delay: Duration) -> RetryBody<B>
 impl<B: Body> Body for RetryBody<B> {
     type Output = B::Output;
     type Name = B::Name;
+    const ACCESSES: usize = B::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.body.link(linker);

@@ -94,7 +94,14 @@ impl Pool {
     }
 
     fn nothing_runs(&self) -> bool {
-        self.sleep.all_asleep() && !self.spares.is_busy()
+        // A worker on its way to sleep looks at the queues once more and comes back: until then it counts as asleep.
+        self.sleep.all_asleep() && !self.spares.is_busy() && !self.has_ready()
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.injector.is_empty()
+            || !self.domains.are_empty()
+            || self.stealers.iter().any(|queue| !queue.is_empty())
     }
 
     /// True if a wait for room is over; a window that is full then has grown.

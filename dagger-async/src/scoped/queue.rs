@@ -1,30 +1,37 @@
 //! [`in_order`] and [`bulk`].
 
-use super::block::Owned;
+use super::block::{Over, Owned};
 use crate::error::Error;
 use crate::options::Ties;
 use crate::pool::local;
 use crate::task::{self, Linker, Phase, RawTask, TaskRef};
-use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// What a block remembers of the tasks spawned in it.
+/// What a block remembers of the tasks spawned in it. Used by the thread that polls the block's body, or by its owner.
 pub(super) struct Queue {
     kind: Kind,
     /// In order: the tasks of the last step. Bulk: all that it holds back.
-    tasks: Mutex<Vec<TaskRef>>,
+    tasks: RefCell<Vec<TaskRef>>,
     /// Block: the tasks that it owns.
-    pub(super) owned: Mutex<Owned>,
+    pub(super) owned: RefCell<Owned>,
 }
 
 impl Queue {
     fn new(kind: Kind) -> Self {
-        Queue { kind, tasks: Mutex::new(Vec::new()), owned: Mutex::new(Owned::default()) }
+        Queue { kind, tasks: RefCell::new(Vec::new()), owned: RefCell::new(Owned::default()) }
     }
     pub(super) fn block() -> Self {
         Self::new(Kind::Block)
+    }
+
+    /// Lets go of tasks that are over.
+    #[cold]
+    fn shorten(&self) {
+        let mut over = Over::new();
+        self.owned.borrow_mut().shorten(&mut over);
     }
 }
 
@@ -86,8 +93,9 @@ impl Frame {
     pub(crate) fn own(&self, task: RawTask) {
         let mut innermost = true;
         for queue in self.chain().filter(|queue| queue.kind == Kind::Block) {
-            let over = queue.owned.lock().add(task, innermost);
-            drop(over);
+            if queue.owned.borrow_mut().add(task, innermost) {
+                queue.shorten();
+            }
             if innermost {
                 task.state.observe_unshared();
             }
@@ -101,7 +109,7 @@ impl Frame {
             return false;
         }
         let mut bulks = self.chain().filter(|queue| queue.kind == Kind::Bulk);
-        bulks.any(|queue| queue.tasks.lock().iter().any(|held| held.raw() == task))
+        bulks.any(|queue| queue.tasks.borrow().iter().any(|held| held.raw() == task))
     }
 
     /// True if the next task spawned here is a step of an `in_order` block.
@@ -112,10 +120,10 @@ impl Frame {
     /// The steps that a task spawned here comes after.
     pub(crate) fn order(&self, ties: &mut Ties, linear: bool) {
         if linear && let Some(block) = self.chain().find(|queue| queue.kind == Kind::Block) {
-            block.owned.lock().last().into_iter().for_each(|before| ties.order_after(before));
+            block.owned.borrow().last().into_iter().for_each(|before| ties.order_after(before));
         }
         for queue in self.chain().filter(|queue| queue.kind == Kind::InOrder) {
-            for before in queue.tasks.lock().iter() {
+            for before in queue.tasks.borrow().iter() {
                 ties.order_after(before.clone());
             }
         }
@@ -127,14 +135,14 @@ impl Frame {
         for queue in self.chain() {
             match queue.kind {
                 Kind::Bulk => {
-                    queue.tasks.lock().push(TaskRef::new(task));
+                    queue.tasks.borrow_mut().push(TaskRef::new(task));
                     linker.hold();
                     if let Some(owner) = local::with(|local| local.task()) {
                         task::held_by(task, owner);
                     }
                     held = true;
                 }
-                Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
+                Kind::InOrder if !held => drop(queue.tasks.replace(vec![TaskRef::new(task)])),
                 Kind::Block => {}
                 Kind::InOrder => {} // The whole bulk is the step, when it ends.
             }
@@ -217,7 +225,7 @@ impl<F: Future> Future for Bulk<F> {
             Poll::Ready(output) => output,
             Poll::Pending => return Poll::Pending,
         };
-        let tasks = std::mem::take(&mut *queue.tasks.lock());
+        let tasks = queue.tasks.take();
         crate::spawn::end_step(&tasks);
         for task in &tasks {
             release(task);
@@ -234,7 +242,7 @@ fn release(task: &TaskRef) {
 
 impl<F> Drop for Bulk<F> {
     fn drop(&mut self) {
-        let tasks = std::mem::take(&mut *self.queue.tasks.lock());
+        let tasks = self.queue.tasks.take();
         for task in tasks {
             task::end(task.raw(), |header| Error::Cancelled { root: header.info().into() });
             release(&task);

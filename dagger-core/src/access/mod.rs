@@ -32,7 +32,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::region::Area;
-use fragment::{Class, Fragment};
+use fragment::{Class, Fragment, OwnPlace};
 
 /// The own fragment of an access to everything.
 const WHOLE: u32 = u32::MAX;
@@ -78,7 +78,19 @@ struct Entry<T> {
     own: u32,
     /// Places not granted yet.
     missing: u32,
+    place: OwnPlace,
     writes: bool,
+}
+
+impl<T: Clone> Entry<T> {
+    /// One of its places is granted.
+    #[inline]
+    fn grant(&mut self, ready: &mut impl FnMut(T)) {
+        self.missing -= 1;
+        if self.missing == 0 {
+            ready(self.ticket.clone());
+        }
+    }
 }
 
 #[derive(Default)]
@@ -106,65 +118,71 @@ impl<T: Clone> AccessQueue<T> {
     /// An empty area is granted at once. Constant time for `Whole`; else a hash and a step for each known fragment
     /// that the area overlaps, and a comparison with every known fragment if the area is new.
     #[must_use = "who forgets the place can never release it"]
+    #[inline]
     pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
         let own = match area {
             Area::Whole => WHOLE,
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
-        let vacant = self.entries.vacant_entry();
-        let entry = vacant.key() as u32;
-        let missing = match own {
-            WHOLE => self.whole.take(Class::own(writes), entry),
-            NOTHING => 0,
-            own => {
-                let foreign = Class::foreign(writes);
-                let parts = self.parts.get_or_insert_default();
-                let mut missing = self.whole.take(foreign, entry);
-                missing += parts.slots[own as usize].fragment.take(Class::own(writes), entry);
-                for i in 0..parts.slots[own as usize].older.len() {
-                    let older = parts.slots[own as usize].older[i] as usize;
-                    missing += parts.slots[older].fragment.take(foreign, entry);
-                }
-                missing
-            }
-        };
-        vacant.insert(Entry { ticket, sequence: self.sequence, own, missing, writes });
+        let place = OwnPlace::NOWHERE;
+        let entry = Entry { ticket, sequence: self.sequence, own, missing: 0, place, writes };
         self.sequence += 1;
-        (Place(entry), missing == 0)
+        let key = self.entries.insert(entry) as u32;
+        let granted = match own {
+            WHOLE => self.whole.take_own(writes, key, &mut self.entries),
+            NOTHING => true,
+            own => return (Place(key), self.take_parts(own as usize, writes, key)),
+        };
+        if !granted {
+            self.entries[key as usize].missing = 1;
+        }
+        (Place(key), granted)
+    }
+
+    /// Takes the places of an access to a part. True if all are granted.
+    fn take_parts(&mut self, own: usize, writes: bool, key: u32) -> bool {
+        let AccessQueue { entries, whole, parts, .. } = self;
+        let slots = &mut parts.get_or_insert_default().slots;
+        let mut missing = u32::from(!whole.take_foreign(writes, key));
+        missing += u32::from(!slots[own].fragment.take_own(writes, key, entries));
+        for i in 0..slots[own].older.len() {
+            let older = slots[own].older[i] as usize;
+            missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
+        }
+        entries[key as usize].missing = missing;
+        missing == 0
     }
 
     /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
     ///
     /// The order of these calls is not the program order. Releasing what was not granted is an error of the
     /// caller: debug builds panic, others ignore it.
-    pub fn release(&mut self, place: Place, ready: &mut dyn FnMut(T)) {
+    #[inline]
+    pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
+        let key = place.0 as usize;
         let granted = self.is_granted(place);
         debug_assert!(granted, "only a granted access is released");
         if !granted {
             return;
         }
-        let Entry { own, writes, .. } = self.entries.remove(place.0 as usize);
-        let entries = &mut self.entries;
-        let mut granted = |entry: u32| {
-            let entry = &mut entries[entry as usize];
-            entry.missing -= 1;
-            if entry.missing == 0 {
-                ready(entry.ticket.clone());
-            }
-        };
+        let Entry { own, writes, .. } = self.entries.remove(key);
         match own {
-            WHOLE => self.whole.give(Class::own(writes), granted),
+            WHOLE if writes => self.whole.give(Class::OwnWrite, &mut self.entries, ready),
+            WHOLE => self.whole.give(Class::OwnRead, &mut self.entries, ready),
             NOTHING => {}
-            own => {
-                let foreign = Class::foreign(writes);
-                self.whole.give(foreign, &mut granted);
-                let Some(parts) = &mut self.parts else { return };
-                parts.slots[own as usize].fragment.give(Class::own(writes), &mut granted);
-                for i in 0..parts.slots[own as usize].older.len() {
-                    let older = parts.slots[own as usize].older[i] as usize;
-                    parts.slots[older].fragment.give(foreign, &mut granted);
-                }
-            }
+            own => self.give_parts(own as usize, writes, ready),
+        }
+    }
+
+    fn give_parts(&mut self, own: usize, writes: bool, ready: &mut impl FnMut(T)) {
+        let AccessQueue { entries, whole, parts, .. } = self;
+        let Some(Parts { slots, .. }) = parts.as_deref_mut() else { return };
+        let foreign = Class::foreign(writes);
+        whole.give(foreign, entries, ready);
+        slots[own].fragment.give(Class::own(writes), entries, ready);
+        for i in 0..slots[own].older.len() {
+            let older = slots[own].older[i] as usize;
+            slots[older].fragment.give(foreign, entries, ready);
         }
     }
 
