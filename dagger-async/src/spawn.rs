@@ -8,7 +8,7 @@
 //!    operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
-use crate::call::{Body, Fill, FutureBody, TryIntoFuture, fallible, make};
+use crate::call::{Body, Borrowing, Fill, FutureBody, TryBody, TryIntoFuture, make};
 use crate::chunk::{self, Asker};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
@@ -86,17 +86,21 @@ where
     F::Ok: Send + Sync + 'static,
     F::Err: Into<Box<dyn StdError + Send + Sync>>,
 {
-    submit(fallible(FutureBody(future.try_into_future())), Origin::Future(Location::caller()), options)
+    submit(TryBody(FutureBody(future.try_into_future())), Origin::Future(Location::caller()), options)
 }
 
-/// Submits a call; the end of what `spawn!` expands to.
+/// Submits a call; the end of what `spawn!` expands to. What the call borrows lives until this returns.
 #[doc(hidden)]
-pub fn submit_call<B>(body: B, site: &'static CallSite, options: Option<Options>) -> DTask<B::Output>
+pub fn submit_call<B, X>(
+    call: Borrowing<B, X>,
+    site: &'static CallSite,
+    options: Option<Options>,
+) -> DTask<B::Output>
 where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    submit(body, Origin::Call(site), options)
+    submit(call.body(), Origin::Call(site), options)
 }
 
 fn submit<B>(body: B, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
@@ -258,7 +262,7 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     static SITE: CallSite = CallSite::new("end of bulk");
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
-        submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks);
+        submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks);
     }
 }
 
@@ -267,7 +271,7 @@ pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
     local::with(|local| {
         let _left = local.leave_blocks();
-        submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks)
+        submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks)
     })
 }
 
@@ -277,7 +281,7 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
     fill: Fill<'_, T>,
     site: &'static Location<'static>,
 ) {
-    let body = make::f2(
+    let call = make::f2(
         |value: T, slot: &mut MaybeUninit<T>| {
             slot.write(value);
         },
@@ -286,6 +290,6 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
     );
     local::with(|local| {
         let _left = local.leave_blocks();
-        submit(body, Origin::Named("Chunk::from_task", site), None);
+        submit(call.body(), Origin::Filled(site), None);
     });
 }

@@ -194,9 +194,8 @@ pub(crate) enum Presence {
 /// One access: a place in the queue of a chunk. While it has one the queue keeps the chunk; before that, the caller does.
 pub struct Held {
     pub(crate) chunk: CorePtr,
-    /// As declared, or clipped to the length where that was known. `None`: the whole.
-    part: Option<Box<Area>>,
-    measure: Option<Measure>,
+    /// `None`: the whole.
+    part: Option<Box<HeldPart>>,
     place: Option<Place>,
     /// Which argument it is, from 1.
     argument: u16,
@@ -205,6 +204,13 @@ pub struct Held {
     merged: bool,
     /// It makes the value (`Chunk::from_task`).
     pub(crate) fills: bool,
+}
+
+/// A part of a chunk that is accessed.
+struct HeldPart {
+    /// As declared, or clipped to the length where that was known.
+    area: Area,
+    measure: Option<Measure>,
 }
 
 /// How to find out where the elements of a container lie.
@@ -400,7 +406,7 @@ impl State {
     /// Notes the access of a task for a recording.
     #[cold]
     fn record(&self, held: &Held, task: RawTask, writes: bool) {
-        let part = held.part.as_deref().map(|part| Arc::new(part.clone()));
+        let part = held.part.as_ref().map(|part| Arc::new(part.area.clone()));
         let (task, chunk, turn) = (task.id.get(), held.chunk.id, self.turn);
         record::note(|| What::Access { task, chunk, turn, writes, part });
     }
@@ -420,7 +426,7 @@ impl State {
 
     /// The area of a granted access as the shape makes it; `None` if it lies outside, so that nothing was touched.
     fn resolved(&mut self, held: &Held) -> Option<Area> {
-        match held.measure {
+        match held.measure() {
             Some(measure) if matches!(self.presence, Presence::Here) => {
                 let parts = self.measured(held.chunk.value(), measure, false);
                 held.area().clip(&parts.shape).ok()
@@ -476,9 +482,18 @@ impl State {
 impl Held {
     /// An access that has no place yet.
     #[inline]
-    pub(crate) fn new(chunk: CorePtr, mode: Mode, area: Area, measure: Option<Measure>, fills: bool) -> Self {
-        let part = (!matches!(area, Area::Whole)).then(|| Box::new(area));
-        Held { chunk, mode, part, measure, place: None, argument: 0, merged: false, fills }
+    pub(crate) fn new(
+        chunk: CorePtr,
+        mode: Mode,
+        part: Option<(Area, Option<Measure>)>,
+        fills: bool,
+    ) -> Self {
+        let part = part.map(|(area, measure)| Box::new(HeldPart { area, measure }));
+        Held { chunk, mode, part, place: None, argument: 0, merged: false, fills }
+    }
+
+    fn measure(&self) -> Option<Measure> {
+        self.part.as_ref().and_then(|part| part.measure)
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -493,12 +508,12 @@ impl Held {
 
     pub(crate) fn area(&self) -> &Area {
         static WHOLE: Area = Area::Whole;
-        self.part.as_deref().unwrap_or(&WHOLE)
+        self.part.as_ref().map_or(&WHOLE, |part| &part.area)
     }
 
     /// The area is what will be accessed: the length is known, or does not matter.
     fn is_exact(&self) -> bool {
-        self.measure.is_none() || self.area().is_resolved()
+        self.measure().is_none() || self.area().is_resolved()
     }
 
     /// A region of elements that has none.
@@ -515,10 +530,10 @@ impl Held {
         {
             return Err(Refusal::Foreign { content: core.content });
         }
-        if let Some(shape) = state.stable_shape(self.chunk.value(), self.measure)
-            && let Some(part) = &mut self.part
+        if let Some(part) = &mut self.part
+            && let Some(shape) = state.stable_shape(self.chunk.value(), part.measure)
         {
-            **part = clip(part, &shape)?;
+            part.area = clip(&part.area, &shape)?;
         }
         Ok(())
     }
@@ -560,7 +575,7 @@ impl Held {
 
     /// Why it cannot be used although it was granted, if so.
     pub(crate) fn denied(&self, state: &mut State) -> Option<Denied> {
-        state.deny(self.area(), self.mode, self.chunk.value(), self.measure)
+        state.deny(self.area(), self.mode, self.chunk.value(), self.measure())
     }
 
     /// Its place, to look at from elsewhere while it waits.
@@ -787,7 +802,7 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
                 continue;
             }
             let mut state = one.core().lock();
-            let mut resolve = |held: &Held| match held.measure {
+            let mut resolve = |held: &Held| match held.measure() {
                 Some(measure) => {
                     let parts = state.measured(held.chunk.value(), measure, false);
                     clip(held.area(), &parts.shape)

@@ -127,7 +127,7 @@ pub(crate) struct Placed<T: 'static, K> {
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Placed<T, K> {
     fn held(&self, argument: u16) -> Result<Held, core::Refusal> {
-        let mut held = super::held(&self.cell, &self.kind, self.mode)?;
+        let mut held = super::held(ChunkCell::core_of(&self.cell), &self.kind, self.mode)?;
         held.set_argument(argument);
         Ok(held)
     }
@@ -450,7 +450,8 @@ macro_rules! one_place {
             }
             fn located(&self) -> Result<Located> {
                 let Placed { cell, kind, mode } = &self.0;
-                cell.locate(kind, *mode).map_err(|refusal| refusal.into_error(None))
+                super::locate(ChunkCell::core_of(cell), kind, *mode)
+                    .map_err(|refusal| refusal.into_error(None))
             }
             fn guard(self, hold: Hold, at: Located) -> $Guard<T, K> {
                 let Placed { cell, kind, .. } = self.0;

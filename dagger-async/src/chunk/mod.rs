@@ -110,6 +110,16 @@ impl<T: Send + Sync + 'static> ChunkCell<T> {
         CorePtr::new(cell.cast())
     }
 
+    /// The core of the cell that has its value here.
+    ///
+    /// # Safety
+    /// The pointer came from [`CorePtr::value`] of a cell of this type.
+    #[inline]
+    pub(crate) unsafe fn core_at(value: *mut u8) -> CorePtr {
+        // SAFETY: the value lies so far from its core, which lies at the start of the cell; that is not null.
+        CorePtr::new(unsafe { NonNull::new_unchecked(value.byte_sub(Self::TYPE.value)) }.cast())
+    }
+
     /// # Safety
     /// The core is that of a cell of this type in an `Arc`, by a pointer of `core_of`, and the cell is alive.
     unsafe fn owner(core: CorePtr) -> Arc<dyn AnyChunk> {
@@ -120,24 +130,18 @@ impl<T: Send + Sync + 'static> ChunkCell<T> {
             Arc::from_raw(cell)
         }
     }
+}
 
-    /// Where the value will be.
-    ///
-    /// # Safety
-    /// The caller has the only granted place, for writing.
-    #[expect(clippy::mut_from_ref, reason = "the place makes it exclusive")]
-    pub(crate) unsafe fn slot(&self) -> &mut MaybeUninit<T> {
-        // SAFETY: the caller's promise.
-        unsafe { &mut *self.value.get() }
-    }
-
-    /// Where a region lies. The caller has a granted place for it, and `deny` said nothing.
-    pub(crate) fn locate<K: Kind<T>>(&self, kind: &K, mode: Mode) -> Result<Located, Refusal> {
-        let value = self.value.get().cast();
-        let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
-        // Under the lock, so that it is measured once for each whole write.
-        located(value, kind, || self.core.lock().measured(value, measure, mode.writes()))
-    }
+/// Where a region lies. The caller has a granted place for it, and `deny` said nothing.
+pub(crate) fn locate<T: Send + Sync + 'static, K: Kind<T>>(
+    chunk: CorePtr,
+    kind: &K,
+    mode: Mode,
+) -> Result<Located, Refusal> {
+    let value = chunk.value();
+    let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
+    // Under the lock, so that it is measured once for each whole write.
+    located(value, kind, || chunk.lock().measured(value, measure, mode.writes()))
 }
 
 /// Where a region of a value lies that is no chunk's.
@@ -174,12 +178,16 @@ fn area_of<T: 'static, K: Kind<T>>(kind: &K) -> Result<Area, Refusal> {
 }
 
 /// An access of a kind of region, without a place yet.
+#[inline]
 pub(crate) fn held<T: Send + Sync + 'static, K: Kind<T>>(
-    cell: &Arc<ChunkCell<T>>,
+    chunk: CorePtr,
     kind: &K,
     mode: Mode,
 ) -> Result<Held, Refusal> {
-    let area = area_of(kind)?;
+    let area = match area_of(kind)? {
+        Area::Whole => return Ok(Held::new(chunk, mode, None, false)),
+        area => area,
+    };
     if mode.writes()
         && let Some(twice) = kind.twice()
     {
@@ -187,7 +195,7 @@ pub(crate) fn held<T: Send + Sync + 'static, K: Kind<T>>(
         let first = format!("element {twice} in a list of a chunk of `{content}`");
         return Err(Refusal::Aliased { first, second: "itself, as it is listed twice".to_owned() });
     }
-    Ok(Held::new(ChunkCell::core_of(cell), mode, area, K::MEASURE, false))
+    Ok(Held::new(chunk, mode, Some((area, K::MEASURE)), false))
 }
 
 impl<T: Send + Sync + 'static> Chunk<T> {

@@ -1,7 +1,6 @@
 //! The places in one fragment, and which of them wait.
 
-use super::Entry;
-use slab::Slab;
+use super::entries::Entries;
 use std::collections::VecDeque;
 
 /// How an access stands in a fragment. The order is that of the tables below.
@@ -36,14 +35,14 @@ impl Class {
 }
 
 /// No entry.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// How an entry stands in the fragment of its own area: the place that waits there, and the next one of its class.
 #[derive(Clone, Copy)]
 pub(super) struct OwnPlace {
     /// It is granted when so many conflicting places have been released.
     threshold: u32,
-    next: u32,
+    pub(super) next: u32,
 }
 
 impl OwnPlace {
@@ -92,18 +91,20 @@ impl Fragment {
         (threshold, sum(&self.released, class) == threshold)
     }
 
-    /// Takes the own place of the entry with key `entry`. True if it is granted.
+    /// Takes the own place of the entry with key `entry`, which misses it if it is not granted. True if it is.
     #[inline]
-    pub(super) fn take_own<T>(&mut self, writes: bool, entry: u32, entries: &mut Slab<Entry<T>>) -> bool {
+    pub(super) fn take_own<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) -> bool {
         // Apart, so that each is computed for one class.
         let (threshold, granted) =
             if writes { self.issue(Class::OwnWrite) } else { self.issue(Class::OwnRead) };
         if !granted {
-            entries[entry as usize].place = OwnPlace { threshold, next: NONE };
+            let waiting = &mut entries[entry];
+            waiting.place = OwnPlace { threshold, next: NONE };
+            waiting.missing += 1;
             let list = usize::from(writes);
             match std::mem::replace(&mut self.last[list], entry) {
                 NONE => self.first[list] = entry,
-                last => entries[last as usize].place.next = entry,
+                last => entries[last].place.next = entry,
             }
             self.waiters += 1;
         }
@@ -125,7 +126,7 @@ impl Fragment {
     pub(super) fn give<T: Clone>(
         &mut self,
         class: Class,
-        entries: &mut Slab<Entry<T>>,
+        entries: &mut Entries<T>,
         ready: &mut impl FnMut(T),
     ) {
         let released = &mut self.released[class as usize];
@@ -145,11 +146,11 @@ impl Fragment {
     }
 
     #[inline(always)]
-    fn grant_own<T: Clone>(&mut self, class: Class, entries: &mut Slab<Entry<T>>, ready: &mut impl FnMut(T)) {
+    fn grant_own<T: Clone>(&mut self, class: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
         let list = class as usize;
         let reached = sum(&self.released, class);
         // Thresholds grow along a list, so the first that has not been reached ends it.
-        while let Some(entry) = entries.get_mut(self.first[list] as usize)
+        while let Some(entry) = entries.waiting(self.first[list])
             && entry.place.threshold == reached
         {
             self.first[list] = entry.place.next;
@@ -161,12 +162,7 @@ impl Fragment {
         }
     }
 
-    fn grant_foreign<T: Clone>(
-        &mut self,
-        given: Class,
-        entries: &mut Slab<Entry<T>>,
-        ready: &mut impl FnMut(T),
-    ) {
+    fn grant_foreign<T: Clone>(&mut self, given: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
         let Some(foreign) = &mut self.foreign else { return };
         for (class, list) in [Class::ForeignRead, Class::ForeignWrite].into_iter().zip(foreign.iter_mut()) {
             if !given.conflicts().contains(&class) {
@@ -175,7 +171,7 @@ impl Fragment {
             let reached = sum(&self.released, class);
             while let Some(waiter) = list.pop_front_if(|first| first.threshold == reached) {
                 self.waiters -= 1;
-                entries[waiter.entry as usize].grant(ready);
+                entries[waiter.entry].grant(ready);
             }
         }
     }

@@ -23,6 +23,7 @@
 //! The geometry is done once per new fragment: an access to a known one costs a hash, and a counter for each
 //! fragment that it overlaps. It knows nothing of threads, tasks or memory.
 
+mod entries;
 mod fragment;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::region::Area;
+use entries::Entries;
 use fragment::{Class, Fragment, OwnPlace};
 
 /// The own fragment of an access to everything.
@@ -60,7 +62,7 @@ const DEAD_KEPT: usize = 64;
 /// assert_eq!(ready, ['c']);
 /// ```
 pub struct AccessQueue<T> {
-    entries: Slab<Entry<T>>,
+    entries: Entries<T>,
     /// How many accesses there have been: the program order of the next.
     sequence: u64,
     whole: Fragment,
@@ -73,7 +75,8 @@ pub struct AccessQueue<T> {
 pub struct Place(u32);
 
 struct Entry<T> {
-    ticket: T,
+    /// `None`: nobody's.
+    ticket: Option<T>,
     sequence: u64,
     own: u32,
     /// Places not granted yet.
@@ -87,8 +90,10 @@ impl<T: Clone> Entry<T> {
     #[inline]
     fn grant(&mut self, ready: &mut impl FnMut(T)) {
         self.missing -= 1;
-        if self.missing == 0 {
-            ready(self.ticket.clone());
+        if self.missing == 0
+            && let Some(ticket) = &self.ticket
+        {
+            ready(ticket.clone());
         }
     }
 }
@@ -109,7 +114,7 @@ impl<T: Clone> AccessQueue<T> {
     /// A queue without accesses. It allocates nothing.
     #[must_use]
     pub fn new() -> AccessQueue<T> {
-        AccessQueue { entries: Slab::new(), sequence: 0, whole: Fragment::default(), parts: None }
+        AccessQueue { entries: Entries::new(), sequence: 0, whole: Fragment::default(), parts: None }
     }
 
     /// Adds an access behind all others. If it must wait (`false`), a later [`release`](AccessQueue::release)
@@ -125,17 +130,14 @@ impl<T: Clone> AccessQueue<T> {
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
         let place = OwnPlace::NOWHERE;
-        let entry = Entry { ticket, sequence: self.sequence, own, missing: 0, place, writes };
+        let entry = Entry { ticket: Some(ticket), sequence: self.sequence, own, missing: 0, place, writes };
         self.sequence += 1;
-        let key = self.entries.insert(entry) as u32;
+        let key = self.entries.insert(entry);
         let granted = match own {
             WHOLE => self.whole.take_own(writes, key, &mut self.entries),
             NOTHING => true,
-            own => return (Place(key), self.take_parts(own as usize, writes, key)),
+            own => self.take_parts(own as usize, writes, key),
         };
-        if !granted {
-            self.entries[key as usize].missing = 1;
-        }
         (Place(key), granted)
     }
 
@@ -143,14 +145,15 @@ impl<T: Clone> AccessQueue<T> {
     fn take_parts(&mut self, own: usize, writes: bool, key: u32) -> bool {
         let AccessQueue { entries, whole, parts, .. } = self;
         let slots = &mut parts.get_or_insert_default().slots;
+        slots[own].fragment.take_own(writes, key, entries);
         let mut missing = u32::from(!whole.take_foreign(writes, key));
-        missing += u32::from(!slots[own].fragment.take_own(writes, key, entries));
         for i in 0..slots[own].older.len() {
             let older = slots[own].older[i] as usize;
             missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
         }
-        entries[key as usize].missing = missing;
-        missing == 0
+        let entry = &mut entries[key];
+        entry.missing += missing;
+        entry.missing == 0
     }
 
     /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
@@ -159,13 +162,10 @@ impl<T: Clone> AccessQueue<T> {
     /// caller: debug builds panic, others ignore it.
     #[inline]
     pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
-        let key = place.0 as usize;
-        let granted = self.is_granted(place);
-        debug_assert!(granted, "only a granted access is released");
-        if !granted {
+        let Some((own, writes)) = self.entries.remove_granted(place.0) else {
+            debug_assert!(false, "only a granted access is released");
             return;
-        }
-        let Entry { own, writes, .. } = self.entries.remove(key);
+        };
         match own {
             WHOLE if writes => self.whole.give(Class::OwnWrite, &mut self.entries, ready),
             WHOLE => self.whole.give(Class::OwnRead, &mut self.entries, ready),
@@ -189,7 +189,7 @@ impl<T: Clone> AccessQueue<T> {
     /// Whether there is no live access.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.live == 0
     }
 
     /// Whether some live access, granted or waiting, writes [`Area::Whole`].
@@ -201,14 +201,14 @@ impl<T: Clone> AccessQueue<T> {
     /// Whether this access is live and granted.
     #[must_use]
     pub fn is_granted(&self, place: Place) -> bool {
-        self.entries.get(place.0 as usize).is_some_and(|entry| entry.missing == 0)
+        self.entries.get(place.0).is_some_and(|entry| entry.missing == 0)
     }
 
     /// Visits the tickets that an access waits for, in program order; none if it is granted.
     ///
     /// For diagnosis: it looks at every live access.
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
-        let Some(waiting) = self.entries.get(place.0 as usize) else { return };
+        let Some(waiting) = self.entries.get(place.0) else { return };
         self.in_order(visit, |entry| {
             entry.sequence < waiting.sequence
                 && (entry.writes || waiting.writes)
@@ -227,10 +227,9 @@ impl<T: Clone> AccessQueue<T> {
     }
 
     fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
-        let mut kept: Vec<&Entry<T>> =
-            self.entries.iter().map(|(_, entry)| entry).filter(|entry| keep(entry)).collect();
+        let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
         kept.sort_unstable_by_key(|entry| entry.sequence);
-        kept.into_iter().for_each(|entry| visit(&entry.ticket));
+        kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
     }
 
     /// Whether two fragments with live accesses overlap.
@@ -254,9 +253,9 @@ impl<T: Clone> Default for AccessQueue<T> {
 
 impl<T> std::fmt::Debug for AccessQueue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let waiting = self.entries.iter().filter(|(_, entry)| entry.missing > 0).count();
+        let waiting = self.entries.iter().filter(|entry| entry.missing > 0).count();
         f.debug_struct("AccessQueue")
-            .field("granted", &(self.entries.len() - waiting))
+            .field("granted", &(self.entries.live as usize - waiting))
             .field("waiting", &waiting)
             .field("fragments", &self.parts.as_ref().map_or(0, |parts| parts.slots.len()))
             .finish()
