@@ -77,15 +77,18 @@ async fn every_form_of_an_access() -> dagger_async::Result<()> {
 }
 
 /// Counts how many of it there are.
-struct Counted(std::sync::Arc<()>, Vec<i64>);
+struct Counted {
+    _one: std::sync::Arc<()>,
+    values: Vec<i64>,
+}
 
 #[tokio::test]
 async fn a_chunk_outlives_its_handles_for_as_long_as_a_task_accesses_it() {
     let alive = std::sync::Arc::new(());
-    let counted = || Counted(alive.clone(), vec![1, 2, 3]);
+    let counted = || Counted { _one: alive.clone(), values: vec![1, 2, 3] };
     // A temporary, in each place where one can be.
-    let one = spawn!((|x: &Counted| x.1.len())(In(&Chunk::new(counted()))));
-    let two = spawn!((|x: &Counted| x.1.len())(&Chunk::new(counted())); retries = 1);
+    let one = spawn!((|x: &Counted| x.values.len())(In(&Chunk::new(counted()))));
+    let two = spawn!((|x: &Counted| x.values.len())(&Chunk::new(counted())); retries = 1);
     let three = spawn!((|x: &[i64]| x.len())(In(&Chunk::new(vec![1, 2, 3]).slice(1..))); name = "three");
     assert_eq!((one.await.unwrap(), two.await.unwrap(), three.await.unwrap()), (3, 3, 2));
     // A chain whose head waits; all handles are dropped meanwhile.
@@ -93,9 +96,9 @@ async fn a_chunk_outlives_its_handles_for_as_long_as_a_task_accesses_it() {
     let chunk = Chunk::new(counted());
     let head = spawn(async move { gate.await.is_ok() });
     let last = {
-        spawn!((|x: &mut Counted, _: bool| x.1.push(4))(InOut(&chunk), head));
-        spawn!((|x: &mut Counted| x.1.push(5))(InOut(&chunk)));
-        spawn!((|x: &Counted| x.1.clone())(In(&chunk)))
+        spawn!((|x: &mut Counted, _: bool| x.values.push(4))(InOut(&chunk), head));
+        spawn!((|x: &mut Counted| x.values.push(5))(InOut(&chunk)));
+        spawn!((|x: &Counted| x.values.clone())(In(&chunk)))
     };
     drop(chunk);
     assert_eq!(std::sync::Arc::strong_count(&alive), 2);

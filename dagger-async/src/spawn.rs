@@ -15,6 +15,7 @@ use crate::options::{self, Options, Refused, Spec, Ties};
 use crate::pool::{Local, Pool, local, window};
 use crate::record;
 use crate::runtime;
+use crate::scoped::Frame;
 use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
@@ -121,15 +122,9 @@ where
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let mut scopes = None;
         body.scope(&mut scopes);
-        let (spec, extras) = if inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty() {
-            (None, None)
-        } else {
-            let (spec, mut ties, refused) = resolve(inline, scopes, pool, local);
-            for task in after {
-                ties.order_after(task.clone());
-            }
-            (Some(Box::new(spec)), Some((ties, refused)))
-        };
+        let is_plain = inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty();
+        let (spec, extras) =
+            if is_plain { (None, None) } else { specify(inline, scopes, after, pool, local) };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
         record::spawned(&task);
         // Before anything can end it.
@@ -157,12 +152,21 @@ where
     })
 }
 
-fn resolve(
+/// What a task has to do with others, or why it cannot be placed.
+struct Extras {
+    ties: Ties,
+    refused: Option<Refused>,
+}
+
+/// The options of a task as it keeps them, and what else they ask for.
+#[inline(never)]
+fn specify(
     inline: Option<Options>,
     scopes: Option<Scope>,
+    after: &[TaskRef],
     pool: &Pool,
     local: &Local,
-) -> (Spec, Ties, Option<Refused>) {
+) -> (Option<Box<Spec>>, Option<Box<Extras>>) {
     let layer = local.layer().cloned();
     let options = match (inline, &layer) {
         (Some(inline), Some(layer)) => Options::merge(&inline, layer),
@@ -171,10 +175,15 @@ fn resolve(
         (None, None) => Options::new(),
     };
     let (spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
-    if let Some(frame) = local.queue() {
+    let frame = local.queue();
+    if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
-    (spec, ties, refused)
+    for task in after {
+        ties.order_after(task.clone());
+    }
+    let alone = ties.are_empty() && refused.is_none() && frame.is_none_or(Frame::only_owns);
+    (Some(Box::new(spec)), (!alone).then(|| Box::new(Extras { ties, refused })))
 }
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
@@ -194,13 +203,7 @@ fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
     }
 }
 
-fn launch(
-    task: RawTask,
-    linker: &mut Linker,
-    extras: Option<(Ties, Option<Refused>)>,
-    pool: &Pool,
-    local: &Local,
-) {
+fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool: &Pool, local: &Local) {
     let mut refusal = None;
     let known = task.has_accesses();
     if known || linker.refused.is_some() {
@@ -223,16 +226,16 @@ fn launch(
 fn launch_slowly(
     task: RawTask,
     linker: &mut Linker,
-    extras: Option<(Ties, Option<Refused>)>,
+    extras: Option<Box<Extras>>,
     refusal: Option<Error>,
     pool: &Pool,
     local: &Local,
 ) {
     let mut refused = None;
     let mut cancelled = false;
-    if let Some((ties, refusal)) = extras {
-        refused = refusal;
-        cancelled = !task::tie(task, ties, linker);
+    if let Some(extras) = extras {
+        refused = extras.refused;
+        cancelled = !task::tie(task, extras.ties, linker);
         if let Some(frame) = local.queue() {
             frame.add(task, linker);
         }

@@ -47,7 +47,9 @@ use std::task::{Context, Poll, Waker};
 /// Added to `pending` while a task is being spawned: more inputs than a task can have.
 pub(crate) const BIAS: u32 = 1 << 31;
 
-/// What every task has.
+/// What every task has. What every task uses comes first, so that it lies in few cache lines: they travel from the core
+/// that spawns to the one that runs, and back.
+#[repr(C)]
 pub struct Header {
     pub(crate) state: State,
     /// Inputs that are not there, plus a bias while they are being linked.
@@ -55,22 +57,23 @@ pub struct Header {
     pub(crate) refs: Refs,
     pub(crate) vtable: &'static VTable,
     pub(crate) pool: *const Pool,
-    pub(crate) id: TaskId,
-    pub(crate) origin: Origin,
-    /// `fn(&T) -> T` once somebody who knew that `T: Clone` has said so.
-    clone: AtomicPtr<()>,
-    /// Wakers of the body that are not left with a task: while there are any, who wakes it is not known.
-    pub(crate) foreign_wakers: AtomicU32,
-    /// How many accesses lie behind the slot.
-    accesses: Counter,
+    guarded: UnsafeCell<Guarded>,
     /// Options, for the tasks that have any.
     pub(crate) spec: Option<Box<Spec>>,
-    guarded: UnsafeCell<Guarded>,
     /// Written once, under the lock, before `DONE` is published; read by whoever saw `DONE`.
     error: std::cell::UnsafeCell<Option<Box<Error>>>,
+    /// How many accesses lie behind the slot.
+    accesses: Counter,
+    /// Wakers of the body that are not left with a task: while there are any, who wakes it is not known.
+    pub(crate) foreign_wakers: AtomicU32,
+    /// `fn(&T) -> T` once somebody who knew that `T: Clone` has said so.
+    clone: AtomicPtr<()>,
+    pub(crate) id: TaskId,
+    pub(crate) origin: Origin,
 }
 
 /// What the lock protects.
+#[repr(C)]
 pub(crate) struct Guarded {
     pub(crate) waker: Option<Waker>,
     pub(crate) successors: *const Edge,
@@ -751,4 +754,4 @@ impl Deref for TaskRef {
 
 // The header is part of every task: it must not grow by accident.
 #[cfg(not(dagger_loom))]
-const _: () = assert!(size_of::<Header>() <= 176);
+const _: () = assert!(size_of::<Header>() <= 152);

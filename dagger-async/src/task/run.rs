@@ -304,7 +304,7 @@ impl Wakers {
         let others = guarded.extra.as_mut().map(|extra| std::mem::take(&mut extra.wakers));
         Wakers { first: guarded.waker.take(), others }
     }
-    #[inline]
+    #[inline(always)]
     fn wake(self) {
         if let Some(waker) = self.first {
             quietly(|| waker.wake());
@@ -342,6 +342,7 @@ pub(super) enum Effect {
 }
 
 /// The body is gone; its value lies in the slot unless there is an error. Publishes the outcome (invariant 1).
+#[inline(always)]
 pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
     let is_value = error.is_none();
     let mut completed = Completed {
@@ -395,6 +396,7 @@ impl Completed {
     ///
     /// # Safety
     /// `complete` gave it for this task, just now.
+    #[inline(always)]
     pub(super) unsafe fn settle(self, task: RawTask, effect: Effect) -> bool {
         if self.drop_value {
             // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
@@ -406,17 +408,27 @@ impl Completed {
         }
         // Most tasks have neither, and a worklist is worth more than what it would do for them.
         if task.has_accesses() || self.successors.as_ref().is_some_and(|all| !all.is_empty()) {
-            let mut work = Work::new();
-            if let Some(successors) = self.successors {
-                work.tell(successors, failure.map(Box::new));
-            }
             // SAFETY: `complete` has set `GONE`.
-            unsafe { work.release(task, effect) };
-            work.drain();
+            unsafe { pass_on(task, self.successors, failure, effect) };
         }
         self.wakers.wake();
         self.free
     }
+}
+
+/// Tells those who wait for a task that is done and gone, and gives up what it accessed.
+///
+/// # Safety
+/// As for [`Work::release`].
+#[inline(never)]
+unsafe fn pass_on(task: RawTask, successors: Option<Successors>, failure: Option<Error>, effect: Effect) {
+    let mut work = Work::new();
+    if let Some(successors) = successors {
+        work.tell(successors, failure.map(Box::new));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { work.release(task, effect) };
+    work.drain();
 }
 
 fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool, local: &Local) {
