@@ -34,6 +34,7 @@ mod current;
 mod error;
 mod macros;
 mod options;
+mod plan;
 mod pool;
 pub mod record;
 mod runtime;
@@ -49,6 +50,7 @@ pub use current::{Current, current};
 pub use dagger_core::{Outside, Processor, ProcessorKind, Scope};
 pub use error::{Error, PanicText, Result, Root, TaskInfo};
 pub use options::Options;
+pub use plan::{Plan, PlanRun, PlanStats};
 pub use pool::window::room;
 pub use runtime::{Builder, Runtime};
 pub use scoped::{Bulk, Datadeps, InOrder, WithOptions, bulk, datadeps, in_order, with_options};
@@ -75,7 +77,7 @@ pub mod prelude {
         MatMut, MatRef, TriMut, TriRef, VecMut, VecRef, diag, index, lower, step, upper,
     };
     pub use crate::{
-        Await, CancelToken, Chunk, Current, DTask, Deps, Error, In, InOut, Options, Out, Processor,
+        Await, CancelToken, Chunk, Current, DTask, Deps, Error, In, InOut, Options, Out, Plan, Processor,
         ProcessorKind, ReadGuard, Root, Runtime, Scope, Shared, TaskId, Value, WriteGuard, access, bulk,
         current, datadeps, field, in_order, retry, room, spawn, try_spawn, wait_all, wait_any, with_options,
     };

@@ -207,7 +207,10 @@ fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool:
     let mut refusal = None;
     let known = task.has_accesses();
     if known || linker.refused.is_some() {
-        refusal = take_places(task, linker);
+        refusal = match local.queue().and_then(Frame::plan) {
+            None => take_places(task, linker),
+            Some(plan) => plan.place(task, linker, |linker| take_places(task, linker)),
+        };
     }
     let closed = pool.is_closed_after_count(local);
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {

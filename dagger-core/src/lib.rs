@@ -14,6 +14,7 @@
 //! - [`OptionSet`]: the options of one task, and how inner ones win over outer ones.
 //! - [`Area`]: which elements of a chunk an access touches: everything, slices, boxes, triangles, bands, fields.
 //! - [`AccessQueue`]: who waits for whom at one chunk; [`Poison`]: which of its elements a failed write has spoilt.
+//! - [`Order`]: who waits for whom in a whole sequence of accesses, for a program that runs again.
 //!
 //! ```
 //! use dagger_core::{OptionSet, Scope, Topology};
@@ -27,6 +28,7 @@
 
 mod access;
 mod options;
+mod order;
 mod poison;
 mod processor;
 pub mod record;
@@ -36,6 +38,7 @@ mod topology;
 
 pub use access::{AccessQueue, Place};
 pub use options::OptionSet;
+pub use order::Order;
 pub use poison::Poison;
 pub use processor::{Processor, ProcessorKind};
 pub use region::{Area, Axis, Band, Grid, Indices, Outside, Progression, Region, Shape};

@@ -17,6 +17,7 @@
 use super::container::Parts;
 use super::guard::GuardWait;
 use crate::error::{Error, Root};
+use crate::plan::Run;
 use crate::pool::Pool;
 use crate::record;
 use crate::sync::{SpinGuard, SpinLock};
@@ -54,6 +55,8 @@ pub(crate) enum Ticket {
     Task(RawTask),
     /// A guard, and which of its places.
     Guard(Arc<GuardWait>, u32),
+    /// The run of a plan, whose places are granted at once or not taken.
+    Plan(Arc<Run>),
 }
 
 /// Those whose turn came, to be told outside the locks.
@@ -120,7 +123,7 @@ pub(crate) struct CellType {
 
 /// A pointer to the core of a chunk, by which all of the chunk can be reached. Whoever keeps one says what keeps the chunk: an
 /// owner of the cell, or a place in the queue (invariant 5).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CorePtr(NonNull<Core>);
 
 // SAFETY: `Core` is `Sync`, and so is the cell around it (`AnyChunk`).
@@ -197,6 +200,10 @@ pub struct Held {
     /// `None`: the whole.
     part: Option<Box<HeldPart>>,
     place: Option<Place>,
+    /// The run of a plan orders it, which has places of its own: this is of its step with this number. The run lives until
+    /// all its steps have been completed.
+    run: Option<NonNull<Run>>,
+    step: u32,
     /// Which argument it is, from 1.
     argument: u16,
     pub(crate) mode: Mode,
@@ -204,7 +211,14 @@ pub struct Held {
     merged: bool,
     /// It makes the value (`Chunk::from_task`).
     pub(crate) fills: bool,
+    /// A success leaves nothing to do at the chunk, unless that wants a look.
+    silent: bool,
 }
+
+// SAFETY: `run` is an address; `Run` is `Sync`.
+unsafe impl Send for Held {}
+// SAFETY: as above.
+unsafe impl Sync for Held {}
 
 /// A part of a chunk that is accessed.
 struct HeldPart {
@@ -465,10 +479,10 @@ impl State {
 
     /// Calls `visit` with the tasks that a place waits for; none once it is granted.
     fn visit_blockers(&self, place: Place, visit: &mut dyn FnMut(RawTask)) {
-        self.queue.blockers(place, &mut |ticket| {
-            if let Ticket::Task(task) = ticket {
-                visit(*task);
-            }
+        self.queue.blockers(place, &mut |ticket| match ticket {
+            Ticket::Task(task) => visit(*task),
+            Ticket::Plan(run) => run.visit_unfinished(visit),
+            Ticket::Guard(..) => {}
         });
     }
 
@@ -489,7 +503,18 @@ impl Held {
         fills: bool,
     ) -> Self {
         let part = part.map(|(area, measure)| Box::new(HeldPart { area, measure }));
-        Held { chunk, mode, part, place: None, argument: 0, merged: false, fills }
+        Held {
+            chunk,
+            mode,
+            part,
+            place: None,
+            run: None,
+            step: 0,
+            argument: 0,
+            merged: false,
+            fills,
+            silent: false,
+        }
     }
 
     fn measure(&self) -> Option<Measure> {
@@ -500,10 +525,48 @@ impl Held {
         &self.chunk
     }
 
-    /// It has a place, or shares that of another access of its task.
+    /// It has a place, or shares that of another access of its task, or that of the run of its plan.
     #[inline]
     pub(crate) fn has_place(&self) -> bool {
-        self.place.is_some() || self.merged
+        self.place.is_some() || self.merged || self.run.is_some()
+    }
+
+    /// The declared part; `None` is the whole.
+    pub(crate) fn part(&self) -> Option<&Area> {
+        self.part.as_ref().map(|part| &part.area)
+    }
+
+    /// Only its turn, or its runtime, decides whether it may be, or it moves what others measure.
+    pub(crate) fn is_intricate(&self) -> bool {
+        self.merged || self.fills || self.chunk.is_placed || is_opaque(self.area())
+    }
+
+    /// Leaves the order to the run of a plan.
+    #[inline]
+    pub(crate) fn follow(&mut self, run: &Arc<Run>, step: u32, silent: bool) {
+        self.run = Some(NonNull::from(&**run));
+        (self.step, self.silent) = (step, silent);
+    }
+
+    /// The run that orders it, and its step there.
+    #[inline]
+    pub(crate) fn step(&self) -> Option<(&Run, u32)> {
+        // SAFETY: the step is not completed while there is this access of it.
+        self.run.map(|run| (unsafe { run.as_ref() }, self.step))
+    }
+
+    /// As [`step`](Self::step), for the one who completes it.
+    #[inline]
+    pub(crate) fn followed(&self) -> Option<(NonNull<Run>, u32)> {
+        self.run.map(|run| (run, self.step))
+    }
+
+    /// Notes an access that takes no place of its own for a recording.
+    #[cold]
+    pub(crate) fn record(&self, task: RawTask) {
+        let mut state = self.chunk.lock();
+        state.turn += 1;
+        state.record(self, task, self.mode.writes() && !self.has_no_elements());
     }
 
     pub(crate) fn area(&self) -> &Area {
@@ -585,6 +648,9 @@ impl Held {
 
     /// The tasks that it waits for.
     pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
+        if let Some((run, step)) = self.step() {
+            run.visit_predecessors(step, visit);
+        }
         if let Some(place) = self.place {
             self.core().lock().visit_blockers(place, visit);
         }
@@ -605,6 +671,8 @@ impl Held {
                 drop(state);
                 return drop(keep);
             }
+        } else if self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look() {
+            return;
         }
         self.release_slowly(outcome, tickets);
     }
@@ -652,7 +720,7 @@ impl Held {
                 if !matches!(self.area(), Area::Grid(_)) {
                     state.parts = None;
                 }
-                if is_opaque(self.area()) && !self.merged {
+                if is_opaque(self.area()) && !self.merged && self.run.is_none() {
                     state.opaque_writes -= 1;
                 }
             }
@@ -749,6 +817,25 @@ fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Resul
         }
     }
     Ok(())
+}
+
+/// Takes a place for the run of a plan, if nobody is there: it is granted then.
+pub(crate) fn take_idle(chunk: CorePtr, run: &Arc<Run>, writes: bool, pool: *const Pool) -> Option<Place> {
+    let mut taken = Taken { waiting: 0, foreign: false };
+    let mut state = chunk.lock();
+    let is_idle = state.queue.is_idle();
+    is_idle.then(|| state.take(chunk, Ticket::Plan(run.clone()), writes, &Area::Whole, pool, &mut taken))
+}
+
+/// Gives the place of a run back.
+pub(crate) fn give_idle(chunk: CorePtr, place: Place, writes: bool, tickets: &mut Tickets) {
+    let mut state = chunk.lock();
+    if writes {
+        state.parts = None;
+    }
+    let keep = state.give(place, tickets);
+    drop(state);
+    drop(keep);
 }
 
 /// True if accesses of one task to one chunk are to fields (or regions of a user's kind) and to no elements: the one may

@@ -32,7 +32,7 @@ pub use view::{MatMut, MatRef, TriMut, TriRef, VecMut, VecRef};
 
 pub(crate) use core::{
     AnyChunk, Asker, CellType, Core, CorePtr, Denied, Held, Measure, Mode, Outcome, Refusal, Ticket, Tickets,
-    WaitingPlace, check_merged, take_places,
+    WaitingPlace, check_merged, give_idle, take_idle, take_places,
 };
 pub(crate) use guard::{AccessItem, Placed, Reading, Writing, visit_waiting_behind_guards};
 pub(crate) use select::{Kind, Located};

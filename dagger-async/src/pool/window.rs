@@ -204,7 +204,11 @@ pub fn room() -> impl Future<Output = ()> + Send + Unpin {
             pool.window.add(wait, cx.waker().clone());
             told = true;
             fence(SeqCst);
-            if pool.lets_in() { Poll::Ready(()) } else { Poll::Pending }
+            if pool.lets_in() {
+                return Poll::Ready(());
+            }
+            local.awaits_room.set(true);
+            Poll::Pending
         })
     })
 }

@@ -10,6 +10,7 @@
 
 use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
+use crate::plan::Issue;
 use crate::pool::local;
 use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
 use smallvec::SmallVec;
@@ -176,6 +177,22 @@ fn collect(failures: &mut HashMap<Option<TaskId>, Failure>, listed: &Listed) {
 /// ```
 pub fn datadeps<F: Future>(body: F) -> Datadeps<F> {
     Datadeps { queue: Queue::block(), output: None, end: None, body }
+}
+
+impl<F: Future> Datadeps<F> {
+    /// A block that is a run of a plan.
+    pub(crate) fn planned(body: F, issue: Issue) -> Self {
+        Datadeps { queue: Queue::planned(issue), output: None, end: None, body }
+    }
+
+    pub(crate) fn issue(&self) -> Option<&Issue> {
+        self.queue.plan.as_ref()
+    }
+
+    /// The body has ended, but not all tasks have.
+    pub(crate) fn has_output(&self) -> bool {
+        self.output.is_some()
+    }
 }
 
 /// The future of [`datadeps`].

@@ -3,6 +3,7 @@
 use super::block::{Over, Owned};
 use crate::error::Error;
 use crate::options::Ties;
+use crate::plan::Issue;
 use crate::pool::local;
 use crate::task::{self, Linker, Phase, RawTask, TaskRef};
 use std::cell::RefCell;
@@ -17,14 +18,20 @@ pub(super) struct Queue {
     tasks: RefCell<Vec<TaskRef>>,
     /// Block: the tasks that it owns.
     pub(super) owned: RefCell<Owned>,
+    /// Block: how its spawns are issued, if it is a run of a plan.
+    pub(super) plan: Option<Issue>,
 }
 
 impl Queue {
     fn new(kind: Kind) -> Self {
-        Queue { kind, tasks: RefCell::new(Vec::new()), owned: RefCell::new(Owned::default()) }
+        Queue { kind, tasks: RefCell::new(Vec::new()), owned: RefCell::new(Owned::default()), plan: None }
     }
     pub(super) fn block() -> Self {
         Self::new(Kind::Block)
+    }
+
+    pub(super) fn planned(issue: Issue) -> Self {
+        Queue { plan: Some(issue), ..Self::block() }
     }
 
     /// Lets go of tasks that are over.
@@ -48,6 +55,8 @@ pub(crate) struct Frame {
     outer: *const Frame,
     /// All blocks from here outwards are datadeps blocks.
     only_owns: bool,
+    /// One of them is a run of a plan.
+    is_planned: bool,
 }
 
 impl Frame {
@@ -56,7 +65,8 @@ impl Frame {
         local::with(|local| {
             let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
             let only_owns = queue.kind == Kind::Block && local.queue().is_none_or(Frame::only_owns);
-            let frame = Frame { queue, outer, only_owns };
+            let is_planned = queue.plan.is_some() || local.queue().is_some_and(|outer| outer.is_planned);
+            let frame = Frame { queue, outer, only_owns, is_planned };
             let _entered = local.enter_queue(&frame);
             poll()
         })
@@ -82,6 +92,12 @@ impl Frame {
     #[inline]
     pub(crate) fn only_owns(&self) -> bool {
         self.only_owns
+    }
+
+    /// The innermost run of a plan.
+    #[inline]
+    pub(crate) fn plan(&self) -> Option<&Issue> {
+        if self.is_planned { self.chain().find_map(|queue| queue.plan.as_ref()) } else { None }
     }
 
     /// True inside a datadeps block.

@@ -80,6 +80,14 @@ impl Origin {
         }
     }
 
+    /// The address of what says where it was spawned: the same for each run of one `spawn!`.
+    pub(crate) fn address(self) -> usize {
+        match self {
+            Origin::Call(site) => std::ptr::from_ref(site).addr(),
+            Origin::Filled(location) | Origin::Future(location) => std::ptr::from_ref(location).addr(),
+        }
+    }
+
     /// The name of a task that was given none: the callee as written, or for a future the function that made it.
     pub(crate) fn name(self, future: &'static str) -> &'static str {
         match self {

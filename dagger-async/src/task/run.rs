@@ -11,6 +11,7 @@ use crate::call::Stop;
 use crate::chunk::{Outcome, Ticket, Tickets};
 use crate::error::{Error, PanicText, quietly};
 use crate::options::Ties;
+use crate::plan::Run;
 use crate::pool::{Local, Pool, local, worker};
 use crate::record;
 use dagger_core::record::{Cause, What};
@@ -561,10 +562,16 @@ impl Work {
             (Effect::Ran, Some(error)) => Outcome::Failed(error),
             (Effect::Ran, None) => Outcome::Wrote,
         };
+        let mut step = None;
         // Backwards: of those that share a place the first one has it.
         // SAFETY: the caller's promise.
         for access in unsafe { task.take_accesses() } {
+            step = access.followed();
             access.release(outcome, &mut self.tickets);
+        }
+        if let Some((run, step)) = step {
+            // SAFETY: the accesses of the step are released, once.
+            unsafe { Run::complete(run, step, &mut self.tickets) };
         }
     }
 
@@ -580,6 +587,7 @@ impl Work {
                             ready_into(task, self);
                         }
                     }
+                    Ticket::Plan(_) => {} // Its places are granted when they are taken.
                     Ticket::Guard(wait, index) => {
                         let (wait, index) = (wait.clone(), *index);
                         wait.granted(index, &mut self.tickets);

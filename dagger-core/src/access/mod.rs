@@ -31,6 +31,7 @@ mod tests;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
+use std::num::NonZeroU32;
 
 use crate::region::Area;
 use entries::Entries;
@@ -72,7 +73,20 @@ pub struct AccessQueue<T> {
 
 /// A live access in its queue. It is a key: after the release it may come to mean another access.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Place(u32);
+pub struct Place(NonZeroU32);
+
+impl Place {
+    /// Of the entry with this key, one more of which is not zero.
+    #[inline]
+    fn of(key: u32) -> Place {
+        Place(NonZeroU32::MIN.saturating_add(key))
+    }
+
+    #[inline]
+    fn key(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 struct Entry<T> {
     /// `None`: nobody's.
@@ -138,7 +152,7 @@ impl<T: Clone> AccessQueue<T> {
             NOTHING => true,
             own => self.take_parts(own as usize, writes, key),
         };
-        (Place(key), granted)
+        (Place::of(key), granted)
     }
 
     /// Takes the places of an access to a part. True if all are granted.
@@ -162,7 +176,7 @@ impl<T: Clone> AccessQueue<T> {
     /// caller: debug builds panic, others ignore it.
     #[inline]
     pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
-        let Some((own, writes)) = self.entries.remove_granted(place.0) else {
+        let Some((own, writes)) = self.entries.remove_granted(place.key()) else {
             debug_assert!(false, "only a granted access is released");
             return;
         };
@@ -201,14 +215,14 @@ impl<T: Clone> AccessQueue<T> {
     /// Whether this access is live and granted.
     #[must_use]
     pub fn is_granted(&self, place: Place) -> bool {
-        self.entries.get(place.0).is_some_and(|entry| entry.missing == 0)
+        self.entries.get(place.key()).is_some_and(|entry| entry.missing == 0)
     }
 
     /// Visits the tickets that an access waits for, in program order; none if it is granted.
     ///
     /// For diagnosis: it looks at every live access.
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
-        let Some(waiting) = self.entries.get(place.0) else { return };
+        let Some(waiting) = self.entries.get(place.key()) else { return };
         self.in_order(visit, |entry| {
             entry.sequence < waiting.sequence
                 && (entry.writes || waiting.writes)

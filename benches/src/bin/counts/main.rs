@@ -7,13 +7,14 @@ use dagger_async::prelude::*;
 use dagger_async::spawn;
 use std::process::ExitCode;
 
-const CASES: [(&str, &str); 6] = [
+const CASES: [(&str, &str); 7] = [
     ("spawn", "spawned without data, its handle dropped"),
     ("named", "the same with a name"),
     ("await", "spawned and awaited, one by one"),
     ("chain", "the one before as argument"),
     ("write", "one access, to the same chunk"),
     ("random", "three accesses, In, In, InOut, to 64 chunks"),
+    ("replay", "the same by the graph of a plan, in runs of 1000"),
 ];
 
 fn main() -> ExitCode {
@@ -90,18 +91,30 @@ async fn run(case: &str, count: u64) -> dagger_async::Result<()> {
             })
             .await
         }
-        _ => {
-            let chunks: Vec<Chunk<u64>> = (0..64).map(Chunk::new).collect();
-            datadeps(async {
-                for n in 0..count {
-                    now_and_then(n).await;
-                    let (a, b, c) = (n % 64, (n * 7 + 1) % 64, (n * 13 + 3) % 64);
-                    let [a, b, c] = distinct([a as usize, b as usize, c as usize]);
-                    spawn!(update(In(&chunks[a]), In(&chunks[b]), InOut(&chunks[c])));
-                }
-            })
-            .await
+        "replay" => {
+            let (chunks, plan) = (chunks(), Plan::new());
+            for _ in 0..count / RUN {
+                plan.run(random(&chunks, RUN)).await?;
+            }
+            Ok(())
         }
+        _ => datadeps(random(&chunks(), count)).await,
+    }
+}
+
+/// Tasks in one run of a plan.
+const RUN: u64 = 1000;
+
+fn chunks() -> Vec<Chunk<u64>> {
+    (0..64).map(Chunk::new).collect()
+}
+
+async fn random(chunks: &[Chunk<u64>], count: u64) {
+    for n in 0..count {
+        now_and_then(n).await;
+        let (a, b, c) = (n % 64, (n * 7 + 1) % 64, (n * 13 + 3) % 64);
+        let [a, b, c] = distinct([a as usize, b as usize, c as usize]);
+        spawn!(update(In(&chunks[a]), In(&chunks[b]), InOut(&chunks[c])));
     }
 }
 

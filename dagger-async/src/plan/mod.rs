@@ -1,0 +1,354 @@
+//! [`Plan`]: a datadeps block that runs again and again, by the graph of its first run.
+//!
+//! ```text
+//!   first run    spawns ─▶ queues of the chunks, as ever        each spawn is noted: site, accesses
+//!                end    ─▶ Graph: which step comes after which
+//!   later runs   a place at each chunk, at once ─▶ Run
+//!                spawn  ─▶ the same step? ─▶ inputs counted along the graph: no queue, no region is looked at
+//!                other  ─▶ mismatch: the rest of this run as ever
+//! ```
+//! 1. A run by the graph gives what a run without it gives: steps are matched one by one, and what is not the same goes to
+//!    the queues, behind the places of the run.
+//! 2. From the outside a run by the graph is one access to each chunk: others come before it or after it. Therefore it
+//!    is left as soon as its body might wait for others: when it awaits anything but room, or takes a guard.
+//! 3. One run at a time; who comes too early gets an error.
+
+mod graph;
+mod run;
+
+pub(crate) use run::Run;
+
+use crate::chunk::Held;
+use crate::error::{Error, Result};
+use crate::pool::local;
+use crate::scoped::Datadeps;
+use crate::task::{Linker, RawTask};
+use graph::{Graph, Recording};
+use parking_lot::Mutex;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+/// A block of tasks that runs more than once: the same spawns on the same chunks, with new scalars and closures.
+///
+/// The first [`run`](Plan::run) records the order of its tasks. Later ones issue the block again; each spawn that accesses
+/// chunks is compared with the one recorded at its position (call site, chunks, regions, modes), and if it is the same its
+/// predecessors are known: no queue is entered and no region looked at. Spawns without accesses to chunks do not matter.
+///
+/// What differs falls back to a normal run from there on, with the same result, and is counted in
+/// [`stats`](Plan::stats); the run after it records anew. A run falls back for its rest, too, when its body awaits
+/// anything but [`room`](crate::room()), or takes a guard; and from the start when others access its chunks at that moment.
+///
+/// Results, errors, cancellation and poison are those of a [`datadeps`](crate::datadeps()) block. While a run follows the
+/// graph, accesses of others to its chunks wait for its end. So a task of a plan that spawns tasks on other chunks of the
+/// plan, or takes guards of them, and awaits them, would wait for itself: that is [`Error::Deadlock`]; such a program is
+/// no plan. A plan keeps the chunks that it has recorded.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// fn sweep(u: &Vec<f64>, v: &mut Vec<f64>, step: usize) {
+///     v.iter_mut().zip(u).for_each(|(v, u)| *v = u + step as f64);
+/// }
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// let (u, v) = (Chunk::new(vec![0.0; 8]), Chunk::new(vec![0.0; 8]));
+/// let plan = Plan::new();
+/// for step in 0..10 {
+///     plan.run(async {
+///         spawn!(sweep(In(&u), Out(&v), step));
+///         spawn!(sweep(In(&v), Out(&u), step));
+///     }).await?;
+/// }
+/// assert_eq!(u.read().await?[0], 90.0);
+/// assert_eq!((plan.stats().runs, plan.stats().replayed), (10, 18));
+/// # Ok(()) }
+/// ```
+#[derive(Default)]
+pub struct Plan(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    phase: Mutex<Phase>,
+    runs: AtomicU64,
+    replayed: AtomicU64,
+    mismatches: AtomicU64,
+    contended: AtomicU64,
+    left: AtomicU64,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Empty,
+    Recorded(Arc<Graph>),
+    Running,
+}
+
+/// What became of the runs of a [`Plan`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct PlanStats {
+    /// Spawns that the recorded block has, of those that access chunks; 0 when nothing is recorded.
+    pub steps: usize,
+    /// Runs that have begun.
+    pub runs: u64,
+    /// Spawns, over all runs, that followed the graph.
+    pub replayed: u64,
+    /// Runs that left the graph because a spawn was another one than recorded.
+    pub mismatches: u64,
+    /// Runs that left the graph because their body waited, or took a guard.
+    pub left: u64,
+    /// Runs that did not begin by the graph because others accessed its chunks at that moment.
+    pub contended: u64,
+}
+
+impl Plan {
+    /// A plan that has recorded nothing.
+    #[must_use]
+    pub fn new() -> Plan {
+        Plan::default()
+    }
+
+    /// Runs a block, as [`datadeps`](crate::datadeps()) does.
+    ///
+    /// # Errors
+    /// The first failure of a task, as for a block; [`Error::Options`] if the plan is running already.
+    pub fn run<F: Future>(&self, body: F) -> PlanRun<F> {
+        PlanRun { plan: self.0.clone(), state: State::New, block: Datadeps::planned(body, Issue::default()) }
+    }
+
+    /// What became of the runs so far.
+    #[must_use]
+    pub fn stats(&self) -> PlanStats {
+        let steps = match &*self.0.phase.lock() {
+            Phase::Recorded(graph) => graph.steps.len(),
+            Phase::Empty | Phase::Running => 0,
+        };
+        let Inner { runs, replayed, mismatches, contended, left, .. } = &*self.0;
+        let [runs, replayed, mismatches, contended, left] =
+            [runs, replayed, mismatches, contended, left].map(|count| count.load(Relaxed));
+        PlanStats { steps, runs, replayed, mismatches, left, contended }
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Plan").field(&self.stats()).finish()
+    }
+}
+
+/// How the spawns of one run are issued. Used by the thread that polls the body of the run, or by its owner.
+#[derive(Default)]
+pub(crate) struct Issue(RefCell<Issuing>);
+
+#[derive(Default)]
+enum Issuing {
+    /// By the queues of the chunks.
+    #[default]
+    Normally,
+    /// So too, and noted.
+    Recording(Recording),
+    /// By the graph.
+    Following { run: Arc<Run>, next: usize },
+    /// By the queues again, after so many steps by the graph.
+    Left { why: Why, replayed: usize },
+    /// The body has ended.
+    Followed { replayed: usize },
+}
+
+/// Why a run leaves the graph.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Mismatch,
+    Waits,
+}
+
+impl Issue {
+    /// Gives a task that is being spawned its turn, by the graph or by the queues: `take_places` does the latter.
+    pub(crate) fn place(
+        &self,
+        task: RawTask,
+        linker: &mut Linker,
+        take_places: impl FnOnce(&mut Linker) -> Option<Error>,
+    ) -> Option<Error> {
+        // SAFETY: the task is being spawned, by the caller.
+        let accesses = unsafe { task.new_accesses() };
+        let mut differs = false;
+        match &mut *self.0.borrow_mut() {
+            Issuing::Recording(recording) => recording.note(task, accesses),
+            Issuing::Following { run, next } => {
+                if linker.refused.is_none() && run.matches(*next, task, accesses) {
+                    run.issue(*next, task, accesses, linker);
+                    *next += 1;
+                    return None;
+                }
+                differs = true;
+            }
+            Issuing::Normally | Issuing::Left { .. } | Issuing::Followed { .. } => {}
+        }
+        if differs {
+            self.leave(Why::Mismatch);
+        }
+        let refusal = take_places(linker);
+        if let Issuing::Recording(recording) = &mut *self.0.borrow_mut() {
+            // SAFETY: as above.
+            let accesses = unsafe { task.new_accesses() };
+            if refusal.is_some() || accesses.iter().any(Held::is_intricate) {
+                recording.is_intricate();
+            }
+        }
+        refusal
+    }
+
+    /// The body is about to wait for what may wait for the chunks of the plan.
+    pub(crate) fn waits(&self) {
+        self.leave(Why::Waits);
+    }
+
+    fn leave(&self, why: Why) {
+        self.stop_following(|replayed| Issuing::Left { why, replayed });
+    }
+
+    /// The body has ended: nothing more is issued.
+    fn close(&self) {
+        self.stop_following(|replayed| Issuing::Followed { replayed });
+    }
+
+    fn stop_following(&self, then: impl FnOnce(usize) -> Issuing) {
+        let mut issuing = self.0.borrow_mut();
+        let Issuing::Following { next, .. } = *issuing else { return };
+        let followed = std::mem::replace(&mut *issuing, then(next));
+        // Ending a run tells others, and may drop what is foreign: not while this is borrowed.
+        drop(issuing);
+        if let Issuing::Following { run, next } = followed {
+            run.close(next);
+        }
+    }
+
+    fn begin(&self, issuing: Issuing) {
+        drop(self.0.replace(issuing));
+    }
+
+    fn end(&self) -> Issuing {
+        self.0.take()
+    }
+}
+
+/// The future of [`Plan::run`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct PlanRun<F: Future> {
+    plan: Arc<Inner>,
+    state: State,
+    block: Datadeps<F>,
+}
+
+enum State {
+    New,
+    /// The graph that it began with, and its run if it follows it.
+    Begun(Option<Arc<Graph>>, Option<Arc<Run>>),
+    Over,
+}
+
+impl<F: Future> Future for PlanRun<F> {
+    type Output = Result<F::Output>;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: `block` is pinned when `self` is and only projected; the other fields are never pinned.
+        let (plan, state, mut block) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&this.plan, &mut this.state, Pin::new_unchecked(&mut this.block))
+        };
+        if matches!(state, State::New) {
+            let graph = match std::mem::replace(&mut *plan.phase.lock(), Phase::Running) {
+                Phase::Empty => None,
+                Phase::Recorded(graph) => Some(graph),
+                Phase::Running => return Poll::Ready(Err(is_running())),
+            };
+            *state = begin(plan, graph, block.issue());
+        }
+        local::with(|local| local.awaits_room.set(false));
+        let polled = block.as_mut().poll(cx);
+        if let (true, Some(issue)) = (polled.is_pending(), block.issue()) {
+            if block.has_output() {
+                issue.close();
+            } else if !local::with(|local| local.awaits_room.get()) {
+                issue.waits();
+            }
+        }
+        let output = ready!(polled);
+        end(plan, state, block.issue(), true);
+        Poll::Ready(output)
+    }
+}
+
+fn is_running() -> Error {
+    let message = "the plan is running already: a plan has one run at a time; make another plan for what runs beside it";
+    Error::Options { root: None, message: message.into() }
+}
+
+fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> State {
+    plan.runs.fetch_add(1, Relaxed);
+    let run = graph.as_ref().and_then(|graph| {
+        local::with(|local| {
+            let pool = local.pool().unwrap_or_else(|| crate::runtime::default_pool());
+            Run::start(graph, pool)
+        })
+    });
+    let issuing = match (&graph, &run) {
+        (_, Some(run)) => Issuing::Following { run: run.clone(), next: 0 },
+        (Some(_), None) => {
+            plan.contended.fetch_add(1, Relaxed);
+            Issuing::Normally
+        }
+        (None, None) => Issuing::Recording(Recording::default()),
+    };
+    if let Some(issue) = issue {
+        issue.begin(issuing);
+    }
+    State::Begun(graph, run)
+}
+
+/// The run has ended, or is dropped. `finished`: all its tasks are over.
+fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
+    let State::Begun(graph, run) = std::mem::replace(state, State::Over) else { return };
+    let mut recorded = graph;
+    // A run that follows the graph still is closed here.
+    let issuing = issue.map(|issue| {
+        issue.close();
+        issue.end()
+    });
+    match issuing {
+        Some(Issuing::Recording(recording)) if finished && recording.len() < u32::MAX as usize / 4 => {
+            recorded = recording.finish().map(Arc::new);
+        }
+        Some(Issuing::Followed { replayed }) => _ = plan.replayed.fetch_add(replayed as u64, Relaxed),
+        Some(Issuing::Left { why, replayed }) => {
+            plan.replayed.fetch_add(replayed as u64, Relaxed);
+            match why {
+                Why::Mismatch => {
+                    plan.mismatches.fetch_add(1, Relaxed);
+                    recorded = None;
+                }
+                Why::Waits => _ = plan.left.fetch_add(1, Relaxed),
+            }
+        }
+        _ => {}
+    }
+    if finished && let Some(run) = run {
+        // The last task is over but for a few instructions: without its places the next run can begin by the graph.
+        let mut round = 0;
+        while !run.is_over() && round < 256 {
+            crate::sync::relax(round);
+            round += 1;
+        }
+    }
+    *plan.phase.lock() = recorded.map_or(Phase::Empty, Phase::Recorded);
+}
+
+impl<F: Future> Drop for PlanRun<F> {
+    fn drop(&mut self) {
+        end(&self.plan, &mut self.state, self.block.issue(), false);
+    }
+}

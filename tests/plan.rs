@@ -1,0 +1,643 @@
+//! Plans: blocks that run again by the graph of their first run. Whatever happens, a run gives what a block gives.
+
+use dagger_async::{PlanStats, prelude::*};
+use dagger_tests::{Census, Gate, on_all_workers, watched};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+/// What `In(&chunk)` gives.
+type Data = Vec<u64>;
+
+const CHUNKS: usize = 5;
+const LEN: usize = 12;
+
+/// A small generator, so that a failing case is named by its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+    fn part(&mut self) -> (usize, std::ops::Range<usize>) {
+        let start = self.below(LEN);
+        (self.below(CHUNKS), start..start + 1 + self.below(LEN - start))
+    }
+}
+
+/// One line of a program. The number at the end of each differs from run to run.
+#[derive(Clone, Debug)]
+enum Op {
+    /// `to[..] += sum(from[..]) + x`.
+    Add { from: (usize, std::ops::Range<usize>), to: (usize, std::ops::Range<usize>) },
+    /// `to = from` wholly.
+    Copy { from: usize, to: usize },
+    /// `chunk += x`, wholly.
+    Whole { chunk: usize },
+    /// Reads two chunks, gives their sum.
+    Sum { chunks: [usize; 2] },
+    /// Fails in some runs, before it has written.
+    Fail { chunk: usize, run: usize },
+    /// The body awaits the last sum.
+    Await,
+    /// The body reads a chunk by a guard.
+    Guard { chunk: usize },
+    /// The body asks for room.
+    Room,
+}
+
+impl Op {
+    fn random(random: &mut Random) -> Op {
+        let two = |random: &mut Random| {
+            let a = random.below(CHUNKS);
+            (a, (a + 1 + random.below(CHUNKS - 1)) % CHUNKS)
+        };
+        match random.below(24) {
+            0..9 => {
+                let (from, mut to) = (random.part(), random.part());
+                if from.0 == to.0 {
+                    to.0 = (to.0 + 1) % CHUNKS;
+                }
+                Op::Add { from, to }
+            }
+            9..13 => {
+                let (from, to) = two(random);
+                Op::Copy { from, to }
+            }
+            13..17 => Op::Whole { chunk: random.below(CHUNKS) },
+            17..20 => {
+                let (a, b) = two(random);
+                Op::Sum { chunks: [a, b] }
+            }
+            20 => Op::Fail { chunk: random.below(CHUNKS), run: random.below(4) },
+            21 => Op::Await,
+            22 => Op::Guard { chunk: random.below(CHUNKS) },
+            _ => Op::Room,
+        }
+    }
+}
+
+fn add(from: &[u64], to: &mut [u64], x: u64) {
+    let sum = from.iter().fold(x, |sum, &y| sum.wrapping_mul(3).wrapping_add(y));
+    to.iter_mut().for_each(|y| *y = y.wrapping_mul(5).wrapping_add(sum));
+}
+
+fn copy(from: &Data, to: &mut Data) {
+    to.clone_from(from);
+}
+
+fn whole(chunk: &mut Data, x: u64) {
+    chunk.iter_mut().for_each(|y| *y = y.wrapping_mul(7).wrapping_add(x));
+}
+
+fn sum(a: &Data, b: &Data) -> u64 {
+    a.iter().chain(b).fold(0, |sum, &y| sum.wrapping_mul(11).wrapping_add(y))
+}
+
+fn fail(_: &mut Data, fails: bool) -> Result<(), String> {
+    if fails { Err("planned".to_owned()) } else { Ok(()) }
+}
+
+/// Issues a program once. What it has seen: a fold of all that its body has read.
+async fn issue(program: &[Op], chunks: &[Chunk<Data>], run: usize) -> u64 {
+    let (mut last, mut seen) = (None, 0u64);
+    for (at, op) in program.iter().enumerate() {
+        let x = (run * 1000 + at) as u64;
+        match op {
+            Op::Add { from: (a, from), to: (b, to) } => {
+                spawn!(add(In(&chunks[*a].slice(from.clone())), InOut(&chunks[*b].slice(to.clone())), x));
+            }
+            Op::Copy { from, to } => _ = spawn!(copy(In(&chunks[*from]), Out(&chunks[*to]))),
+            Op::Whole { chunk } => _ = spawn!(whole(InOut(&chunks[*chunk]), x)),
+            Op::Sum { chunks: [a, b] } => last = Some(spawn!(sum(In(&chunks[*a]), In(&chunks[*b])))),
+            Op::Fail { chunk, run: when } => _ = spawn!(fail(InOut(&chunks[*chunk]), run == *when)?),
+            Op::Await => {
+                if let Some(last) = last.take() {
+                    seen = seen.wrapping_mul(13).wrapping_add(last.await.unwrap_or(1));
+                }
+            }
+            Op::Guard { chunk } => {
+                let value = chunks[*chunk].read().await.map_or(2, |guard| guard[0]);
+                seen = seen.wrapping_mul(13).wrapping_add(value);
+            }
+            Op::Room => room().await,
+        }
+    }
+    seen
+}
+
+/// What is in the chunks, or that they are poisoned; heals them.
+async fn contents(chunks: &[Chunk<Data>]) -> Vec<Option<Vec<u64>>> {
+    let mut contents = Vec::new();
+    for chunk in chunks {
+        contents.push(chunk.read().await.ok().map(|guard| guard.clone()));
+        drop(chunk.recover().await.unwrap());
+    }
+    contents
+}
+
+/// Runs a program in a plan and beside it in blocks, a few times, sometimes changed, and compares everything.
+async fn compare(seed: u64) -> PlanStats {
+    let mut random = Random(seed);
+    let mut program: Vec<Op> = (0..1 + random.below(25)).map(|_| Op::random(&mut random)).collect();
+    let new = || -> Vec<Chunk<Data>> {
+        (0..CHUNKS).map(|at| Chunk::new((at as u64..).take(LEN).collect())).collect()
+    };
+    let (planned, plain) = (new(), new());
+    let plan = Plan::new();
+    for run in 0..6 {
+        if random.below(4) == 0 {
+            let at = random.below(program.len());
+            match random.below(3) {
+                0 => program[at] = Op::random(&mut random),
+                1 => program.insert(at, Op::random(&mut random)),
+                _ if program.len() > 1 => _ = program.remove(at),
+                _ => {}
+            }
+        }
+        let by_plan = plan.run(issue(&program, &planned, run)).await;
+        let by_block = datadeps(issue(&program, &plain, run)).await;
+        match (&by_plan, &by_block) {
+            (Ok(a), Ok(b)) => assert_eq!(a, b, "seed {seed}, run {run}"),
+            (Err(a), Err(b)) => {
+                assert_eq!(a.root().unwrap().name(), b.root().unwrap().name(), "seed {seed}, run {run}");
+                assert_eq!(a.others().len(), b.others().len(), "seed {seed}, run {run}");
+            }
+            _ => panic!("seed {seed}, run {run}: {by_plan:?} and {by_block:?}"),
+        }
+        assert_eq!(contents(&planned).await, contents(&plain).await, "seed {seed}, run {run}: {program:?}");
+    }
+    plan.stats()
+}
+
+#[test]
+fn a_plan_gives_what_blocks_give() {
+    on_all_workers(|_| async {
+        let mut all = PlanStats::default();
+        for seed in 0..150 {
+            let stats = spawn(compare(seed)).await.unwrap();
+            all.replayed += stats.replayed;
+            all.mismatches += stats.mismatches;
+            all.left += stats.left;
+            assert_eq!((stats.runs, stats.contended), (6, 0), "seed {seed}");
+        }
+        // All kinds of runs have been there.
+        assert!(all.replayed > 1000 && all.mismatches > 20 && all.left > 20, "{all:?}");
+    });
+}
+
+#[test]
+fn a_program_that_is_the_same_follows_the_graph_from_its_second_run_on() {
+    on_all_workers(|_| async {
+        let chunks: Vec<Chunk<Vec<u64>>> = (0..CHUNKS).map(|_| Chunk::new(vec![1; LEN])).collect();
+        let plan = Plan::new();
+        assert_eq!(plan.stats(), PlanStats::default());
+        for run in 0..20u64 {
+            let sum = plan
+                .run(async {
+                    for (at, chunk) in chunks.iter().enumerate() {
+                        let next = &chunks[(at + 1) % CHUNKS];
+                        spawn!(add(In(&chunk.slice(0..6)), InOut(&next.slice(3..9)), run));
+                        spawn!((|| ())()); // Accesses nothing: does not count.
+                    }
+                    spawn!(sum(In(&chunks[0]), In(&chunks[1])))
+                })
+                .await
+                .unwrap();
+            sum.await.unwrap();
+        }
+        let stats = plan.stats();
+        assert_eq!((stats.steps, stats.runs, stats.replayed), (6, 20, 19 * 6));
+        assert_eq!((stats.mismatches, stats.left, stats.contended), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_window_that_is_full_does_not_end_a_run_by_the_graph() {
+    watched(|| {
+        let rt = Runtime::builder().threads(2).pin(false).window(8).build().unwrap();
+        rt.block_on(async {
+            spawn(async {
+                let chunk = Chunk::new(vec![0u64; 1]);
+                let plan = Plan::new();
+                for run in 0..4 {
+                    plan.run(async {
+                        for _ in 0..500 {
+                            room().await;
+                            spawn!(whole(InOut(&chunk), run));
+                        }
+                    })
+                    .await
+                    .unwrap();
+                }
+                assert_eq!((plan.stats().replayed, plan.stats().left), (1500, 0));
+            })
+            .await
+            .unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_plan_that_runs_cannot_be_run() {
+    on_all_workers(|_| async {
+        let (plan, gate, chunk) = (Plan::new(), Gate::new(), Chunk::new(vec![0; 1]));
+        let held = gate.clone();
+        let mut first = Box::pin(plan.run(async {
+            spawn!((move |x: &mut Vec<u64>| {
+                held.block();
+                x[0] += 1;
+            })(InOut(&chunk)));
+        }));
+        assert!(futures::poll!(&mut first).is_pending());
+        let error = plan.run(async { spawn!(whole(InOut(&chunk), 1)) }).await.err().unwrap();
+        assert!(matches!(error, Error::Options { .. }), "{error}");
+        assert!(error.to_string().contains("running already"), "{error}");
+        gate.open();
+        first.await.unwrap();
+        // A body that runs its own plan again.
+        let nested = plan.run(async { plan.run(async {}).await.is_err() }).await.unwrap();
+        assert!(nested);
+        assert_eq!(*chunk.read().await.unwrap(), [1]);
+    });
+}
+
+#[test]
+fn others_see_a_run_as_one_access() {
+    on_all_workers(|rt| async move {
+        let (a, b) = (Chunk::new(0u64), Chunk::new(0u64));
+        let over = Arc::new(AtomicBool::new(false));
+        let looks = Arc::new(AtomicU64::new(0));
+        let looker = {
+            let (a, b, over, looks, rt) = (a.clone(), b.clone(), over.clone(), looks.clone(), rt.clone());
+            std::thread::spawn(move || {
+                rt.block_on(async {
+                    while !over.load(SeqCst) {
+                        let (a, b) = access((In(&a), In(&b))).await.unwrap();
+                        assert_eq!(*a, *b, "seen in the middle of a run");
+                        looks.fetch_add(1, SeqCst);
+                    }
+                });
+            })
+        };
+        let plan = Plan::new();
+        let mut rounds = 0;
+        // At least so many runs by the graph, and looks in between.
+        while plan.stats().replayed < 4000 || looks.load(SeqCst) < 50 {
+            rounds += 1;
+            // Outside of the plan the two go together only by one access to both.
+            plan.run(async {
+                spawn!((|a: &mut u64, b: &mut u64| (*a, *b) = (*a + 1, *b + 1))(InOut(&a), InOut(&b)));
+                spawn!((|a: &mut u64, b: &mut u64| (*a, *b) = (*a + 1, *b + 1))(InOut(&a), InOut(&b)));
+            })
+            .await
+            .unwrap();
+        }
+        over.store(true, SeqCst);
+        tokio::task::spawn_blocking(move || looker.join().unwrap()).await.unwrap();
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (2 * rounds, 2 * rounds));
+    });
+}
+
+#[test]
+fn accesses_of_others_wait_for_the_run_and_then_go_on() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 2]), Plan::new());
+        for run in 0..3 {
+            let gate = Gate::new();
+            let mut running = Box::pin(plan.run(async {
+                let held = gate.clone();
+                spawn!((move |x: &mut Vec<u64>| {
+                    held.block();
+                    x[0] += 1;
+                })(InOut(&chunk)));
+                spawn!((|x: &mut Vec<u64>| x[1] += x[0])(InOut(&chunk)));
+            }));
+            assert!(futures::poll!(&mut running).is_pending());
+            // A guard and a task from outside, while a run goes on.
+            let guard = chunk.read();
+            let task = {
+                let chunk = chunk.clone();
+                tokio::spawn(async move { spawn!((|x: &Vec<u64>| x[1])(In(&chunk))).await })
+            };
+            gate.open();
+            running.await.unwrap();
+            let expected = [run + 1, (1..=run + 1).sum()];
+            assert_eq!(*guard.await.unwrap(), expected);
+            assert_eq!(task.await.unwrap().unwrap(), expected[1]);
+        }
+        assert_eq!(plan.stats().replayed, 4);
+    });
+}
+
+#[test]
+fn a_chunk_that_is_in_use_makes_a_normal_run() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+        let run = || plan.run(async { spawn!(whole(InOut(&chunk), 1)) });
+        run().await.unwrap();
+        let guard = chunk.read().await.unwrap();
+        let mut running = Box::pin(run());
+        assert!(futures::poll!(&mut running).is_pending());
+        drop(guard);
+        running.await.unwrap();
+        run().await.unwrap();
+        let stats = plan.stats();
+        assert_eq!((stats.runs, stats.replayed, stats.contended), (3, 1, 1));
+        assert_eq!(*chunk.read().await.unwrap(), [57]);
+    });
+}
+
+#[test]
+fn a_dropped_run_cancels_what_has_not_started_and_the_next_one_is_whole() {
+    on_all_workers(|_| async {
+        let (chunk, other, plan) = (Chunk::new(vec![0u64; 1]), Chunk::new(vec![0u64; 1]), Plan::new());
+        for round in 0..4 {
+            let (gate, started) = (Gate::new(), Gate::new());
+            let mut last = None;
+            let mut run = Box::pin(plan.run(async {
+                let (held, begun) = (gate.clone(), started.clone());
+                spawn!((move |x: &mut Vec<u64>| {
+                    begun.open();
+                    held.block();
+                    x[0] += 1;
+                })(InOut(&chunk)));
+                last =
+                    Some(spawn!((|x: &Vec<u64>, y: &mut Vec<u64>| y[0] = x[0])(In(&chunk), InOut(&other))));
+            }));
+            assert!(futures::poll!(&mut run).is_pending());
+            started.pass().await;
+            if round % 2 == 0 {
+                drop(run);
+                let error = last.take().unwrap().await.unwrap_err();
+                assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+                gate.open();
+                // What ran goes on; what was to write is poisoned.
+                assert_eq!(chunk.read().await.unwrap()[0], round + 1);
+                assert!(matches!(other.read().await, Err(Error::Poisoned { .. })));
+                other.recover().await.unwrap();
+            } else {
+                gate.open();
+                run.await.unwrap();
+                assert_eq!(other.read().await.unwrap()[0], round + 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_failure_reaches_what_comes_after_it_and_an_out_heals() {
+    on_all_workers(|_| async {
+        for by_part in [false, true] {
+            let (a, b, plan) = (Chunk::new(vec![0u64; 4]), Chunk::new(vec![0u64; 4]), Plan::new());
+            for run in 0..6 {
+                let fails = run % 3 == 2;
+                let mut reader = None;
+                let result = plan
+                    .run(async {
+                        spawn!(fail(InOut(&a), fails)?);
+                        reader = Some(spawn!(sum(In(&a), In(&b))));
+                        spawn!((|a: &mut Vec<u64>| a.fill(1))(Out(&a)));
+                        match by_part {
+                            true => spawn!(add(In(&a.slice(..)), InOut(&b.slice(0..2)), 1)),
+                            false => spawn!((|a: &Data, b: &mut Data| add(a, b, 1))(In(&a), InOut(&b))),
+                        };
+                    })
+                    .await;
+                let reader = reader.unwrap().await;
+                if fails {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.root().unwrap().name(), "fail");
+                    assert!(matches!(reader, Err(Error::Dependency { .. })), "{reader:?}");
+                } else {
+                    result.unwrap();
+                    reader.unwrap();
+                }
+                assert_eq!(*a.read().await.unwrap(), [1; 4]);
+            }
+            assert_eq!(plan.stats().replayed, 20);
+        }
+    });
+}
+
+#[test]
+fn a_whole_write_between_accesses_by_part_moves_the_elements() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 4]), Plan::new());
+        for run in 0..5 {
+            let sum = plan
+                .run(async {
+                    spawn!((|x: &mut [u64]| x.fill(1))(InOut(&chunk.slice(0..2))));
+                    // Another length, elsewhere.
+                    spawn!((move |x: &mut Vec<u64>| *x = vec![x[0]; 100 + run])(InOut(&chunk)));
+                    spawn!((|x: &mut [u64]| x.fill(2))(InOut(&chunk.slice(90..))));
+                    spawn!((|x: &[u64]| (x.len(), x.iter().sum::<u64>()))(In(&chunk.slice(..))))
+                })
+                .await
+                .unwrap();
+            assert_eq!(sum.await.unwrap(), (100 + run, 90 + 2 * (10 + run as u64)));
+        }
+        assert_eq!(plan.stats().replayed, 16);
+    });
+}
+
+#[test]
+fn a_guard_that_the_body_takes_keeps_its_place_in_the_order() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+        for run in 0..5 {
+            let guard = plan
+                .run(async {
+                    spawn!((|x: &mut Vec<u64>| x[0] += 1)(InOut(&chunk)));
+                    let guard = chunk.read(); // Not awaited here.
+                    let seen = tokio::spawn(async move { guard.await.unwrap()[0] });
+                    spawn!((|x: &mut Vec<u64>| x[0] += 10)(InOut(&chunk)));
+                    seen
+                })
+                .await
+                .unwrap();
+            assert_eq!(guard.await.unwrap(), 11 * run + 1);
+        }
+        assert_eq!((plan.stats().replayed, plan.stats().left), (4, 4));
+    });
+}
+
+#[test]
+fn a_body_that_waits_for_somebody_who_uses_its_chunks_goes_on() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+        for run in 0..5 {
+            plan.run(async {
+                spawn!((|x: &mut Vec<u64>| x[0] += 1)(InOut(&chunk)));
+                // Not a spawn nor a guard of the body: it cannot be seen before it waits.
+                let chunk = chunk.clone();
+                let seen = tokio::spawn(async move { chunk.read().await.unwrap()[0] }).await.unwrap();
+                assert_eq!(seen, run + 1);
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!((plan.stats().replayed, plan.stats().left), (4, 4));
+    });
+}
+
+#[test]
+fn a_region_that_lies_outside_is_refused_when_its_turn_comes() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 4]), Plan::new());
+        for run in 0..4 {
+            let result = plan
+                .run(async {
+                    let len = if run == 2 { 1 } else { 4 };
+                    spawn!((move |x: &mut Vec<u64>| x.resize(len, 7))(InOut(&chunk)));
+                    spawn!((|x: &mut [u64]| x.fill(9))(InOut(&chunk.slice(2..4))));
+                })
+                .await;
+            match run {
+                2 => assert!(matches!(result, Err(Error::OutOfBounds { .. })), "{result:?}"),
+                _ => result.unwrap(),
+            }
+        }
+        assert_eq!(*chunk.read().await.unwrap(), [0, 7, 9, 9]);
+        assert_eq!(plan.stats().replayed, 6);
+    });
+}
+
+#[test]
+fn a_step_that_waits_for_its_own_run_is_a_deadlock() {
+    on_all_workers(|_| async {
+        let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
+        for run in 0..2 {
+            let result = plan
+                .run(async {
+                    // From its second run on it reads the other chunk inside.
+                    let inner = b.clone();
+                    spawn!((move |a: &mut u64| {
+                        *a += 1;
+                        run == 0 || {
+                            let child = spawn!((|b: &u64| *b)(In(&inner)));
+                            matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
+                        }
+                    })(InOut(&a)));
+                    spawn!((|a: &u64, b: &mut u64| *b = *a)(In(&a), InOut(&b)));
+                })
+                .await;
+            result.unwrap();
+        }
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (2, 2));
+    });
+}
+
+#[test]
+fn a_shutdown_ends_a_run() {
+    for workers in [1, 2] {
+        watched(move || {
+            let rt = Runtime::builder().threads(workers).pin(false).build().unwrap();
+            let (chunk, plan) = (Chunk::new(0u64), Plan::new());
+            let (never, gate) = tokio::sync::oneshot::channel::<()>();
+            let mut gate = Some(gate);
+            let tasks = Arc::new(std::sync::Mutex::new(Vec::new()));
+            rt.block_on(async {
+                for run in 0..3 {
+                    let gate = gate.take_if(|_| run == 2);
+                    tasks.lock().unwrap().clear();
+                    let (tasks, chunk) = (tasks.clone(), chunk.clone());
+                    let mut run_by_graph = Box::pin(plan.run(async move {
+                        let first = spawn!(async wait(InOut(&chunk), Value(gate)));
+                        let second = spawn!(async wait(InOut(&chunk), Value(None)));
+                        tasks.lock().unwrap().extend([first, second]);
+                    }));
+                    if run == 2 {
+                        assert!(futures::poll!(&mut run_by_graph).is_pending());
+                        std::mem::forget(run_by_graph); // Its tasks wait for ever.
+                    } else {
+                        run_by_graph.await.unwrap();
+                    }
+                }
+            });
+            let ended = async {
+                rt.shutdown().await;
+                let tasks = std::mem::take(&mut *tasks.lock().unwrap());
+                wait_all(tasks).await
+            };
+            for result in futures::executor::block_on(ended) {
+                assert!(matches!(result, Err(Error::Shutdown { .. })), "{result:?}");
+            }
+            drop(never);
+        });
+    }
+}
+
+async fn wait(x: &mut u64, gate: Option<tokio::sync::oneshot::Receiver<()>>) {
+    if let Some(gate) = gate {
+        let _ = gate.await;
+    }
+    *x += 1;
+}
+
+#[test]
+fn a_plan_keeps_its_chunks_and_nothing_else() {
+    on_all_workers(|_| async {
+        let census = Census::new();
+        let plan = Plan::new();
+        {
+            let chunk = Chunk::new((census.item(), 0u64));
+            for _ in 0..5 {
+                plan.run(async {
+                    for _ in 0..100 {
+                        let item = census.item();
+                        spawn!((move |x: &mut (dagger_tests::Item, u64)| {
+                            x.1 += 1;
+                            drop(item);
+                        })(InOut(&chunk)));
+                    }
+                })
+                .await
+                .unwrap();
+            }
+            assert_eq!(chunk.read().await.unwrap().1, 500);
+        }
+        // The value is dropped with the plan, the closures were with their runs.
+        let patience = std::time::Instant::now();
+        while census.dropped() < census.made() - 1 {
+            assert!(
+                patience.elapsed() < Duration::from_secs(20),
+                "{} of {}",
+                census.dropped(),
+                census.made()
+            );
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(census.dropped(), census.made() - 1);
+        drop(plan);
+        assert_eq!(census.dropped(), census.made());
+    });
+}
+
+#[test]
+fn blocks_and_queues_inside_a_plan_are_part_of_it() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+        for _ in 0..5 {
+            plan.run(async {
+                in_order(async {
+                    spawn!(whole(InOut(&chunk), 1));
+                    spawn!(whole(InOut(&chunk), 2));
+                })
+                .await;
+                bulk(async { spawn!(whole(InOut(&chunk), 3)) }).await;
+                let inner = datadeps(async { spawn!(whole(InOut(&chunk), 4)) });
+                // Its end is awaited: the rest goes to the queues.
+                inner.await.unwrap();
+                spawn!(whole(InOut(&chunk), 5));
+            })
+            .await
+            .unwrap();
+        }
+        let expected = (0..5).fold(0u64, |x, _| {
+            [1, 2, 3, 4, 5].iter().fold(x, |x: u64, y| x.wrapping_mul(7).wrapping_add(*y))
+        });
+        assert_eq!(*chunk.read().await.unwrap(), [expected]);
+    });
+}
