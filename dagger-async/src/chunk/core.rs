@@ -295,7 +295,8 @@ impl State {
         held.place = Some(place);
         self.turn += 1;
         if let Some(task) = recorded {
-            let part = held.part.as_deref().map(|part| Arc::new(part.clone()));
+            // What shares a place with another access waits as for the whole.
+            let part = held.part.as_deref().filter(|_| !held.merged).map(|part| Arc::new(part.clone()));
             let (chunk, turn) = (held.core().id, self.turn);
             record::note(|| What::Access { task, chunk, turn, writes, part });
         }
