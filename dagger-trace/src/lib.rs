@@ -59,6 +59,8 @@ mod gantt;
 mod graph;
 mod lane;
 mod model;
+#[cfg(feature = "progress")]
+mod progress;
 mod recorder;
 #[cfg(test)]
 #[path = "../examples/pictures/samples.rs"]
@@ -77,6 +79,8 @@ pub use error::TraceError;
 pub use gantt::{Gantt, Lane};
 pub use graph::{Colour, Graph};
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
+#[cfg(feature = "progress")]
+pub use progress::{Progress, WithProgress};
 
 /// Recording: [`trace::start`].
 pub mod trace {
@@ -85,5 +89,7 @@ pub mod trace {
 
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
+    #[cfg(feature = "progress")]
+    pub use crate::WithProgress;
     pub use crate::{Analysis, Lane, Trace, TraceError, trace};
 }

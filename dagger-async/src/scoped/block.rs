@@ -79,6 +79,13 @@ impl Owned {
         over
     }
 
+    /// How many tasks there were, and how many of them are over. What left the list is to be dropped without the lock.
+    #[must_use]
+    pub(super) fn count(&mut self) -> (u64, u64, Vec<Listed>) {
+        let over = self.prune();
+        (self.spawned, self.spawned - self.tasks.len() as u64, over)
+    }
+
     /// Cancels what has not started.
     fn cancel(self) {
         for listed in self.tasks {

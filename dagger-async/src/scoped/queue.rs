@@ -15,7 +15,7 @@ pub(super) struct Queue {
     kind: Kind,
     /// In order: the tasks of the last step. Bulk: all that it holds back.
     tasks: Mutex<Vec<TaskRef>>,
-    /// Block: the tasks that it owns.
+    /// Block: the tasks that it owns. Counted: those that it counts.
     pub(super) owned: Mutex<Owned>,
 }
 
@@ -26,6 +26,9 @@ impl Queue {
     pub(super) fn block() -> Self {
         Self::new(Kind::Block)
     }
+    pub(super) fn counted() -> Self {
+        Self::new(Kind::Counted)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,13 +36,14 @@ enum Kind {
     InOrder,
     Bulk,
     Block,
+    Counted,
 }
 
 /// A block whose body is being polled, and those around it.
 pub(crate) struct Frame {
     queue: *const Queue,
     outer: *const Frame,
-    /// All blocks from here outwards are datadeps blocks.
+    /// All blocks from here outwards are datadeps blocks, or only count.
     only_owns: bool,
 }
 
@@ -48,7 +52,8 @@ impl Frame {
     pub(super) fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
         local::with(|local| {
             let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
-            let only_owns = queue.kind == Kind::Block && local.queue().is_none_or(Frame::only_owns);
+            let owns = matches!(queue.kind, Kind::Block | Kind::Counted);
+            let only_owns = owns && local.queue().is_none_or(Frame::only_owns);
             let frame = Frame { queue, outer, only_owns };
             let _entered = local.enter_queue(&frame);
             poll()
@@ -79,13 +84,22 @@ impl Frame {
 
     /// True inside a datadeps block.
     pub(crate) fn is_in_block(&self) -> bool {
-        self.only_owns || self.chain().any(|queue| queue.kind == Kind::Block)
+        self.chain().any(|queue| queue.kind == Kind::Block)
     }
 
     /// The blocks around a new task, that nobody else knows yet, become its owners.
     pub(crate) fn own(&self, task: RawTask) {
         let mut innermost = true;
-        for queue in self.chain().filter(|queue| queue.kind == Kind::Block) {
+        for queue in self.chain() {
+            match queue.kind {
+                Kind::Block => {}
+                Kind::Counted => {
+                    let over = queue.owned.lock().add(task, false);
+                    drop(over);
+                    continue;
+                }
+                Kind::InOrder | Kind::Bulk => continue,
+            }
             let over = queue.owned.lock().add(task, innermost);
             drop(over);
             if innermost {
@@ -135,7 +149,7 @@ impl Frame {
                     held = true;
                 }
                 Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
-                Kind::Block => {}
+                Kind::Block | Kind::Counted => {}
                 Kind::InOrder => {} // The whole bulk is the step, when it ends.
             }
         }
