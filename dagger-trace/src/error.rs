@@ -1,8 +1,8 @@
-//! What can go wrong with files.
+//! What can go wrong with files and patterns.
 
 use std::path::{Path, PathBuf};
 
-/// Why a trace could not be written, or read.
+/// Why a trace could not be written, read, or looked at as asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TraceError {
@@ -29,6 +29,16 @@ pub enum TraceError {
         path: PathBuf,
         /// The suffixes that are supported, such as `.svg, .dot`.
         supported: &'static str,
+    },
+    /// The pattern of a category is no regular expression: mend it where `what` points.
+    #[error("the pattern {pattern:?} of {label}: {what}")]
+    BadPattern {
+        /// The category.
+        label: String,
+        /// Its pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
     },
 }
 

@@ -11,7 +11,7 @@
 //!   tasks accessed.
 //! - [`Analysis`]: work and critical path (T₁ and T∞), the bounds they put on the elapsed time, and what each worker did instead
 //!   of running tasks.
-//! - [`Row`]: run times by name of task or by categories of your own ([`Category`]).
+//! - [`Row`]: run times by name of task or by categories of your own ([`Patterns`], [`Category`]).
 //! - [`Change`]: what became slower between two runs.
 //! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
@@ -59,6 +59,7 @@ mod gantt;
 mod graph;
 mod lane;
 mod model;
+mod pattern;
 #[cfg(feature = "progress")]
 mod progress;
 mod recorder;
@@ -79,6 +80,7 @@ pub use error::TraceError;
 pub use gantt::{Gantt, Lane};
 pub use graph::{Colour, Graph};
 pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
+pub use pattern::Patterns;
 #[cfg(feature = "progress")]
 pub use progress::{Progress, WithProgress};
 

@@ -5,6 +5,7 @@ mod chrome;
 mod data;
 mod file;
 mod log;
+mod pattern;
 
 use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
 use dagger_core::record::End;
