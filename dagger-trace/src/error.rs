@@ -30,6 +30,14 @@ pub enum TraceError {
         /// The suffixes that are supported, such as `.svg, .dot`.
         supported: &'static str,
     },
+    /// The picture could not be turned into pixels or a page: take `.svg` instead, and report it.
+    #[error("{}: cannot be drawn: {what}", path.display())]
+    Undrawn {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        what: String,
+    },
     /// The pattern of a category is no regular expression: mend it where `what` points.
     #[error("the pattern {pattern:?} of {label}: {what}")]
     BadPattern {

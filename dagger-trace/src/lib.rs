@@ -62,6 +62,8 @@ mod model;
 mod pattern;
 #[cfg(feature = "progress")]
 mod progress;
+#[cfg(feature = "raster")]
+mod raster;
 mod recorder;
 #[cfg(test)]
 #[path = "../examples/pictures/samples.rs"]

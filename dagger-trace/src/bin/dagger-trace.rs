@@ -13,8 +13,9 @@ usage: dagger-trace COMMAND
     --category LABEL=REGEX   before or after FILE, any number of times: tables by category instead of by name; a task belongs
                              to the first whose pattern matches a part of its name
   chrome FILE OUT     JSON for ui.perfetto.dev and chrome://tracing; OUT ends in .json
-  graph FILE OUT      the tasks and what comes after what; OUT ends in .svg or .dot
-  gantt FILE OUT      what ran when on which worker; OUT ends in .svg
+  graph FILE OUT      the tasks and what comes after what; OUT ends in .svg or .dot, with the feature raster also
+                      in .png or .pdf
+  gantt FILE OUT      what ran when on which worker; OUT ends as for graph, but for .dot
   diff BEFORE AFTER   which names of tasks became slower: counts, mean run times, their ratio
   --help, --version
 
