@@ -4,8 +4,9 @@
 //!   dagtrace   version    began, nanos, lost, texts, lanes, tasks, edges, idle, steals    checksum
 //!   8 bytes    2 bytes    numbers: LEB128; texts: length and UTF-8, referred to by index  8 bytes, FNV-1a of all before
 //! ```
-//! 1. What is read back equals what was written, if it had the invariants of `model.rs`.
-//! 2. Reading never panics, whatever the bytes; it takes memory in proportion to them.
+//! 1. What is read back equals what was written, if it had the invariants of `model.rs` (and was not as in 2).
+//! 2. Reading never panics, whatever the bytes; it takes memory in proportion to them. A trace whose texts take more than 256
+//!    times the file (and 64 MiB) is refused: each of its tasks would have a name of kilobytes.
 //! 3. What was read has invariants 2 to 4 of `model.rs`: indices and times are within bounds, runs are in order.
 //! 4. A changed byte is noticed, if not by what it says then by the checksum.
 
@@ -18,6 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MAGIC: &[u8; 8] = b"dagtrace";
 const VERSION: u16 = 1;
+/// How long the texts of a trace may be, all uses together, for a small file, and for each byte of a file.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+const TEXT_BYTES_PER_BYTE: usize = 256;
 
 impl Trace {
     /// Writes the trace to a file, for [`Trace::load`]. Any suffix will do.
@@ -49,7 +53,8 @@ impl Trace {
     /// # Errors
     /// [`TraceError::BadFile`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Trace, TraceError> {
-        let mut reader = Reader { bytes, at: 0, nanos: 0 };
+        let text_bytes_left = TEXT_BYTES_MAX.saturating_add(bytes.len().saturating_mul(TEXT_BYTES_PER_BYTE));
+        let mut reader = Reader { bytes, at: 0, nanos: 0, text_bytes_left };
         reader.trace()
     }
 }
@@ -207,6 +212,8 @@ struct Reader<'a> {
     at: usize,
     /// How long the recording went on: no time is later.
     nanos: u64,
+    /// How long all texts together may still become: a text is in the file once, and in the trace wherever it is used.
+    text_bytes_left: usize,
 }
 
 type Read<T> = Result<T, TraceError>;
@@ -243,7 +250,7 @@ impl Reader<'_> {
             }
         })?;
         let lanes = self.list(|reader| {
-            let name = texts[reader.index(texts.len(), "text")?].clone();
+            let name = reader.text(&texts)?;
             let at = reader.at;
             let worker = match reader.option(Reader::number)?.map(usize::try_from) {
                 Some(Err(_)) => return bad(at, "the number of a worker that is too large"),
@@ -301,8 +308,7 @@ impl Reader<'_> {
 
     fn task(&mut self, texts: &[String], lanes: usize, tasks: usize) -> Read<Task> {
         let id = self.number()?;
-        let name = texts[self.index(texts.len(), "text")?].clone();
-        let site = texts[self.index(texts.len(), "text")?].clone();
+        let (name, site) = (self.text(texts)?, self.text(texts)?);
         let parent = self.option(|reader| reader.index(tasks, "task"))?;
         let spawned = self.option(|reader| {
             let at = reader.time(0)?;
@@ -332,7 +338,7 @@ impl Reader<'_> {
         }
         let accesses = self.list(|reader| {
             let (chunk, turn, writes) = (reader.number()?, reader.number()?, reader.flag()?);
-            let part = texts[reader.index(texts.len(), "text")?].clone();
+            let part = reader.text(texts)?;
             Ok(Access { chunk, turn, writes, part })
         })?;
         Ok(Task { id, name, site, parent, spawned, ready, runs, ended, end, accesses })
@@ -386,6 +392,17 @@ impl Reader<'_> {
         let at = self.at;
         let index = self.count()?;
         if index < len { Ok(index) } else { bad(at, format!("{of} {index} of {len}")) }
+    }
+
+    /// A text, by its index.
+    fn text(&mut self, texts: &[String]) -> Read<String> {
+        let at = self.at;
+        let text = &texts[self.index(texts.len(), "text")?];
+        match self.text_bytes_left.checked_sub(text.len()) {
+            Some(left) => self.text_bytes_left = left,
+            None => return bad(at, "texts that take too much memory"),
+        }
+        Ok(text.clone())
     }
 
     /// A time, written as that since an earlier one.
