@@ -13,6 +13,8 @@
 //!
 //! What is written down is in [`dagger_core::record`]; what can be made of it is the business of others.
 
+pub use crate::scoped::{Recorded, recorded};
+
 use crate::error::Error;
 use crate::pool::local;
 use crate::task::Header;

@@ -45,7 +45,7 @@
 //! ```
 //!
 //! Everything here is pure but the reading and writing of files, and starts no threads. What is written down is decided in
-//! `dagger-async`; [`trace::start`] starts it.
+//! `dagger-async`; [`trace::start`] starts it, [`trace::record`] does so for one block.
 
 mod analysis;
 mod chrome;
@@ -86,9 +86,9 @@ pub use pattern::Patterns;
 #[cfg(feature = "progress")]
 pub use progress::{Progress, WithProgress};
 
-/// Recording: [`trace::start`].
+/// Recording: [`trace::start`] everything, [`trace::record`] one block.
 pub mod trace {
-    pub use crate::recorder::{Recorder, start, start_with};
+    pub use crate::recorder::{Recorder, record, start, start_with};
 }
 
 /// What most programs need: `use dagger_trace::prelude::*;`.

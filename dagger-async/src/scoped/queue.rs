@@ -4,7 +4,7 @@ use super::block::Owned;
 use crate::error::Error;
 use crate::options::Ties;
 use crate::pool::local;
-use crate::task::{self, Linker, Phase, RawTask, TaskRef};
+use crate::task::{self, Linker, Phase, RawTask, TaskId, TaskRef};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,17 +17,22 @@ pub(super) struct Queue {
     tasks: Mutex<Vec<TaskRef>>,
     /// Block: the tasks that it owns. Counted: those that it counts.
     pub(super) owned: Mutex<Owned>,
+    /// Recorded: the ids of all that was spawned in it.
+    pub(super) noticed: Mutex<Vec<u64>>,
 }
 
 impl Queue {
     fn new(kind: Kind) -> Self {
-        Queue { kind, tasks: Mutex::new(Vec::new()), owned: Mutex::new(Owned::default()) }
+        Queue { kind, tasks: Mutex::new(Vec::new()), owned: Mutex::default(), noticed: Mutex::default() }
     }
     pub(super) fn block() -> Self {
         Self::new(Kind::Block)
     }
     pub(super) fn counted() -> Self {
         Self::new(Kind::Counted)
+    }
+    pub(super) fn recorded() -> Self {
+        Self::new(Kind::Recorded)
     }
 }
 
@@ -37,6 +42,7 @@ enum Kind {
     Bulk,
     Block,
     Counted,
+    Recorded,
 }
 
 /// A block whose body is being polled, and those around it.
@@ -52,7 +58,7 @@ impl Frame {
     pub(super) fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
         local::with(|local| {
             let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
-            let owns = matches!(queue.kind, Kind::Block | Kind::Counted);
+            let owns = matches!(queue.kind, Kind::Block | Kind::Counted | Kind::Recorded);
             let only_owns = owns && local.queue().is_none_or(Frame::only_owns);
             let frame = Frame { queue, outer, only_owns };
             let _entered = local.enter_queue(&frame);
@@ -98,6 +104,10 @@ impl Frame {
                     drop(over);
                     continue;
                 }
+                Kind::Recorded => {
+                    queue.noticed.lock().push(task.id.get());
+                    continue;
+                }
                 Kind::InOrder | Kind::Bulk => continue,
             }
             let over = queue.owned.lock().add(task, innermost);
@@ -106,6 +116,13 @@ impl Frame {
                 task.state.observe_unshared();
             }
             innermost = false;
+        }
+    }
+
+    /// A task that the runtime has spawned here for its own ends, that no block owns, is recorded like others.
+    pub(crate) fn notice(&self, task: TaskId) {
+        for queue in self.chain().filter(|queue| queue.kind == Kind::Recorded) {
+            queue.noticed.lock().push(task.get());
         }
     }
 
@@ -149,7 +166,7 @@ impl Frame {
                     held = true;
                 }
                 Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
-                Kind::Block | Kind::Counted => {}
+                Kind::Block | Kind::Counted | Kind::Recorded => {}
                 Kind::InOrder => {} // The whole bulk is the step, when it ends.
             }
         }
