@@ -18,7 +18,6 @@ mod programs {
 use dagger_async::{Runtime, record};
 use dagger_tests::watched;
 use dagger_trace::{EdgeCause, Trace};
-use programs::call::{Access, Kind};
 use programs::oracle::{Dependences, check};
 use programs::run::{Order, Program, Stmt, Task, program, run};
 use std::collections::{HashMap, HashSet};
@@ -52,14 +51,6 @@ fn tasks<'p>(stmts: &'p [Stmt], inside: Option<usize>, all: &mut HashMap<usize, 
     }
 }
 
-/// All that it accesses is of kinds whose overlaps are exact: whole chunks, boxes with steps, rows, columns, diagonals, fields.
-fn is_exact(task: &Task) -> bool {
-    let cautious = |access: &Access| {
-        matches!(access.kind, Kind::VList | Kind::AList | Kind::MList | Kind::MTri | Kind::MBand | Kind::MCut)
-    };
-    !task.accesses.iter().any(cautious)
-}
-
 #[derive(Default, Debug)]
 struct Tally {
     programs: usize,
@@ -71,8 +62,6 @@ struct Tally {
     awaited: usize,
     /// Of the edges of data: between tasks that share no element, see `Dependences::wider`.
     wider: usize,
-    /// Of the edges of data: between tasks that share no element, of kinds that are compared with caution.
-    loose: usize,
     /// Edges from or to a task of which it is not certain what it would have accessed.
     unclear: usize,
 }
@@ -123,10 +112,7 @@ fn compare(
                 let is_wider = expected.wider.contains(&pair);
                 tally.wider += usize::from(is_wider);
                 tally.data += 1;
-                let is_loose = !is_exact(all[&earlier].task) || !is_exact(all[&later].task);
-                let is_needed = conflicts.contains(&pair) || is_wider;
-                tally.loose += usize::from(is_loose && !is_needed);
-                is_needed || is_loose
+                conflicts.contains(&pair) || is_wider
             }
             EdgeCause::Argument => {
                 tally.arguments += 1;

@@ -44,8 +44,9 @@ enum Stop {
 pub struct Dependences {
     /// Pairs (earlier, later) of tasks that access the same elements, one of them to write.
     pub conflicts: Vec<(usize, usize)>,
-    /// Pairs that may be ordered though they share no element: an access without elements still needs the length to stay, and
-    /// two accesses of one task share a place that covers the chunk if its length is not known at the spawn.
+    /// Pairs that may be ordered though they share no element: an access without elements still needs the length to stay; if the
+    /// length is not known at the spawn, regions with an open end share an element if they would in a longer chunk, and two
+    /// accesses of one task share a place that covers the chunk.
     pub wider: Vec<(usize, usize)>,
     /// Tasks of which it is not certain what they would have accessed.
     pub unclear: Vec<usize>,
@@ -126,11 +127,27 @@ pub struct Area {
     chunk: usize,
     writes: bool,
     elements: Resolved,
+    region: Region,
+    dims: (usize, usize),
 }
 
 impl Area {
-    fn new(access: &Access, elements: &Resolved) -> Area {
-        Area { chunk: access.chunk, writes: access.mode.writes(), elements: elements.clone() }
+    fn new(access: &Access, elements: Resolved, dims: (usize, usize)) -> Area {
+        Area {
+            chunk: access.chunk,
+            writes: access.mode.writes(),
+            elements,
+            region: access.region.clone(),
+            dims,
+        }
+    }
+
+    /// The same in a longer chunk: long enough for steps of steps to meet if they ever do.
+    fn longer(&self) -> Resolved {
+        self.region.resolve(match self.dims {
+            (len, 0) => (len + 40, 0),
+            (rows, cols) => (rows + 12, cols + 12),
+        })
     }
 
     /// See [`Dependences::wider`]; `its` and `theirs` are all that the two tasks access.
@@ -140,12 +157,14 @@ impl Area {
             here.clone().count() > 1 && here.any(|area| area.writes)
         };
         let is_empty = |area: &Area| area.elements.elements.is_empty();
+        let writes = self.writes || other.writes;
         self.chunk == other.chunk
             && (self.writes && is_empty(self)
                 || other.writes && is_empty(other)
                 || is_empty(self) != is_empty(other)
                 || shares(its)
-                || shares(theirs))
+                || shares(theirs)
+                || writes && self.longer().meets(&other.longer()))
     }
 
     pub fn conflicts(&self, other: &Area) -> bool {
@@ -155,10 +174,9 @@ impl Area {
 
 /// What these accesses touch, in a program that changes no length.
 pub fn areas(program: &Program, accesses: &[Access]) -> Vec<Area> {
-    let area = |access: &Access| Area {
-        chunk: access.chunk,
-        writes: access.mode.writes(),
-        elements: access.region.resolve(program.dims_of(access.chunk)),
+    let area = |access: &Access| {
+        let dims = program.dims_of(access.chunk);
+        Area::new(access, access.region.resolve(dims), dims)
     };
     accesses.iter().map(area).collect()
 }
@@ -327,7 +345,8 @@ impl<'p> Oracle<'p> {
         let ran = self.seen.ran.contains_key(&task.no) || self.seen.inner.contains_key(&task.no);
         let is_faulty = aliased || outside != Fault::None;
         let touched = accesses.iter().zip(&areas);
-        let touched = touched.map(|(access, area)| Area::new(access, area));
+        let dims = |access: &Access| self.cells[access.chunk].dims();
+        let touched = touched.map(|(access, area)| Area::new(access, area.clone(), dims(access)));
         self.places.push((task.no, (!is_faulty).then(|| touched.collect())));
         let must_fail =
             aliased || outside == Fault::Sure || !roots.is_empty() || task.cancel == Cancel::Unstarted;
@@ -470,7 +489,7 @@ impl<'p> Oracle<'p> {
         let touched = accesses.iter().zip(areas).map(|(access, area)| {
             let cell = &self.cells[access.chunk];
             debug_assert!(area.elements.iter().all(|&at| at < cell.values.len()));
-            Area::new(access, area)
+            Area::new(access, area.clone(), cell.dims())
         });
         self.bodies.push((no, touched.collect()));
         let reading = accesses.iter().zip(areas).filter(|(access, _)| access.mode.reads());
