@@ -89,6 +89,45 @@ fn edges_say_why_and_ends_say_how() {
 }
 
 #[test]
+fn places_and_retries_are_written_down_where_there_are_any() {
+    let (_, log) = run(3, async {
+        spawn!((|| 1)(); name = "plain").await.unwrap();
+        spawn!((|| 1)(); name = "scoped", scope = Scope::threads([0, 2]), priority = 7).await.unwrap();
+        spawn!((|| 1)(); name = "urgent", priority = 2).await.unwrap();
+        spawn!((|| 1)(); name = "blocking", blocking = true).await.unwrap();
+        let third = || dagger_async::current().unwrap().attempt() == 2;
+        let tried =
+            spawn!((move || if third() { Ok(3) } else { Err("not yet") })()?; name = "tried", retries = 5);
+        assert_eq!(tried.await.unwrap(), 3);
+        let again = try_spawn(retry(1, std::time::Duration::ZERO, || async { Err::<(), _>("never") }));
+        assert!(again.await.is_err());
+    });
+    let names = names(&log);
+    let places: HashMap<u64, (Option<Vec<usize>>, i32, bool)> = records(&log)
+        .filter_map(|what| match what {
+            What::Place { task, workers, priority, blocking } => {
+                Some((*task, (workers.as_deref().map(<[usize]>::to_vec), *priority, *blocking)))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(places.len(), 3, "{places:?}");
+    assert_eq!(places[&names["scoped"]], (Some(vec![0, 2]), 7, false));
+    assert_eq!(places[&names["urgent"]], (None, 2, false));
+    assert_eq!(places[&names["blocking"]], (None, 0, true));
+    let retries = records(&log).filter_map(|what| match what {
+        What::Retry { task, attempt } => Some((*task, *attempt)),
+        _ => None,
+    });
+    let mut retries: Vec<(u64, u32)> = retries.collect();
+    retries.sort_unstable();
+    let attempts: Vec<u32> = retries.iter().map(|retry| retry.1).collect();
+    assert_eq!(attempts, [1, 2, 1], "{retries:?}");
+    assert!(retries[..2].iter().all(|retry| retry.0 == names["tried"]));
+    assert_eq!(ends(&log)[&names["tried"]], End::Done);
+}
+
+#[test]
 fn accesses_stand_in_the_order_of_their_chunk() {
     let chunk = Chunk::new(vec![0i64; 8]);
     let (_, log) = run(2, async {

@@ -130,7 +130,7 @@ where
             (Some(Box::new(spec)), Some((ties, refused)))
         };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
-        record::spawned(&task);
+        record::spawned(&task, pool);
         // Before anything can end it.
         pool.spawned(local);
         if let Some(frame) = local.queue() {

@@ -135,6 +135,18 @@ pub enum What {
         /// Where in the program.
         site: &'static Location<'static>,
     },
+    /// A task was spawned that not every worker may run in its turn. Others have no such record: they run where they became ready,
+    /// or where a worker without work took them (`Steal`).
+    Place {
+        /// The task.
+        task: u64,
+        /// The workers that its scope leaves, by number, where that is not all.
+        workers: Option<Arc<[usize]>>,
+        /// Its priority.
+        priority: i32,
+        /// It runs beside the workers, since its body may block.
+        blocking: bool,
+    },
     /// `task` comes after `input`.
     After {
         /// The later one.
@@ -177,6 +189,13 @@ pub enum What {
         /// The task.
         task: u64,
     },
+    /// An attempt of it has failed, and it is tried again.
+    Retry {
+        /// The task.
+        task: u64,
+        /// The attempt that comes now: 1 is the second.
+        attempt: u32,
+    },
     /// It has ended.
     End {
         /// The task.
@@ -201,6 +220,8 @@ impl What {
     pub fn task(&self) -> Option<u64> {
         match *self {
             What::Spawn { task, .. }
+            | What::Place { task, .. }
+            | What::Retry { task, .. }
             | What::After { task, .. }
             | What::Access { task, .. }
             | What::Ready { task }

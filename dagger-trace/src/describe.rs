@@ -67,10 +67,12 @@ impl Trace {
         let ends = ends.map(|(end, how)| (ended(end), how));
         let ends = ends.iter().filter(|&&(many, _)| many > 0);
         let ends: Vec<String> = ends.map(|&(many, how)| format!("{} {how}", count(many))).collect();
+        let retries = self.tasks.iter().fold(0usize, |sum, task| sum.saturating_add(task.retries as usize));
+        let retries = if retries > 0 { format!(", {}", tried_again(retries)) } else { String::new() };
         let colon = if ends.is_empty() { "" } else { ": " };
         writeln!(
             text,
-            "{} in {} on {}{colon}{}",
+            "{} in {} on {}{colon}{}{retries}",
             many(self.tasks.len(), "task"),
             time(elapsed),
             many(workers, "worker"),
@@ -213,4 +215,8 @@ fn many(number: usize, noun: &str) -> String {
 
 fn more(number: usize, [one, several]: [&str; 2]) -> String {
     format!("{} more {}", count(number), if number == 1 { one } else { several })
+}
+
+fn tried_again(times: usize) -> String {
+    if times == 1 { "1 retry".to_owned() } else { format!("{} retries", count(times)) }
 }

@@ -81,7 +81,7 @@ pub use diff::Change;
 pub use error::TraceError;
 pub use gantt::{Gantt, Lane};
 pub use graph::{Colour, Graph};
-pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
+pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
 pub use pattern::Patterns;
 #[cfg(feature = "progress")]
 pub use progress::{Progress, WithProgress};

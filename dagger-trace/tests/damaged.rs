@@ -58,6 +58,7 @@ fn file() -> Vec<u8> {
         (11, access(1, 1, true)),
         (12, What::Ready { task: 1 }),
         (20, spawn(2, 0, named("größer"))),
+        (20, What::Place { task: 2, workers: Some([0, 2].into()), priority: -3, blocking: false }),
         (21, access(2, 2, false)),
         (22, What::After { task: 2, input: 1, cause: Cause::Argument }),
         (23, spawn(3, 0, named("never"))),
@@ -75,6 +76,7 @@ fn file() -> Vec<u8> {
         (360, What::Start { task: 4 }),
         (500, What::End { task: 4, end: End::Failed }),
         (510, What::Resume { task: 2 }),
+        (600, What::Retry { task: 2, attempt: 1 }),
         (700, What::End { task: 2, end: End::Done }),
         (710, What::Sleep),
         (800, What::Wake),
@@ -108,6 +110,22 @@ fn assert_refused(bytes: &[u8], what: impl Fn() -> String) {
 /// The largest entry of a list is a task: about 200 bytes for at least 10 in the file. Lists double as they grow.
 fn assert_small(bytes: &[u8], peak: usize, what: impl Fn() -> String) {
     assert!(peak <= 1024 + 100 * bytes.len(), "{}: {peak} bytes for a file of {}", what(), bytes.len());
+}
+
+/// The same but for places and retries, written when the format had none.
+#[test]
+fn files_of_the_first_version_are_read() {
+    let old = Trace::from_bytes(include_bytes!("version-1.trace")).unwrap();
+    let mut new = Trace::from_bytes(&file()).unwrap();
+    assert!(
+        new.tasks[1].place.as_ref().is_some_and(|place| place.to_string() == "workers 0, 2, priority -3")
+    );
+    assert_eq!(new.tasks[1].retries, 1);
+    (new.tasks[1].place, new.tasks[1].retries) = (None, 0);
+    for task in new.tasks.iter_mut().zip(&old.tasks) {
+        task.0.site.clone_from(&task.1.site); // the line has moved since
+    }
+    assert_eq!(old, new);
 }
 
 #[test]

@@ -37,6 +37,8 @@ fn task(name: &str, runs: &[u64]) -> Task {
         runs: runs.iter().map(run).collect(),
         ended: None,
         end: Some(End::Done),
+        place: None,
+        retries: 0,
         accesses: Vec::new(),
     }
 }
