@@ -408,3 +408,18 @@ fn containers_have_the_regions_that_they_have() {
     refuses("list_of_rows", DATA, &generic("c.view(index([1]), ..);"), &["IndexList", "Ranges"], right);
     refuses("slice_of_part_of_triangle", DATA, &generic("c.lower().row(1).slice(..);"), &["slice"], right);
 }
+
+#[test]
+fn a_chunk_lives_until_its_task_is_submitted() {
+    // The task counts no owner of its own, so nothing that is evaluated in between may drop the chunk.
+    let right =
+        "let c = line(); spawn!((|x: &Vec<i64>| x.len())(In(&c)); name = { drop(c.clone()); \"x\" });";
+    let wrong = "let c = line(); spawn!((|x: &Vec<i64>| x.len())(In(&c)); name = { drop(c); \"x\" });";
+    refuses("dropped_by_option", DATA, wrong, &["cannot move out of `c` because it is borrowed"], right);
+    let right = "let c = line(); spawn!((|x: &Vec<i64>| x.len())(In(&c)); retries = { drop(c.clone()); 1 });";
+    let wrong = "let c = line(); spawn!((|x: &Vec<i64>| x.len())(In(&c)); retries = { drop(c); 1 });";
+    refuses("dropped_by_retries", DATA, wrong, &["cannot move out of `c` because it is borrowed"], right);
+    let wrong = "let c = line(); let _ = dagger_async::IntoArg::into_arg(In(&c));";
+    let right = "let c = line(); let _ = dagger_async::In(&c);";
+    refuses("taken_apart", DATA, wrong, &["takes 2 arguments but 1 argument was supplied"], right);
+}

@@ -75,3 +75,39 @@ async fn every_form_of_an_access() -> dagger_async::Result<()> {
     assert_eq!(f.read().await?[0], 5);
     Ok(())
 }
+
+/// Counts how many of it there are.
+struct Counted {
+    _one: std::sync::Arc<()>,
+    values: Vec<i64>,
+}
+
+#[tokio::test]
+async fn a_chunk_outlives_its_handles_for_as_long_as_a_task_accesses_it() {
+    let alive = std::sync::Arc::new(());
+    let counted = || Counted { _one: alive.clone(), values: vec![1, 2, 3] };
+    // A temporary, in each place where one can be.
+    let one = spawn!((|x: &Counted| x.values.len())(In(&Chunk::new(counted()))));
+    let two = spawn!((|x: &Counted| x.values.len())(&Chunk::new(counted())); retries = 1);
+    let three = spawn!((|x: &[i64]| x.len())(In(&Chunk::new(vec![1, 2, 3]).slice(1..))); name = "three");
+    assert_eq!((one.await.unwrap(), two.await.unwrap(), three.await.unwrap()), (3, 3, 2));
+    // A chain whose head waits; all handles are dropped meanwhile.
+    let (open, gate) = tokio::sync::oneshot::channel::<()>();
+    let chunk = Chunk::new(counted());
+    let head = spawn(async move { gate.await.is_ok() });
+    let last = {
+        spawn!((|x: &mut Counted, _: bool| x.values.push(4))(InOut(&chunk), head));
+        spawn!((|x: &mut Counted| x.values.push(5))(InOut(&chunk)));
+        spawn!((|x: &Counted| x.values.clone())(In(&chunk)))
+    };
+    drop(chunk);
+    assert_eq!(std::sync::Arc::strong_count(&alive), 2);
+    open.send(()).unwrap();
+    assert_eq!(last.await.unwrap(), [1, 2, 3, 4, 5]);
+    // Dropped with its last access, which the result of the last task may precede.
+    let patience = std::time::Instant::now();
+    while std::sync::Arc::strong_count(&alive) > 1 {
+        assert!(patience.elapsed() < std::time::Duration::from_secs(20), "the chunk is never dropped");
+        tokio::task::yield_now().await;
+    }
+}

@@ -123,7 +123,11 @@ macro_rules! __spawn {
     (@fallible $body:expr) => { $crate::__private::fallible($body) };
 
     (@submit [$($callee:tt)+] [$($o:tt)*] $body:expr) => {{
+        #[allow(unused_imports)]
+        use $crate::__private::{ViaPlain as _, ViaTask as _};
         static SITE: $crate::__private::CallSite = $crate::__private::CallSite::new(::core::stringify!($($callee)+));
+        // One statement: what the arguments borrow lives until the task is submitted.
+        #[allow(unused_parens)]
         let task = $crate::__private::submit_call($body, &SITE, $crate::__spawn!(@some $($o)*));
         {
             #[allow(unused_imports)]
@@ -199,10 +203,7 @@ macro_rules! __spawn {
     (@arity $kind:ident $again:ident $f:tt [] $($arg:expr,)*) => {
         ::core::compile_error!("spawn! takes at most 12 arguments: put some of them into a tuple")
     };
-    (@make $make:ident [$($callee:tt)+] [$($arg:expr,)*]) => {{
-        #[allow(unused_imports)]
-        use $crate::__private::{ViaPlain as _, ViaTask as _};
-        #[allow(unused_parens)]
+    (@make $make:ident [$($callee:tt)+] [$($arg:expr,)*]) => {
         $crate::__private::make::$make($($callee)+ $(, (&$crate::__private::Probe::new($arg)).arg())*)
-    }};
+    };
 }

@@ -185,6 +185,11 @@ pub(crate) struct Ties {
 }
 
 impl Ties {
+    /// The task has to do with no other, and no option to hand on.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.tokens.is_empty() && self.layer.is_none() && self.syncdeps.is_empty()
+    }
+
     /// Makes the task wait for another one's end, however it ends.
     pub(crate) fn order_after(&mut self, task: TaskRef) {
         self.syncdeps.push(SyncDep { task, edge: Edge::order_only() });

@@ -8,23 +8,21 @@
 //!    operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
-use crate::call::{Body, Fill, FutureBody, TryIntoFuture, fallible, make};
-use crate::chunk::{self, Ticket};
+use crate::call::{Body, Borrowing, Fill, FutureBody, TryBody, TryIntoFuture, make};
+use crate::chunk::{self, Asker};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
 use crate::pool::{Local, Pool, local, window};
 use crate::record;
 use crate::runtime;
-use crate::task::{self, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
+use crate::scoped::Frame;
+use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
 use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::sync::atomic::Ordering::AcqRel;
-
-/// More inputs than a task can have.
-const BIAS: u32 = 1 << 31;
 
 /// Spawns a future as a task, like `tokio::spawn`: it starts at once, on a worker of the current runtime.
 ///
@@ -89,17 +87,21 @@ where
     F::Ok: Send + Sync + 'static,
     F::Err: Into<Box<dyn StdError + Send + Sync>>,
 {
-    submit(fallible(FutureBody(future.try_into_future())), Origin::Future(Location::caller()), options)
+    submit(TryBody(FutureBody(future.try_into_future())), Origin::Future(Location::caller()), options)
 }
 
-/// Submits a call; the end of what `spawn!` expands to.
+/// Submits a call; the end of what `spawn!` expands to. What the call borrows lives until this returns.
 #[doc(hidden)]
-pub fn submit_call<B>(body: B, site: &'static CallSite, options: Option<Options>) -> DTask<B::Output>
+pub fn submit_call<B, X>(
+    call: Borrowing<B, X>,
+    site: &'static CallSite,
+    options: Option<Options>,
+) -> DTask<B::Output>
 where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    submit(body, Origin::Call(site), options)
+    submit(call.body(), Origin::Call(site), options)
 }
 
 fn submit<B>(body: B, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
@@ -120,15 +122,9 @@ where
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let mut scopes = None;
         body.scope(&mut scopes);
-        let (spec, extras) = if inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty() {
-            (None, None)
-        } else {
-            let (spec, mut ties, refused) = resolve(inline, scopes, pool, local);
-            for task in after {
-                ties.order_after(task.clone());
-            }
-            (Some(Box::new(spec)), Some((ties, refused)))
-        };
+        let is_plain = inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty();
+        let (spec, extras) =
+            if is_plain { (None, None) } else { specify(inline, scopes, after, pool, local) };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
         record::spawned(&task, pool);
         // Before anything can end it.
@@ -138,9 +134,9 @@ where
         }
         // SAFETY: the cell starts with one claim, which is the handle's.
         let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
-        let mut linker = Linker::new(task);
+        let mut linker = Linker::new::<B>(task);
         task.link_body::<B>(&mut linker);
-        let bounded = linker.accesses.is_some() || local.queue().is_some_and(|frame| frame.is_in_block());
+        let bounded = task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block());
         let inline = local.layer().is_some_and(|layer| layer.runs_inline());
         // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
         let here = inline && B::IMMEDIATE;
@@ -156,12 +152,21 @@ where
     })
 }
 
-fn resolve(
+/// What a task has to do with others, or why it cannot be placed.
+struct Extras {
+    ties: Ties,
+    refused: Option<Refused>,
+}
+
+/// The options of a task as it keeps them, and what else they ask for.
+#[inline(never)]
+fn specify(
     inline: Option<Options>,
     scopes: Option<Scope>,
+    after: &[TaskRef],
     pool: &Pool,
     local: &Local,
-) -> (Spec, Ties, Option<Refused>) {
+) -> (Option<Box<Spec>>, Option<Box<Extras>>) {
     let layer = local.layer().cloned();
     let options = match (inline, &layer) {
         (Some(inline), Some(layer)) => Options::merge(&inline, layer),
@@ -170,22 +175,24 @@ fn resolve(
         (None, None) => Options::new(),
     };
     let (spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
-    if let Some(frame) = local.queue() {
+    let frame = local.queue();
+    if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
-    (spec, ties, refused)
+    for task in after {
+        ties.order_after(task.clone());
+    }
+    let alone = ties.are_empty() && refused.is_none() && frame.is_none_or(Frame::only_owns);
+    (Some(Box::new(spec)), (!alone).then(|| Box::new(Extras { ties, refused })))
 }
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
 fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
-    let mut accesses = linker.accesses.take();
-    let taken = match (linker.refused.take(), &mut accesses) {
-        (Some(refusal), _) => Err(*refusal),
-        (None, Some(accesses)) => chunk::take_places(accesses, task.pool, |_| Ticket::Task(task)),
-        (None, None) => return None,
+    let taken = match linker.refused.take() {
+        Some(refusal) => Err(*refusal),
+        // SAFETY: the task is being spawned, here.
+        None => chunk::take_places(unsafe { task.new_accesses() }, Asker::Task(task)),
     };
-    // Also those of a refused task: its arguments point to the chunks.
-    task.keep_accesses(accesses);
     match taken {
         Ok(taken) => {
             linker.waiting += taken.waiting;
@@ -196,15 +203,9 @@ fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
     }
 }
 
-fn launch(
-    task: RawTask,
-    linker: &mut Linker,
-    extras: Option<(Ties, Option<Refused>)>,
-    pool: &Pool,
-    local: &Local,
-) {
+fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool: &Pool, local: &Local) {
     let mut refusal = None;
-    let known = linker.accesses.is_some();
+    let known = task.has_accesses();
     if known || linker.refused.is_some() {
         refusal = take_places(task, linker);
     }
@@ -225,16 +226,16 @@ fn launch(
 fn launch_slowly(
     task: RawTask,
     linker: &mut Linker,
-    extras: Option<(Ties, Option<Refused>)>,
+    extras: Option<Box<Extras>>,
     refusal: Option<Error>,
     pool: &Pool,
     local: &Local,
 ) {
     let mut refused = None;
     let mut cancelled = false;
-    if let Some((ties, refusal)) = extras {
-        refused = refusal;
-        cancelled = !task::tie(task, ties, linker);
+    if let Some(extras) = extras {
+        refused = extras.refused;
+        cancelled = !task::tie(task, extras.ties, linker);
         if let Some(frame) = local.queue() {
             frame.add(task, linker);
         }
@@ -251,7 +252,7 @@ fn launch_slowly(
     } else if let Some(refused) = refused {
         task::end(task, |_| refused.into_error(task, pool));
     } else if let Some(error) = linker.failure.take() {
-        task::end(task, |_| error);
+        task::end(task, |_| *error);
     }
     if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {
         task::ready(task);
@@ -264,14 +265,14 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     static SITE: CallSite = CallSite::new("end of bulk");
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
-        submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks);
+        submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks);
     }
 }
 
 /// A task that ends when the bodies of all these are gone. It belongs to no block.
 pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
-    outside_blocks(|| submit_after(make::f0(|| ()), Origin::Call(&SITE), None, tasks))
+    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks))
 }
 
 /// Spawns a task that no block owns, with the options of none.
@@ -296,12 +297,12 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
     fill: Fill<'_, T>,
     site: &'static Location<'static>,
 ) {
-    let body = make::f2(
+    let call = make::f2(
         |value: T, slot: &mut MaybeUninit<T>| {
             slot.write(value);
         },
         task,
         fill,
     );
-    outside_blocks(|| submit(body, Origin::Named("Chunk::from_task", site), None));
+    outside_blocks(|| submit(call.body(), Origin::Filled(site), None));
 }

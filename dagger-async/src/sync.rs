@@ -17,7 +17,6 @@ pub(crate) use std::{
 
 /// Waits a moment for a lock that is held for a few instructions: first on the core, then by letting
 /// its holder run (it may have been pre-empted on the core that we spin on).
-#[cfg(not(dagger_loom))]
 pub(crate) fn relax(round: u32) {
     if round < 32 {
         std::hint::spin_loop();
@@ -45,4 +44,92 @@ impl<T> UnsafeCell<T> {
     pub(crate) fn get(&self) -> *mut T {
         self.0.with_mut(|_| self.1.get())
     }
+}
+
+/// A lock for what is held for a few instructions: one locked operation to take it, none to give it back.
+pub(crate) struct SpinLock<T> {
+    locked: std::sync::atomic::AtomicBool,
+    value: std::cell::UnsafeCell<T>,
+}
+
+// SAFETY: the lock hands the value to one thread at a time.
+unsafe impl<T: Send> Sync for SpinLock<T> {}
+
+impl<T> SpinLock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        SpinLock {
+            locked: std::sync::atomic::AtomicBool::new(false),
+            value: std::cell::UnsafeCell::new(value),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> SpinGuard<'_, T> {
+        // Acquire: pairs with the Release store of the unlock before.
+        if self.locked.swap(true, std::sync::atomic::Ordering::Acquire) {
+            self.wait();
+        }
+        SpinGuard { lock: self, here: std::marker::PhantomData }
+    }
+
+    #[cold]
+    fn wait(&self) {
+        let mut round = 0;
+        loop {
+            while self.locked.load(std::sync::atomic::Ordering::Relaxed) {
+                relax(round);
+                round += 1;
+            }
+            if !self.locked.swap(true, std::sync::atomic::Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+/// The value of a lock that is taken; dropping it gives the lock back.
+pub(crate) struct SpinGuard<'a, T> {
+    lock: &'a SpinLock<T>,
+    /// Neither `Send` nor `Sync`.
+    here: std::marker::PhantomData<*mut T>,
+}
+
+impl<T> std::ops::Deref for SpinGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the lock is ours.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T> std::ops::DerefMut for SpinGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T> Drop for SpinGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.locked.store(false, std::sync::atomic::Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[test]
+fn a_spin_lock_lets_one_in_at_a_time() {
+    let lock = SpinLock::new(0u64);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..20_000).for_each(|_| *lock.lock() += 1));
+        }
+    });
+    assert_eq!(*lock.lock(), 80_000);
 }

@@ -66,14 +66,19 @@ pub struct Progress<F> {
 
 enum State<F> {
     Silent(Pin<Box<F>>),
-    Shown(Counted<Pin<Box<F>>>, Bar),
+    Shown(Box<Shown<F>>),
+}
+
+struct Shown<F> {
+    body: Counted<Pin<Box<F>>>,
+    bar: Bar,
 }
 
 impl<F: Future> Progress<F> {
     fn on(body: F, label: &str, target: ProgressDrawTarget) -> Self {
         let body = counted(Box::pin(body));
         let bar = Bar::new(body.counter(), label, target);
-        Progress { state: State::Shown(body, bar) }
+        Progress { state: State::Shown(Box::new(Shown { body, bar })) }
     }
 }
 
@@ -82,10 +87,10 @@ impl<F: Future> Future for Progress<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         match &mut self.state {
             State::Silent(body) => body.as_mut().poll(cx),
-            State::Shown(body, bar) => {
-                bar.start();
-                let output = ready!(Pin::new(body).poll(cx));
-                bar.end();
+            State::Shown(shown) => {
+                shown.bar.start();
+                let output = ready!(Pin::new(&mut shown.body).poll(cx));
+                shown.bar.end();
                 Poll::Ready(output)
             }
         }

@@ -1,22 +1,22 @@
 //! `In(&c)`, `Out(&c)`, `InOut(&c)`, `Deps(&c, (..))` and plain `&c` between the parentheses of `spawn!`.
 //!
-//! 1. An argument keeps a pointer to the chunk; the task's list of accesses keeps the chunk, until the body is gone.
+//! 1. An argument points to the chunk and counts nothing: until the task has its places what `spawn!` was given keeps the
+//!    chunk ([`Borrowing`](super::Borrowing)), then its queue does, until the body is gone.
 //! 2. A view is made when the body has its turn, from a place that the queue granted (`chunk/mod.rs`, invariant 1).
 
 use super::arg::{Arg, IntoArg, TaskRefArg};
 use super::args::RetryArg;
 use super::{Mutated, Stop, Turn};
 use crate::chunk::{
-    self, AccessItem, AnyChunk, Chunk, ChunkCell, Denied, Held, Kind, Located, Measure, Mode, Part, Placed,
+    self, AccessItem, Chunk, ChunkCell, CorePtr, Denied, Held, Kind, Located, Measure, Mode, Part, Placed,
     Reading, Refusal, Whole, Writing,
 };
 use crate::error::Error;
 use crate::pool::local;
 use crate::task::{Claim, DTask, Edge, Linker, RawTask};
 use dagger_core::{Area, Scope};
-use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -49,94 +49,95 @@ pub trait Target {
     #[doc(hidden)]
     type Kind: Kind<Self::Content>;
     #[doc(hidden)]
-    fn target(self) -> (Arc<ChunkCell<Self::Content>>, Self::Kind);
+    fn target(&self) -> (&Arc<ChunkCell<Self::Content>>, Self::Kind);
 }
 
 impl<T: Send + Sync + 'static> Target for &Chunk<T> {
     type Content = T;
     type Kind = Whole;
-    fn target(self) -> (Arc<ChunkCell<T>>, Whole) {
-        (self.0.clone(), Whole)
+    fn target(&self) -> (&Arc<ChunkCell<T>>, Whole) {
+        (&self.0, Whole)
     }
 }
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Target for &Part<'_, Chunk<T>, K> {
     type Content = T;
     type Kind = K;
-    fn target(self) -> (Arc<ChunkCell<T>>, K) {
-        (self.source.0.clone(), self.kind.clone())
+    fn target(&self) -> (&Arc<ChunkCell<T>>, K) {
+        (&self.source.0, self.kind.clone())
     }
 }
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Target for Part<'_, Chunk<T>, K> {
     type Content = T;
     type Kind = K;
-    fn target(self) -> (Arc<ChunkCell<T>>, K) {
-        (&self).target()
+    fn target(&self) -> (&Arc<ChunkCell<T>>, K) {
+        (&self.source.0, self.kind.clone())
     }
 }
 
-/// What an access argument has in common.
+/// What an access argument has in common. Most are for whole chunks, whose kind takes no room.
 struct Granted<T: Send + Sync + 'static, K> {
-    cell: NonNull<ChunkCell<T>>,
-    /// Until it is linked: then the task's list of accesses keeps the chunk.
-    handle: Cell<Option<Arc<ChunkCell<T>>>>,
+    /// The elements are found when its turn has come.
+    at: Located,
     kind: K,
-    mode: Mode,
-    at: Option<Located>,
+    chunk: PhantomData<fn() -> ChunkCell<T>>,
 }
-
-// SAFETY: the cell is `Send + Sync`; `handle` is used by the one who spawns, before others know the task.
-unsafe impl<T: Send + Sync + 'static, K: Send> Send for Granted<T, K> {}
-
-const GRANTED: &str = "an argument is handed over after it was located (`Arg::get`)";
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
-    fn new((cell, kind): (Arc<ChunkCell<T>>, K), mode: Mode) -> Self {
-        Granted { cell: NonNull::from(&*cell), handle: Cell::new(Some(cell)), kind, mode, at: None }
+    #[inline]
+    fn new((cell, kind): (&Arc<ChunkCell<T>>, K)) -> Self {
+        let value = ChunkCell::core_of(cell).value();
+        Granted { at: Located { value, elements: None }, kind, chunk: PhantomData }
     }
 
-    fn cell(&self) -> &ChunkCell<T> {
-        // SAFETY: kept by `handle`, then by the task's accesses until the body with this argument is gone (invariant 1).
-        unsafe { self.cell.as_ref() }
+    #[inline]
+    fn chunk(&self) -> CorePtr {
+        // SAFETY: `value` came from a cell of this type, in `new`.
+        unsafe { ChunkCell::<T>::core_at(self.at.value) }
     }
 
-    fn link(&self, linker: &mut Linker) {
-        if let Some(handle) = self.handle.take() {
-            linker.access(chunk::held(handle, &self.kind, self.mode));
-        }
+    #[inline]
+    fn link(&self, mode: Mode, linker: &mut Linker) {
+        linker.access(chunk::held(self.chunk(), &self.kind, mode));
     }
 
+    #[inline]
     fn scope(&self, scopes: &mut Option<Scope>) {
-        if let Some(scope) = &self.cell().core.scope {
+        let chunk = self.chunk();
+        if chunk.is_placed
+            && let Some(scope) = &chunk.scope
+        {
             super::narrow(scopes, scope);
         }
     }
 
     /// Its turn has come: looks whether the data can be used, and where it lies.
-    fn locate(&mut self) -> Result<(), Stop> {
-        let cell = self.cell();
-        if cell.core.needs_a_look() {
+    #[inline]
+    fn locate(&mut self, mode: Mode) -> Result<(), Stop> {
+        let chunk = self.chunk();
+        if chunk.needs_a_look() {
             let area = self.kind.area().unwrap_or(Area::Whole);
-            look(cell, &area, self.mode, K::MEASURE)?;
+            look(chunk, &area, mode, K::MEASURE)?;
         }
-        let at = cell.locate(&self.kind, self.mode).map_err(refused)?;
-        self.at = Some(at);
+        if K::MEASURE.is_some() {
+            self.at = chunk::locate(chunk, &self.kind, mode).map_err(refused)?;
+        }
         Ok(())
     }
 }
 
 /// What a flagged chunk says to a granted access of the current task.
 #[cold]
-fn look(chunk: &dyn AnyChunk, area: &Area, mode: Mode, measure: Option<Measure>) -> Result<(), Stop> {
+fn look(chunk: CorePtr, area: &Area, mode: Mode, measure: Option<Measure>) -> Result<(), Stop> {
     let me = local::with(|local| local.task());
     if let Some(me) = me {
         let guard = me.state.lock();
-        let checked = chunk::check_merged(me.guarded(&guard).accesses());
+        let checked = chunk::check_merged(me.accesses(&guard).iter());
         drop(guard);
         checked.map_err(refused)?;
     }
-    let denied = chunk.core().lock().deny(area, mode, chunk.value(), measure);
+    let denied = chunk.lock().deny(area, mode, chunk.value(), measure);
     match denied {
         None => Ok(()),
         Some(Denied::Poisoned(cause)) => Err(Stop::Error(Error::clone(&cause))),
@@ -156,29 +157,29 @@ pub struct ReadArg<T: Send + Sync + 'static, K>(Granted<T, K>);
 pub struct WriteArg<T: Send + Sync + 'static, K, const FRESH: bool>(Granted<T, K>);
 
 macro_rules! arg {
-    ([$($generics:tt)*] $Arg:ty, $Ref:ident, $view:ident) => {
+    ([$($generics:tt)*] $Arg:ty, $mode:expr, $Ref:ident, $view:ident) => {
         impl<T: Send + Sync + 'static, K: Kind<T> $($generics)*> Arg for $Arg {
             type Ref<'a> = K::$Ref<'a>;
+            const ACCESSES: usize = 1;
             fn link(&self, linker: &mut Linker) {
-                self.0.link(linker);
+                self.0.link($mode, linker);
             }
             fn scope(&self, scopes: &mut Option<Scope>) {
                 self.0.scope(scopes);
             }
             fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-                Poll::Ready(self.0.locate())
+                Poll::Ready(self.0.locate($mode))
             }
             fn get(&mut self, _: Turn) -> K::$Ref<'_> {
-                let at = self.0.at.as_ref().expect(GRANTED);
                 // SAFETY: located with a granted place (invariant 2), which is held until the body is gone; the view
                 // borrows this argument, which lies in the body.
-                unsafe { self.0.kind.$view(at) }
+                unsafe { self.0.kind.$view(&self.0.at) }
             }
         }
     };
 }
-arg!([] ReadArg<T, K>, Ref, view);
-arg!([, const FRESH: bool] WriteArg<T, K, FRESH>, Mut, view_mut);
+arg!([] ReadArg<T, K>, Mode::In, Ref, view);
+arg!([, const FRESH: bool] WriteArg<T, K, FRESH>, if FRESH { Mode::Out } else { Mode::InOut }, Mut, view_mut);
 
 impl<T: Send + Sync + 'static, K: Kind<T>, M> RetryArg<M> for ReadArg<T, K> {
     fn get_again(&mut self, turn: Turn) -> K::Ref<'_> {
@@ -204,15 +205,15 @@ macro_rules! declared {
     ($Declared:ident, $Arg:ident $(<$fresh:literal>)?, $mode:ident, $Place:ident) => {
         impl<X: Target> IntoArg for $Declared<X> {
             type Arg = $Arg<X::Content, X::Kind $(, $fresh)?>;
-            fn into_arg(self) -> Self::Arg {
-                $Arg(Granted::new(self.0.target(), Mode::$mode))
+            fn into_arg(self, _: Turn) -> Self::Arg {
+                $Arg(Granted::new(self.0.target()))
             }
         }
         impl<X: Target> AccessItem for $Declared<X> {
             type Place = $Place<X::Content, X::Kind>;
             fn place(self) -> Self::Place {
                 let (cell, kind) = self.0.target();
-                $Place(Placed { cell, kind, mode: Mode::$mode })
+                $Place(Placed { cell: cell.clone(), kind, mode: Mode::$mode })
             }
         }
     };
@@ -231,13 +232,13 @@ pub trait Readable {
     #[doc(hidden)]
     type Arg: Arg;
     #[doc(hidden)]
-    fn read_arg(self) -> Self::Arg;
+    fn read_arg(self, turn: Turn) -> Self::Arg;
 }
 
 impl<X: Readable> IntoArg for In<X> {
     type Arg = X::Arg;
-    fn into_arg(self) -> X::Arg {
-        self.0.read_arg()
+    fn into_arg(self, turn: Turn) -> X::Arg {
+        self.0.read_arg(turn)
     }
 }
 
@@ -245,7 +246,7 @@ impl<X: Target> AccessItem for In<X> {
     type Place = Reading<X::Content, X::Kind>;
     fn place(self) -> Self::Place {
         let (cell, kind) = self.0.target();
-        Reading(Placed { cell, kind, mode: Mode::In })
+        Reading(Placed { cell: cell.clone(), kind, mode: Mode::In })
     }
 }
 
@@ -253,21 +254,21 @@ macro_rules! readable {
     ([$($generics:tt)*] $Source:ty, $Arg:ty, |$this:ident| $arg:expr) => {
         impl<$($generics)*> Readable for $Source {
             type Arg = $Arg;
-            fn read_arg(self) -> $Arg {
+            fn read_arg(self, _: Turn) -> $Arg {
                 let $this = self;
                 $arg
             }
         }
         impl<$($generics)*> IntoArg for $Source {
             type Arg = $Arg;
-            fn into_arg(self) -> $Arg {
-                self.read_arg()
+            fn into_arg(self, turn: Turn) -> $Arg {
+                self.read_arg(turn)
             }
         }
     };
 }
-readable!([T: Send + Sync + 'static] &Chunk<T>, ReadArg<T, Whole>, |this| ReadArg(Granted::new(this.target(), Mode::In)));
-readable!([T: Send + Sync + 'static, K: Kind<T>] &Part<'_, Chunk<T>, K>, ReadArg<T, K>, |this| ReadArg(Granted::new(this.target(), Mode::In)));
+readable!([T: Send + Sync + 'static] &Chunk<T>, ReadArg<T, Whole>, |this| ReadArg(Granted::new(this.target())));
+readable!([T: Send + Sync + 'static, K: Kind<T>] &Part<'_, Chunk<T>, K>, ReadArg<T, K>, |this| ReadArg(Granted::new(this.target())));
 readable!([T: Send + Sync + 'static, K: Kind<T>] &Part<'_, DTask<T>, K>, TaskPartArg<T, K>, |this| TaskPartArg {
     claim: this.source.claim().clone(),
     edge: Edge::new(),
@@ -277,22 +278,22 @@ readable!([T: Send + Sync + 'static, K: Kind<T>] &Part<'_, DTask<T>, K>, TaskPar
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Readable for Part<'_, Chunk<T>, K> {
     type Arg = ReadArg<T, K>;
-    fn read_arg(self) -> ReadArg<T, K> {
-        (&self).read_arg()
+    fn read_arg(self, turn: Turn) -> ReadArg<T, K> {
+        (&self).read_arg(turn)
     }
 }
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Readable for Part<'_, DTask<T>, K> {
     type Arg = TaskPartArg<T, K>;
-    fn read_arg(self) -> TaskPartArg<T, K> {
-        (&self).read_arg()
+    fn read_arg(self, turn: Turn) -> TaskPartArg<T, K> {
+        (&self).read_arg(turn)
     }
 }
 
 impl<T: Send + Sync + 'static> Readable for &DTask<T> {
     type Arg = TaskRefArg<T>;
-    fn read_arg(self) -> TaskRefArg<T> {
-        self.into_arg()
+    fn read_arg(self, turn: Turn) -> TaskRefArg<T> {
+        self.into_arg(turn)
     }
 }
 
@@ -303,6 +304,8 @@ pub struct TaskPartArg<T: Send + Sync + 'static, K> {
     kind: K,
     at: Option<Located>,
 }
+
+const LOCATED: &str = "an argument is handed over after it was located (`Arg::get`)";
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Arg for TaskPartArg<T, K> {
     type Ref<'a> = K::Ref<'a>;
@@ -325,7 +328,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Arg for TaskPartArg<T, K> {
         Poll::Ready(at.map(|at| self.at = Some(at)).map_err(refused))
     }
     fn get(&mut self, _: Turn) -> K::Ref<'_> {
-        let at = self.at.as_ref().expect(GRANTED);
+        let at = self.at.as_ref().expect(LOCATED);
         // SAFETY: as in `poll_ready`; the view borrows this argument, and with it the claim.
         unsafe { self.kind.view(at) }
     }
@@ -347,21 +350,20 @@ pub(crate) struct FillArg<T: Send + Sync + 'static>(Granted<T, Whole>);
 
 impl<T: Send + Sync + 'static> IntoArg for Fill<'_, T> {
     type Arg = FillArg<T>;
-    fn into_arg(self) -> FillArg<T> {
-        FillArg(Granted::new(self.0.target(), Mode::Out))
+    fn into_arg(self, _: Turn) -> FillArg<T> {
+        FillArg(Granted::new(self.0.target()))
     }
 }
 
 impl<T: Send + Sync + 'static> Arg for FillArg<T> {
     type Ref<'a> = &'a mut MaybeUninit<T>;
+    const ACCESSES: usize = 1;
     fn link(&self, linker: &mut Linker) {
-        if let Some(handle) = self.0.handle.take() {
-            linker.access(Ok(Held::new(handle, Mode::Out, Area::Whole, None, true)));
-        }
+        linker.access(Ok(Held::new(self.0.chunk(), Mode::Out, None, true)));
     }
     fn get(&mut self, _: Turn) -> &mut MaybeUninit<T> {
         // SAFETY: the first place in the queue of a chunk that nobody knew before, for writing: nobody else is there.
-        unsafe { self.0.cell().slot() }
+        unsafe { &mut *self.0.at.value.cast() }
     }
 }
 
@@ -380,22 +382,22 @@ pub trait Dep<T: 'static> {
     #[doc(hidden)]
     type Arg: Arg;
     #[doc(hidden)]
-    fn dep(self, chunk: &Chunk<T>) -> Self::Arg;
+    fn dep(self, chunk: &Chunk<T>, turn: Turn) -> Self::Arg;
 }
 
 macro_rules! dep {
-    ($Declared:ident, $Arg:ident $(<$fresh:literal>)?, $mode:ident) => {
+    ($Declared:ident, $Arg:ident $(<$fresh:literal>)?) => {
         impl<T: Send + Sync + 'static, S: Selector<T>> Dep<T> for $Declared<S> {
             type Arg = $Arg<T, S::Kind $(, $fresh)?>;
-            fn dep(self, chunk: &Chunk<T>) -> Self::Arg {
-                $Arg(Granted::new(self.0.select(chunk).target(), Mode::$mode))
+            fn dep(self, chunk: &Chunk<T>, _: Turn) -> Self::Arg {
+                $Arg(Granted::new(self.0.select(chunk).target()))
             }
         }
     };
 }
-dep!(In, ReadArg, In);
-dep!(Out, WriteArg<true>, Out);
-dep!(InOut, WriteArg<false>, InOut);
+dep!(In, ReadArg);
+dep!(Out, WriteArg<true>);
+dep!(InOut, WriteArg<false>);
 
 /// The accesses of a `Deps`.
 pub struct Group<A>(A);
@@ -405,15 +407,16 @@ macro_rules! deps {
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]
         impl<T: Send + Sync + 'static, $($name: Dep<T>),+> IntoArg for Deps<&Chunk<T>, ($($name,)+)> {
             type Arg = Group<($($name::Arg,)+)>;
-            fn into_arg(self) -> Self::Arg {
+            fn into_arg(self, turn: Turn) -> Self::Arg {
                 let Deps(chunk, ($($name,)+)) = self;
-                Group(($($name.dep(chunk),)+))
+                Group(($($name.dep(chunk, turn),)+))
             }
         }
         #[allow(non_snake_case, reason = "one identifier names the type and its value")]
         impl<$($name: Arg),+> Arg for Group<($($name,)+)> {
             type Ref<'a> = ($($name::Ref<'a>,)+);
             const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)+;
+            const ACCESSES: usize = 0 $(+ $name::ACCESSES)+;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)+) = &self.0;
                 $($name.link(linker);)+

@@ -21,7 +21,8 @@ pub trait IntoArg {
     /// The argument as the task keeps it.
     type Arg: Arg;
     /// Takes the argument into the task.
-    fn into_arg(self) -> Self::Arg;
+    #[doc(hidden)]
+    fn into_arg(self, turn: Turn) -> Self::Arg;
 }
 
 /// An argument inside a task.
@@ -34,6 +35,9 @@ pub trait Arg: Send + 'static {
     /// It is ready once its inputs are: nothing of the user's is polled for it.
     #[doc(hidden)]
     const IMMEDIATE: bool = true;
+    /// How many accesses it links.
+    #[doc(hidden)]
+    const ACCESSES: usize = 0;
 
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker) {
@@ -101,7 +105,7 @@ impl<T: Send + 'static> Arg for Plain<T> {
 
 impl<T: Send + 'static> IntoArg for Value<T> {
     type Arg = Plain<T>;
-    fn into_arg(self) -> Plain<T> {
+    fn into_arg(self, _: Turn) -> Plain<T> {
         Plain::new(self.0)
     }
 }
@@ -114,7 +118,7 @@ pub struct TaskArg<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> IntoArg for DTask<T> {
     type Arg = TaskArg<T>;
-    fn into_arg(self) -> TaskArg<T> {
+    fn into_arg(self, _: Turn) -> TaskArg<T> {
         TaskArg { claim: self.into_claim(), edge: Edge::new() }
     }
 }
@@ -153,15 +157,15 @@ pub struct TaskRefArg<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> IntoArg for &DTask<T> {
     type Arg = TaskRefArg<T>;
-    fn into_arg(self) -> TaskRefArg<T> {
+    fn into_arg(self, _: Turn) -> TaskRefArg<T> {
         TaskRefArg { claim: self.claim().clone(), edge: Edge::new() }
     }
 }
 
 impl<T: Send + Sync + 'static> IntoArg for &mut DTask<T> {
     type Arg = TaskRefArg<T>;
-    fn into_arg(self) -> TaskRefArg<T> {
-        (&*self).into_arg()
+    fn into_arg(self, turn: Turn) -> TaskRefArg<T> {
+        (&*self).into_arg(turn)
     }
 }
 
@@ -204,7 +208,7 @@ where
     F::Output: Send + 'static,
 {
     type Arg = AwaitArg<F::IntoFuture>;
-    fn into_arg(self) -> Self::Arg {
+    fn into_arg(self, _: Turn) -> Self::Arg {
         AwaitArg { future: Some(Box::pin(self.0.into_future())), output: None }
     }
 }

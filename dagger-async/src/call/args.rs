@@ -12,6 +12,8 @@ pub trait Args: Send + 'static {
     type Refs<'a>;
     #[doc(hidden)]
     const IMMEDIATE: bool;
+    #[doc(hidden)]
+    const ACCESSES: usize;
 
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker);
@@ -79,6 +81,7 @@ macro_rules! args {
         impl<$($name: Arg),*> Args for ($($name,)*) {
             type Refs<'a> = ($($name::Ref<'a>,)*);
             const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)*;
+            const ACCESSES: usize = 0 $(+ $name::ACCESSES)*;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)*) = self;
                 $($name.link(linker);)*

@@ -6,7 +6,7 @@
 use super::arg::Arg;
 use super::args::Args;
 use super::source::{Again, Mutated, Source};
-use super::{Body, Stop, Turn};
+use super::{Body, Borrowing, Stop, Turn};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
 use dagger_core::Scope;
@@ -87,16 +87,16 @@ impl<F: AsyncCallee<A>, A: Args, S> AsyncCall<F, A, S> {
     }
 }
 
-impl<F: AsyncCallee<A>, A: Args> AsyncCall<F, A, Again> {
+impl<F: AsyncCallee<A>, A: Args, X> Borrowing<AsyncCall<F, A, Again>, X> {
     /// An attempt may find what the one before has changed.
-    pub fn mutated(self) -> AsyncCall<F, A, Again<Mutated>> {
-        AsyncCall {
+    pub fn mutated(self) -> Borrowing<AsyncCall<F, A, Again<Mutated>>, X> {
+        self.map(|AsyncCall { callee, args, .. }| AsyncCall {
             future: None,
-            callee: self.callee,
-            args: self.args,
+            callee,
+            args,
             source: PhantomData,
             _pinned: PhantomPinned,
-        }
+        })
     }
 }
 
@@ -109,6 +109,7 @@ where
 {
     type Output = F::Output;
     type Name = F;
+    const ACCESSES: usize = A::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);

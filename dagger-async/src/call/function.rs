@@ -3,7 +3,7 @@
 use super::arg::Arg;
 use super::args::Args;
 use super::source::{Again, Mutated, Source};
-use super::{Body, Stop, Turn};
+use super::{Body, Borrowing, Stop, Turn};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
 use dagger_core::Scope;
@@ -51,10 +51,10 @@ impl<F, A, S> Call<F, A, S> {
     }
 }
 
-impl<F, A> Call<F, A, Again> {
+impl<F, A, X> Borrowing<Call<F, A, Again>, X> {
     /// An attempt may find what the one before has changed.
-    pub fn mutated(self) -> Call<F, A, Again<Mutated>> {
-        Call { callee: self.callee, args: self.args, begun: false, source: PhantomData }
+    pub fn mutated(self) -> Borrowing<Call<F, A, Again<Mutated>>, X> {
+        self.map(|Call { callee, args, begun, .. }| Call { callee, args, begun, source: PhantomData })
     }
 }
 
@@ -70,6 +70,7 @@ where
     type Output = F::Output;
     type Name = F;
     const IMMEDIATE: bool = A::IMMEDIATE;
+    const ACCESSES: usize = A::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);
@@ -99,11 +100,11 @@ where
 }
 
 /// A body whose `Err` fails the task: the `?` of `spawn!(f(x)?)`.
-pub struct TryBody<B>(B);
+pub struct TryBody<B>(pub(crate) B);
 
 /// An `Err` of this body fails its task.
-pub fn fallible<B: Body>(body: B) -> TryBody<B> {
-    TryBody(body)
+pub fn fallible<B: Body, X>(call: Borrowing<B, X>) -> Borrowing<TryBody<B>, X> {
+    call.map(TryBody)
 }
 
 impl<B, T, E> Body for TryBody<B>
@@ -114,6 +115,7 @@ where
     type Output = T;
     type Name = B::Name;
     const IMMEDIATE: bool = B::IMMEDIATE;
+    const ACCESSES: usize = B::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.0.link(linker);

@@ -13,6 +13,7 @@ pub(crate) struct FutureBody<F>(pub(crate) F);
 impl<F: Future + Send + 'static> Body for FutureBody<F> {
     type Output = F::Output;
     type Name = F;
+    const ACCESSES: usize = 0;
 
     fn link(&self, _linker: &mut Linker) {}
     fn inputs(&self, _visit: &mut dyn FnMut(RawTask)) {}

@@ -2,7 +2,7 @@
 //!
 //! Their `FnOnce` bound is what lets the compiler infer the parameter types of a closure.
 
-use super::{Again, Arg, AsyncCall, AsyncCallee, Call, IntoArg, Once};
+use super::{Again, Arg, AsyncCall, AsyncCallee, Borrowing, Call, IntoArg, Once, Turn};
 
 macro_rules! make {
     ($($name:ident)*) => {
@@ -27,44 +27,44 @@ macro_rules! make {
         #[allow(non_snake_case, clippy::too_many_arguments)]
         pub fn $once<Function, Output, $($name: IntoArg),*>(
             callee: Function $(, $name: $name)*
-        ) -> Call<Function, ($($name::Arg,)*), Once>
+        ) -> Borrowing<Call<Function, ($($name::Arg,)*), Once>, ($($name,)*)>
         where
             Function: for<'a> FnOnce($(<$name::Arg as Arg>::Ref<'a>),*) -> Output + Send + 'static,
         {
-            Call::new(callee, ($($name.into_arg(),)*))
+            Borrowing::new(Call::new(callee, ($($name.into_arg(Turn(())),)*)))
         }
 
         /// A call that may run again: the callee and the by-value arguments are `Clone`.
         #[allow(non_snake_case, clippy::too_many_arguments)]
         pub fn $again<Function, Output, $($name: IntoArg),*>(
             callee: Function $(, $name: $name)*
-        ) -> Call<Function, ($($name::Arg,)*), Again>
+        ) -> Borrowing<Call<Function, ($($name::Arg,)*), Again>, ($($name,)*)>
         where
             Function: for<'a> FnOnce($(<$name::Arg as Arg>::Ref<'a>),*) -> Output + Clone + Send + 'static,
         {
-            Call::new(callee, ($($name.into_arg(),)*))
+            Borrowing::new(Call::new(callee, ($($name.into_arg(Turn(())),)*)))
         }
 
         /// A call of an `async fn`.
         #[allow(non_snake_case, clippy::too_many_arguments)]
         pub fn $async<Function, $($name: IntoArg),*>(
             callee: Function $(, $name: $name)*
-        ) -> AsyncCall<Function, ($($name::Arg,)*), Once>
+        ) -> Borrowing<AsyncCall<Function, ($($name::Arg,)*), Once>, ($($name,)*)>
         where
             Function: AsyncCallee<($($name::Arg,)*)>,
         {
-            AsyncCall::new(callee, ($($name.into_arg(),)*))
+            Borrowing::new(AsyncCall::new(callee, ($($name.into_arg(Turn(())),)*)))
         }
 
         /// A call of an `async fn` that may run again.
         #[allow(non_snake_case, clippy::too_many_arguments)]
         pub fn $async_again<Function, $($name: IntoArg),*>(
             callee: Function $(, $name: $name)*
-        ) -> AsyncCall<Function, ($($name::Arg,)*), Again>
+        ) -> Borrowing<AsyncCall<Function, ($($name::Arg,)*), Again>, ($($name,)*)>
         where
             Function: AsyncCallee<($($name::Arg,)*)> + Clone,
         {
-            AsyncCall::new(callee, ($($name.into_arg(),)*))
+            Borrowing::new(AsyncCall::new(callee, ($($name.into_arg(Turn(())),)*)))
         }
     };
 }

@@ -44,8 +44,8 @@ pub(crate) use access::Fill;
 pub use access::{Dep, Deps, In, InOut, Out, Readable, Selector, Target};
 pub use arg::{Arg, Await, IntoArg, Probe, Value, ViaPlain, ViaTask};
 pub(crate) use asynchronous::{AsyncCall, AsyncCallee};
-pub(crate) use function::Call;
 pub use function::fallible;
+pub(crate) use function::{Call, TryBody};
 pub use retry::{Retry, TryIntoFuture, retry, retrying};
 pub(crate) use source::{Again, Mutated, Once};
 
@@ -59,6 +59,7 @@ use crate::task::{Linker, RawTask};
 use dagger_core::Scope;
 use std::any::Any;
 use std::error::Error as StdError;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -71,6 +72,8 @@ pub trait Body: Send + 'static {
     type Name: ?Sized;
     /// One poll runs it to its end, and polls no future of the user's.
     const IMMEDIATE: bool = false;
+    /// How many accesses it links at most.
+    const ACCESSES: usize;
 
     /// Makes the task wait for its inputs.
     fn link(&self, linker: &mut Linker);
@@ -88,10 +91,32 @@ pub trait Body: Send + 'static {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Output, Stop>>;
 }
 
-/// The proof that a body has its turn: its inputs are done and nobody else touches it. Made in this module only, so
-/// that the arguments of a task cannot be used by anybody else.
+/// The proof that a body has its turn: its inputs are done and nobody else touches it; or that it is being made. Made in
+/// this module only, so that the arguments of a task cannot be used by anybody else.
 #[derive(Clone, Copy)]
 pub struct Turn(());
+
+/// A body that is about to be submitted, together with the lifetimes of what `spawn!` was given: the arguments point to
+/// chunks that only those keep until the task has its places in their queues.
+pub struct Borrowing<B, X> {
+    body: B,
+    given: PhantomData<X>,
+}
+
+impl<B, X> Borrowing<B, X> {
+    fn new(body: B) -> Self {
+        Borrowing { body, given: PhantomData }
+    }
+
+    fn map<C>(self, wrap: impl FnOnce(B) -> C) -> Borrowing<C, X> {
+        Borrowing::new(wrap(self.body))
+    }
+
+    /// The body, for the one who submits it in the call that it was given to.
+    pub(crate) fn body(self) -> B {
+        self.body
+    }
+}
 
 /// Why a body ended without a value.
 pub enum Stop {

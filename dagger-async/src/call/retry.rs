@@ -6,7 +6,7 @@
 //! 3. A task that was ended (cancelled, timed out, shut down) is not tried again.
 //! 4. Between attempts the task is suspended: it holds no processor.
 
-use super::{Body, Stop};
+use super::{Body, Borrowing, Stop};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
 use dagger_core::Scope;
@@ -79,14 +79,19 @@ pub struct RetryBody<B> {
     attempts: Attempts,
 }
 
-/// Tries `body` again after a failure; it must be made with `Again`.
-pub fn retrying<B: Body>(body: B, retries: u32, delay: Duration) -> RetryBody<B> {
-    RetryBody { body, attempts: Attempts::new(retries, delay) }
+/// Tries the body again after a failure; it must be made with `Again`.
+pub fn retrying<B: Body, X>(
+    call: Borrowing<B, X>,
+    retries: u32,
+    delay: Duration,
+) -> Borrowing<RetryBody<B>, X> {
+    call.map(|body| RetryBody { body, attempts: Attempts::new(retries, delay) })
 }
 
 impl<B: Body> Body for RetryBody<B> {
     type Output = B::Output;
     type Name = B::Name;
+    const ACCESSES: usize = B::ACCESSES;
 
     fn link(&self, linker: &mut Linker) {
         self.body.link(linker);

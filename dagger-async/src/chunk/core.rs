@@ -12,17 +12,19 @@
 //! 3. A ticket is counted down outside the locks; until that is done its task cannot start, nor end.
 //! 4. Where the elements lie is measured under the lock when a region is granted and no whole write is: then nobody has
 //!    the container exclusively, and it stays as it is until the next whole write.
+//! 5. A queue with places in it keeps its chunk: an access counts nothing by itself.
 
 use super::container::Parts;
 use super::guard::GuardWait;
 use crate::error::{Error, Root};
 use crate::pool::Pool;
 use crate::record;
-use crate::task::{Kept, RawTask};
+use crate::sync::{SpinGuard, SpinLock};
+use crate::task::RawTask;
 use dagger_core::record::What;
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
-use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
+use std::ops::Deref;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -55,20 +57,49 @@ pub(crate) enum Ticket {
 }
 
 /// Those whose turn came, to be told outside the locks.
-pub(crate) type Tickets = SmallVec<[Ticket; 2]>;
+pub(crate) type Tickets = SmallVec<[Ticket; 6]>;
+
+/// Who takes places.
+#[derive(Clone, Copy)]
+pub(crate) enum Asker<'a> {
+    /// A task, of its runtime.
+    Task(RawTask),
+    /// A guard, of none.
+    Guard(&'a Arc<GuardWait>),
+}
+
+impl Asker<'_> {
+    /// What its access with this number is told by.
+    #[inline]
+    fn ticket(self, argument: u16) -> Ticket {
+        match self {
+            Asker::Task(task) => Ticket::Task(task),
+            Asker::Guard(wait) => Ticket::Guard(wait.clone(), u32::from(argument) - 1),
+        }
+    }
+
+    fn pool(self) -> *const Pool {
+        match self {
+            Asker::Task(task) => task.pool,
+            Asker::Guard(_) => std::ptr::null(),
+        }
+    }
+}
 
 /// A chunk without its type.
 pub(crate) trait AnyChunk: Send + Sync {
     fn core(&self) -> &Core;
-    /// The address of the value.
-    fn value(&self) -> *mut u8;
 }
 
-/// See the module.
+/// See the module. What every access needs comes first.
+#[repr(C)]
 pub(crate) struct Core {
-    state: Mutex<State>,
     /// Something is poisoned or missing, or declared too coarsely: look closer before a grant is used.
     look: AtomicBool,
+    /// It has a scope and a home.
+    pub(crate) is_placed: bool,
+    state: SpinLock<State>,
+    cell: CellType,
     pub(crate) scope: Option<Scope>,
     /// The runtime that it was placed in, if it was.
     pub(crate) home: Option<Weak<Pool>>,
@@ -78,12 +109,65 @@ pub(crate) struct Core {
     id: u64,
 }
 
+/// What a core knows of the cell that it lies in.
+#[derive(Clone, Copy)]
+pub(crate) struct CellType {
+    /// Distance from the core to the value, in bytes.
+    pub(crate) value: usize,
+    /// Counts the caller in as an owner of the cell.
+    pub(crate) arc: unsafe fn(CorePtr) -> Arc<dyn AnyChunk>,
+}
+
+/// A pointer to the core of a chunk, by which all of the chunk can be reached. Whoever keeps one says what keeps the chunk: an
+/// owner of the cell, or a place in the queue (invariant 5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CorePtr(NonNull<Core>);
+
+// SAFETY: `Core` is `Sync`, and so is the cell around it (`AnyChunk`).
+unsafe impl Send for CorePtr {}
+// SAFETY: as above.
+unsafe impl Sync for CorePtr {}
+
+impl Deref for CorePtr {
+    type Target = Core;
+    #[inline]
+    fn deref(&self) -> &Core {
+        // SAFETY: kept by whoever holds this pointer (see the type).
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl CorePtr {
+    /// The core of a cell, by a pointer to it that came from all of the cell.
+    pub(crate) fn new(core: NonNull<Core>) -> Self {
+        CorePtr(core)
+    }
+
+    pub(crate) fn as_ptr(self) -> *const Core {
+        self.0.as_ptr()
+    }
+
+    /// The address of the value.
+    pub(crate) fn value(self) -> *mut u8 {
+        // SAFETY: the core lies in a cell, so far from its value (`CellType`).
+        unsafe { self.0.cast::<u8>().byte_add(self.cell.value).as_ptr() }
+    }
+
+    /// Another owner of the chunk.
+    pub(crate) fn owner(self) -> Arc<dyn AnyChunk> {
+        // SAFETY: `arc` is of this cell's type, and the cell is alive (see the type).
+        unsafe { (self.cell.arc)(self) }
+    }
+}
+
 /// What the lock protects.
 pub(crate) struct State {
     queue: AccessQueue<Ticket>,
+    /// Invariant 5.
+    keep: Option<Arc<dyn AnyChunk>>,
     poison: Poison<Arc<Error>>,
     /// `None` when not measured since the last whole write.
-    parts: Option<Parts>,
+    parts: Option<Box<Parts>>,
     pub(crate) presence: Presence,
     /// Live writes of something that may contain the container, or be in it: fields, regions of a user's kind.
     opaque_writes: u32,
@@ -107,31 +191,27 @@ pub(crate) enum Presence {
     Taken,
 }
 
-/// One access: a place in the queue of a chunk.
+/// One access: a place in the queue of a chunk. While it has one the queue keeps the chunk; before that, the caller does.
 pub struct Held {
-    pub(crate) chunk: Arc<dyn AnyChunk>,
-    /// That of the chunk, so that looking at it needs no virtual call.
-    core: NonNull<Core>,
-    pub(crate) mode: Mode,
-    /// As declared, or clipped to the length where that was known. `None`: the whole.
-    part: Option<Box<Area>>,
-    measure: Option<Measure>,
+    pub(crate) chunk: CorePtr,
+    /// `None`: the whole.
+    part: Option<Box<HeldPart>>,
     place: Option<Place>,
     /// Which argument it is, from 1.
-    argument: u32,
+    argument: u16,
+    pub(crate) mode: Mode,
     /// The place is another access's, which covers both.
     merged: bool,
     /// It makes the value (`Chunk::from_task`).
     pub(crate) fills: bool,
 }
 
-/// What a task accesses. Most tasks access three chunks at most.
-pub(crate) type Accesses = Kept<SmallVec<[Held; 3]>>;
-
-// SAFETY: `core` is an address in `chunk`, which is `Send + Sync`.
-unsafe impl Send for Held {}
-// SAFETY: as above.
-unsafe impl Sync for Held {}
+/// A part of a chunk that is accessed.
+struct HeldPart {
+    /// As declared, or clipped to the length where that was known.
+    area: Area,
+    measure: Option<Measure>,
+}
 
 /// How to find out where the elements of a container lie.
 pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
@@ -195,11 +275,15 @@ impl Core {
         content: &'static str,
         site: &'static Location<'static>,
         is_here: bool,
+        cell: CellType,
     ) -> Self {
         let presence = if is_here { Presence::Here } else { Presence::Missing(None) };
         Core {
-            state: Mutex::new(State {
+            is_placed: home.is_some(),
+            cell,
+            state: SpinLock::new(State {
                 queue: AccessQueue::new(),
+                keep: None,
                 poison: Poison::new(),
                 parts: None,
                 presence,
@@ -220,7 +304,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    #[inline]
+    pub(crate) fn lock(&self) -> SpinGuard<'_, State> {
         self.state.lock()
     }
 
@@ -263,7 +348,7 @@ impl State {
         }
         if self.parts.is_none() && self.queue.is_idle() {
             // SAFETY: there is a value, and nobody has a place: nothing is out.
-            self.parts = Some(unsafe { measure(value, true) });
+            self.parts = Some(Box::new(unsafe { measure(value, true) }));
         }
         self.parts.as_ref().map(|parts| parts.shape)
     }
@@ -276,48 +361,73 @@ impl State {
             false if held.has_no_elements() => (false, &Area::Whole),
             false => (held.mode.writes(), held.area()),
         };
-        let recorded = match &ticket {
-            Ticket::Task(task) if record::is_on() => Some(task.id.get()),
-            _ => None,
-        };
-        let (place, granted) = self.queue.enqueue(ticket, writes, area);
+        let place = self.take(held.chunk, ticket, writes, area, pool, taken);
         if writes && is_opaque(area) {
             self.opaque_writes += 1;
         }
+        held.place = Some(place);
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        chunk: CorePtr,
+        ticket: Ticket,
+        writes: bool,
+        area: &Area,
+        pool: *const Pool,
+        taken: &mut Taken,
+    ) -> Place {
+        if self.keep.is_none() {
+            self.keep = Some(chunk.owner());
+        }
+        let (place, granted) = self.queue.enqueue(ticket, writes, area);
         if self.tasks_of.is_null() {
             self.tasks_of = pool;
+        } else if !std::ptr::eq(self.tasks_of, pool) && !pool.is_null() {
+            self.is_shared = true;
         }
-        self.is_shared |= !pool.is_null() && !std::ptr::eq(self.tasks_of, pool);
         if !granted {
             taken.waiting += 1;
             taken.foreign |= self.is_shared;
         }
-        held.place = Some(place);
         self.turn += 1;
-        if let Some(task) = recorded {
-            // What shares a place with another access waits as for the whole.
-            let part = held.part.as_deref().filter(|_| !held.merged).map(|part| Arc::new(part.clone()));
-            let (chunk, turn) = (held.core().id, self.turn);
-            record::note(|| What::Access { task, chunk, turn, writes, part });
-        }
+        place
+    }
+
+    /// Gives a place back. What it gives is to be dropped without the lock: it may be the last owner of the chunk.
+    #[must_use]
+    #[inline]
+    fn give(&mut self, place: Place, tickets: &mut Tickets) -> Option<Arc<dyn AnyChunk>> {
+        self.queue.release(place, &mut |ticket| tickets.push(ticket));
+        if self.queue.is_idle() { self.keep.take() } else { None }
+    }
+
+    /// Notes the access of a task for a recording.
+    #[cold]
+    fn record(&self, held: &Held, task: RawTask, writes: bool) {
+        // What shares a place with another access waits as for the whole.
+        let part = held.part.as_ref().filter(|_| !held.merged).map(|part| Arc::new(part.area.clone()));
+        let (task, chunk, turn) = (task.id.get(), held.chunk.id, self.turn);
+        record::note(|| What::Access { task, chunk, turn, writes, part });
     }
 
     /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.
     pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure, writes: bool) -> Parts {
         match &self.parts {
-            Some(parts) if parts.writes || !writes => parts.clone(),
+            Some(parts) if parts.writes || !writes => Parts::clone(parts),
             _ => {
                 // SAFETY: invariant 4: a region is granted, so no whole write is, and where it is written no whole read
                 // either; there is a value (the caller asked).
                 let parts = unsafe { measure(value, writes) };
-                self.parts.insert(parts).clone()
+                Parts::clone(self.parts.insert(Box::new(parts)))
             }
         }
     }
 
     /// The area of a granted access as the shape makes it; `None` if it lies outside, so that nothing was touched.
     fn resolved(&mut self, held: &Held) -> Option<Area> {
-        match held.measure {
+        match held.measure() {
             Some(measure) if matches!(self.presence, Presence::Here) => {
                 let parts = self.measured(held.chunk.value(), measure, false);
                 held.area().clip(&parts.shape).ok()
@@ -372,31 +482,39 @@ impl State {
 
 impl Held {
     /// An access that has no place yet.
+    #[inline]
     pub(crate) fn new(
-        chunk: Arc<dyn AnyChunk>,
+        chunk: CorePtr,
         mode: Mode,
-        area: Area,
-        measure: Option<Measure>,
+        part: Option<(Area, Option<Measure>)>,
         fills: bool,
     ) -> Self {
-        let part = (!matches!(area, Area::Whole)).then(|| Box::new(area));
-        let core = NonNull::from(chunk.core());
-        Held { chunk, core, mode, part, measure, place: None, argument: 0, merged: false, fills }
+        let part = part.map(|(area, measure)| Box::new(HeldPart { area, measure }));
+        Held { chunk, mode, part, place: None, argument: 0, merged: false, fills }
+    }
+
+    fn measure(&self) -> Option<Measure> {
+        self.part.as_ref().and_then(|part| part.measure)
     }
 
     pub(crate) fn core(&self) -> &Core {
-        // SAFETY: kept by `chunk`.
-        unsafe { self.core.as_ref() }
+        &self.chunk
+    }
+
+    /// It has a place, or shares that of another access of its task.
+    #[inline]
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.is_some() || self.merged
     }
 
     pub(crate) fn area(&self) -> &Area {
         static WHOLE: Area = Area::Whole;
-        self.part.as_deref().unwrap_or(&WHOLE)
+        self.part.as_ref().map_or(&WHOLE, |part| &part.area)
     }
 
     /// The area is what will be accessed: the length is known, or does not matter.
     fn is_exact(&self) -> bool {
-        self.measure.is_none() || self.area().is_resolved()
+        self.measure().is_none() || self.area().is_resolved()
     }
 
     /// A region of elements that has none.
@@ -406,31 +524,31 @@ impl Held {
 
     /// Checks the access against what is known of the chunk now.
     fn prepare(&mut self, state: &mut State, pool: *const Pool) -> Result<(), Refusal> {
-        let core = self.core();
+        let core: &Core = &self.chunk;
         if let Some(home) = &core.home
             && !pool.is_null()
             && !std::ptr::eq(home.as_ptr(), pool)
         {
             return Err(Refusal::Foreign { content: core.content });
         }
-        if let Some(shape) = state.stable_shape(self.chunk.value(), self.measure)
-            && let Some(part) = &mut self.part
+        if let Some(part) = &mut self.part
+            && let Some(shape) = state.stable_shape(self.chunk.value(), part.measure)
         {
-            **part = clip(part, &shape)?;
+            part.area = clip(&part.area, &shape)?;
         }
         Ok(())
     }
 
-    pub(crate) fn argument(&self) -> u32 {
+    pub(crate) fn argument(&self) -> u16 {
         self.argument
     }
 
-    pub(crate) fn set_argument(&mut self, argument: u32) {
+    pub(crate) fn set_argument(&mut self, argument: u16) {
         self.argument = argument;
     }
 
     fn is_same_chunk(&self, other: &Held) -> bool {
-        self.core == other.core
+        self.chunk == other.chunk
     }
 
     /// As a user would write it.
@@ -458,12 +576,12 @@ impl Held {
 
     /// Why it cannot be used although it was granted, if so.
     pub(crate) fn denied(&self, state: &mut State) -> Option<Denied> {
-        state.deny(self.area(), self.mode, self.chunk.value(), self.measure)
+        state.deny(self.area(), self.mode, self.chunk.value(), self.measure())
     }
 
     /// Its place, to look at from elsewhere while it waits.
     pub(crate) fn waiting_place(&self) -> Option<WaitingPlace> {
-        self.place.map(|place| WaitingPlace { chunk: self.chunk.clone(), place })
+        self.place.map(|place| WaitingPlace { chunk: self.chunk.owner(), place })
     }
 
     /// The tasks that it waits for.
@@ -474,17 +592,36 @@ impl Held {
     }
 
     /// Ends the access. Tells through `tickets` whose turn came.
-    pub(crate) fn release(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+    #[inline]
+    pub(crate) fn release(self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        if let (Some(place), None, false, false, Outcome::Wrote) =
+            (self.place, &self.part, self.merged, self.fills, outcome)
+        {
+            let mut state = self.chunk.lock();
+            if self.mode != Mode::Out || state.poison.is_clean() {
+                if self.mode.writes() {
+                    state.parts = None;
+                }
+                let keep = state.give(place, tickets);
+                drop(state);
+                return drop(keep);
+            }
+        }
+        self.release_slowly(outcome, tickets);
+    }
+
+    #[cold]
+    fn release_slowly(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
         // Errors are the user's: their drop is not run under the lock.
         let mut garbage: Vec<Arc<Error>> = Vec::new();
         // One that was refused has no place, and has touched nothing.
-        if self.place.is_none() && !self.merged {
+        if !self.has_place() {
             return;
         }
+        let mut keep = None;
         {
-            // SAFETY: kept by `chunk`.
-            let core = unsafe { self.core.as_ref() };
-            let mut state = core.state.lock();
+            let chunk = self.chunk;
+            let mut state = chunk.lock();
             let state = &mut *state;
             if self.mode.writes() {
                 let whole = self.part.is_none();
@@ -498,7 +635,7 @@ impl Held {
                             let shape = state.parts.as_ref().map(|parts| parts.shape).filter(|_| !whole);
                             state.poison.add(area, shape.as_ref(), cause);
                         }
-                        core.look();
+                        chunk.look();
                     }
                     Outcome::Wrote if self.fills => state.presence = Presence::Here,
                     Outcome::Wrote if self.mode == Mode::Out && !state.poison.is_clean() => {
@@ -521,10 +658,11 @@ impl Held {
                 }
             }
             if let Some(place) = self.place.take() {
-                state.queue.release(place, &mut |ticket| tickets.push(ticket));
+                keep = state.give(place, tickets);
             }
         }
         crate::error::quietly(|| drop(garbage));
+        drop(keep);
     }
 }
 
@@ -534,33 +672,48 @@ fn is_opaque(area: &Area) -> bool {
 }
 
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
-/// once by its ticket. Those of the same chunk stand side by side afterwards. `pool` is that of the task, null for guards.
-pub(crate) fn take_places(
-    held: &mut [Held],
-    pool: *const Pool,
-    ticket: impl Fn(u32) -> Ticket,
-) -> Result<Taken, Refusal> {
+/// once by its ticket. Those of the same chunk stand side by side afterwards.
+pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Refusal> {
     let mut taken = Taken { waiting: 0, foreign: false };
-    if let [only] = held {
-        // SAFETY: `only` keeps the chunk, and the lock ends before this function does.
-        let mut state = unsafe { only.core.as_ref() }.state.lock();
-        only.prepare(&mut state, pool)?;
-        state.enqueue(only, ticket(only.argument - 1), pool, &mut taken);
-        return Ok(taken);
-    }
     // A handful at most, and often in order: insertion.
     for sorted in 1..held.len() {
         let mut at = sorted;
-        while at > 0 && held[at].core < held[at - 1].core {
+        while at > 0 && held[at].chunk < held[at - 1].chunk {
             held.swap(at, at - 1);
             at -= 1;
         }
     }
-    let mut locks: SmallVec<[MutexGuard<'_, State>; 4]> = SmallVec::new();
-    for group in held.chunk_by(Held::is_same_chunk) {
-        // SAFETY: as above.
-        locks.push(unsafe { group[0].core.as_ref() }.state.lock());
+    let are_wholes = held.iter().all(|held| held.part.is_none() && !held.chunk.is_placed);
+    if are_wholes && held.windows(2).all(|pair| !pair[0].is_same_chunk(&pair[1])) {
+        take_wholes(held, asker, &mut taken);
+    } else {
+        take_regions(held, asker, &mut taken)?;
     }
+    Ok(taken)
+}
+
+/// Takes the places for accesses to different chunks as a whole: what most tasks do, and what cannot be refused.
+fn take_wholes(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) {
+    let Some((first, others)) = held.split_first_mut() else { return };
+    let chunk = first.chunk;
+    let mut state = chunk.lock();
+    // All locks are taken on the way down and given back on the way up.
+    take_wholes(others, asker, taken);
+    let writes = first.mode.writes();
+    first.place =
+        Some(state.take(chunk, asker.ticket(first.argument), writes, &Area::Whole, asker.pool(), taken));
+    if let Asker::Task(task) = asker
+        && record::is_on()
+    {
+        state.record(first, task, writes);
+    }
+}
+
+fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Result<(), Refusal> {
+    let pool = asker.pool();
+    let chunks: SmallVec<[CorePtr; 4]> =
+        held.chunk_by(Held::is_same_chunk).map(|group| group[0].chunk).collect();
+    let mut locks: SmallVec<[SpinGuard<'_, State>; 4]> = chunks.iter().map(|chunk| chunk.lock()).collect();
     // First all that can be refused: a task that is refused takes no place anywhere.
     let mut coarse: SmallVec<[bool; 4]> = SmallVec::new();
     for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
@@ -587,10 +740,16 @@ pub(crate) fn take_places(
                 held.merged = true;
                 continue;
             }
-            state.enqueue(held, ticket(held.argument - 1), pool, &mut taken);
+            state.enqueue(held, asker.ticket(held.argument), pool, taken);
+            if let Asker::Task(task) = asker
+                && record::is_on()
+            {
+                let writes = held.merged || !held.has_no_elements() && held.mode.writes();
+                state.record(held, task, writes);
+            }
         }
     }
-    Ok(taken)
+    Ok(())
 }
 
 /// True if accesses of one task to one chunk are to fields (or regions of a user's kind) and to no elements: the one may
@@ -644,7 +803,7 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
                 continue;
             }
             let mut state = one.core().lock();
-            let mut resolve = |held: &Held| match held.measure {
+            let mut resolve = |held: &Held| match held.measure() {
                 Some(measure) => {
                     let parts = state.measured(held.chunk.value(), measure, false);
                     clip(held.area(), &parts.shape)
@@ -659,12 +818,4 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
         }
     }
     Ok(())
-}
-
-/// Ends all accesses of a task.
-pub(crate) fn release(mut held: Accesses, outcome: Outcome<'_>, tickets: &mut Tickets) {
-    // Backwards: of those that share a place the first one has it.
-    while let Some(access) = held.pop() {
-        access.release(outcome, tickets);
-    }
 }

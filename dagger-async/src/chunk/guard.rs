@@ -8,7 +8,7 @@
 //! 2. Guards never poison: they are not tasks, and have no outcome.
 //! 3. Every place is listed while it lives, so that the stall watch can name it and a shutdown finds who waits behind it.
 
-use super::core::{self, AnyChunk, Denied, Held, Mode, Outcome, Ticket, Tickets};
+use super::core::{self, AnyChunk, Asker, Denied, Held, Mode, Outcome, Tickets};
 use super::select::{Contiguous, Kind, Located, Whole};
 use super::{Chunk, ChunkCell};
 use crate::error::{Error, Result};
@@ -85,7 +85,7 @@ impl Listed {
             }
             shard.get()
         });
-        let entry = Entry { chunk: Arc::downgrade(&held.chunk), mode: held.mode, site };
+        let entry = Entry { chunk: Arc::downgrade(&held.chunk.owner()), mode: held.mode, site };
         Listed { shard, key: LISTED[shard].lock().insert(entry) }
     }
 }
@@ -126,8 +126,8 @@ pub(crate) struct Placed<T: 'static, K> {
 }
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Placed<T, K> {
-    fn held(&self, argument: u32) -> Result<Held, core::Refusal> {
-        let mut held = super::held(self.cell.clone(), &self.kind, self.mode)?;
+    fn held(&self, argument: u16) -> Result<Held, core::Refusal> {
+        let mut held = super::held(ChunkCell::core_of(&self.cell), &self.kind, self.mode)?;
         held.set_argument(argument);
         Ok(held)
     }
@@ -203,8 +203,7 @@ impl<P: Places> Access<P> {
         };
         let taken = places.held().and_then(|mut held| {
             // A guard runs nowhere: no runtime.
-            let taken =
-                core::take_places(&mut held, std::ptr::null(), |index| Ticket::Guard(wait.clone(), index))?;
+            let taken = core::take_places(&mut held, Asker::Guard(&wait))?;
             held.sort_by_key(Held::argument); // As the caller has listed them.
             Ok((held, taken))
         });
@@ -437,7 +436,7 @@ pub struct Writing<T: 'static, K>(pub(crate) Placed<T, K>);
 #[doc(hidden)]
 pub trait OnePlace {
     type Guard;
-    fn one(&self, argument: u32) -> Result<Held, core::Refusal>;
+    fn one(&self, argument: u16) -> Result<Held, core::Refusal>;
     fn located(&self) -> Result<Located>;
     fn guard(self, hold: Hold, at: Located) -> Self::Guard;
 }
@@ -446,12 +445,13 @@ macro_rules! one_place {
     ($Place:ident, $Guard:ident, $hold:ident) => {
         impl<T: Send + Sync + 'static, K: Kind<T>> OnePlace for $Place<T, K> {
             type Guard = $Guard<T, K>;
-            fn one(&self, argument: u32) -> Result<Held, core::Refusal> {
+            fn one(&self, argument: u16) -> Result<Held, core::Refusal> {
                 self.0.held(argument)
             }
             fn located(&self) -> Result<Located> {
                 let Placed { cell, kind, mode } = &self.0;
-                cell.locate(kind, *mode).map_err(|refusal| refusal.into_error(None))
+                super::locate(ChunkCell::core_of(cell), kind, *mode)
+                    .map_err(|refusal| refusal.into_error(None))
             }
             fn guard(self, hold: Hold, at: Located) -> $Guard<T, K> {
                 let Placed { cell, kind, .. } = self.0;

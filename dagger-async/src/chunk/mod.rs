@@ -9,7 +9,7 @@
 //! 1. Every reference to the value derives from the one pointer of its cell, and is made for somebody who has a granted
 //!    place of the queue: to the whole, or to the elements of the region and nothing else.
 //! 2. While a region is out for writing no reference to the whole exists: the queue keeps them apart.
-//! 3. The memory of a chunk is kept by its handles and by every access until that is released.
+//! 3. The memory of a chunk is kept by its handles, and by its queue while there are accesses in it.
 
 mod container;
 mod core;
@@ -31,8 +31,8 @@ pub use selector::{
 pub use view::{MatMut, MatRef, TriMut, TriRef, VecMut, VecRef};
 
 pub(crate) use core::{
-    Accesses, AnyChunk, Core, Denied, Held, Measure, Mode, Outcome, Refusal, Ticket, Tickets, WaitingPlace,
-    check_merged, release, take_places,
+    AnyChunk, Asker, CellType, Core, CorePtr, Denied, Held, Measure, Mode, Outcome, Refusal, Ticket, Tickets,
+    WaitingPlace, check_merged, take_places,
 };
 pub(crate) use guard::{AccessItem, Placed, Reading, Writing, visit_waiting_behind_guards};
 pub(crate) use select::{Kind, Located};
@@ -41,12 +41,13 @@ use self::container::Parts;
 use crate::call::Fill;
 use crate::error::Result;
 use crate::pool::local;
-use crate::task::DTask;
+use crate::task::{DTask, Kept};
 use dagger_core::{Area, Scope};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A value that tasks access in the order in which they were spawned.
@@ -71,8 +72,9 @@ use std::sync::Arc;
 /// ```
 pub struct Chunk<T: 'static>(pub(crate) Arc<ChunkCell<T>>);
 
-/// The memory of a chunk.
+/// The memory of a chunk. The core is at its start: a pointer to the one is a pointer to the other.
 #[doc(hidden)]
+#[repr(C)]
 pub struct ChunkCell<T: 'static> {
     pub(crate) core: Core,
     value: UnsafeCell<MaybeUninit<T>>,
@@ -87,9 +89,6 @@ impl<T: Send + Sync + 'static> AnyChunk for ChunkCell<T> {
     fn core(&self) -> &Core {
         &self.core
     }
-    fn value(&self) -> *mut u8 {
-        self.value.get().cast()
-    }
 }
 
 impl<T> Drop for ChunkCell<T> {
@@ -102,23 +101,47 @@ impl<T> Drop for ChunkCell<T> {
 }
 
 impl<T: Send + Sync + 'static> ChunkCell<T> {
-    /// Where the value will be.
-    ///
-    /// # Safety
-    /// The caller has the only granted place, for writing.
-    #[expect(clippy::mut_from_ref, reason = "the place makes it exclusive")]
-    pub(crate) unsafe fn slot(&self) -> &mut MaybeUninit<T> {
-        // SAFETY: the caller's promise.
-        unsafe { &mut *self.value.get() }
+    const TYPE: CellType = CellType { value: std::mem::offset_of!(Self, value), arc: Self::owner };
+
+    /// The core by a pointer that reaches all of the cell.
+    #[inline]
+    pub(crate) fn core_of(cell: &Arc<Self>) -> CorePtr {
+        let cell = NonNull::new(Arc::as_ptr(cell).cast_mut()).unwrap_or(NonNull::dangling()); // Never null.
+        CorePtr::new(cell.cast())
     }
 
-    /// Where a region lies. The caller has a granted place for it, and `deny` said nothing.
-    pub(crate) fn locate<K: Kind<T>>(&self, kind: &K, mode: Mode) -> Result<Located, Refusal> {
-        let value = self.value.get().cast();
-        let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
-        // Under the lock, so that it is measured once for each whole write.
-        located(value, kind, || self.core.lock().measured(value, measure, mode.writes()))
+    /// The core of the cell that has its value here.
+    ///
+    /// # Safety
+    /// The pointer came from [`CorePtr::value`] of a cell of this type.
+    #[inline]
+    pub(crate) unsafe fn core_at(value: *mut u8) -> CorePtr {
+        // SAFETY: the value lies so far from its core, which lies at the start of the cell; that is not null.
+        CorePtr::new(unsafe { NonNull::new_unchecked(value.byte_sub(Self::TYPE.value)) }.cast())
     }
+
+    /// # Safety
+    /// The core is that of a cell of this type in an `Arc`, by a pointer of `core_of`, and the cell is alive.
+    unsafe fn owner(core: CorePtr) -> Arc<dyn AnyChunk> {
+        let cell = core.as_ptr().cast::<Self>();
+        // SAFETY: the core is at the start of the cell (`repr(C)`), and the caller's promise.
+        unsafe {
+            Arc::increment_strong_count(cell);
+            Arc::from_raw(cell)
+        }
+    }
+}
+
+/// Where a region lies. The caller has a granted place for it, and `deny` said nothing.
+pub(crate) fn locate<T: Send + Sync + 'static, K: Kind<T>>(
+    chunk: CorePtr,
+    kind: &K,
+    mode: Mode,
+) -> Result<Located, Refusal> {
+    let value = chunk.value();
+    let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
+    // Under the lock, so that it is measured once for each whole write.
+    located(value, kind, || chunk.lock().measured(value, measure, mode.writes()))
 }
 
 /// Where a region of a value lies that is no chunk's.
@@ -143,7 +166,7 @@ fn located<T: 'static, K: Kind<T>>(
     let area = area_of(kind)?;
     let parts = measured();
     let elements = match core::clip(&area, &parts.shape)? {
-        Area::Grid(grid) => Some((parts, grid)),
+        Area::Grid(grid) => Some(Kept::new((parts, grid))),
         _ => None,
     };
     Ok(Located { value, elements })
@@ -155,12 +178,16 @@ fn area_of<T: 'static, K: Kind<T>>(kind: &K) -> Result<Area, Refusal> {
 }
 
 /// An access of a kind of region, without a place yet.
+#[inline]
 pub(crate) fn held<T: Send + Sync + 'static, K: Kind<T>>(
-    cell: Arc<ChunkCell<T>>,
+    chunk: CorePtr,
     kind: &K,
     mode: Mode,
 ) -> Result<Held, Refusal> {
-    let area = area_of(kind)?;
+    let area = match area_of(kind)? {
+        Area::Whole => return Ok(Held::new(chunk, mode, None, false)),
+        area => area,
+    };
     if mode.writes()
         && let Some(twice) = kind.twice()
     {
@@ -168,7 +195,7 @@ pub(crate) fn held<T: Send + Sync + 'static, K: Kind<T>>(
         let first = format!("element {twice} in a list of a chunk of `{content}`");
         return Err(Refusal::Aliased { first, second: "itself, as it is listed twice".to_owned() });
     }
-    Ok(Held::new(cell, mode, area, K::MEASURE, false))
+    Ok(Held::new(chunk, mode, Some((area, K::MEASURE)), false))
 }
 
 impl<T: Send + Sync + 'static> Chunk<T> {
@@ -206,7 +233,7 @@ impl<T: Send + Sync + 'static> Chunk<T> {
             })
         });
         let content = std::any::type_name::<T>();
-        let core = Core::new(scope, home, content, Location::caller(), value.is_some());
+        let core = Core::new(scope, home, content, Location::caller(), value.is_some(), ChunkCell::<T>::TYPE);
         let value = value.map_or(MaybeUninit::uninit(), MaybeUninit::new);
         Chunk(Arc::new(ChunkCell { core, value: UnsafeCell::new(value) }))
     }

@@ -191,14 +191,18 @@ impl Pool {
     /// A task was retired by this thread.
     pub(crate) fn finished(&self, local: &Local) {
         match local.place_of(self) {
-            Some(place) => bump(&self.counts[place.index].finished),
+            Some(place) => {
+                let finished = &self.counts[place.index].finished;
+                bump(finished);
+                self.tell_room_after(finished.load(Relaxed));
+            }
             None => {
                 self.shared_counts().finished.fetch_add(1, SeqCst);
                 fence(SeqCst);
                 self.tell_idle();
+                self.tell_room();
             }
         }
-        self.tell_room();
         if self.is_closed() && self.unfinished() == 0 {
             self.sleep.wake_all();
             self.spares.end();

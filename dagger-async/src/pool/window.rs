@@ -2,7 +2,8 @@
 //!
 //! 1. Only threads that are no workers wait, and only while a worker runs something: when everything that is left is
 //!    suspended or waits for data, what is awaited may need the very thread that waits. Then the window grows.
-//! 2. Whoever waits is told by each task that ends while there is room, and by the last worker that goes to sleep.
+//! 2. Whoever waits is told by a task that ends while there is room (a quarter of the window, if it is large), and by the
+//!    last worker that goes to sleep.
 //! 3. A body that runs may itself wait for the thread that spawns, which nobody can see: a wait in which no task ends
 //!    for [`PATIENCE`] is over.
 
@@ -21,6 +22,11 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A window that need not be used to its last place.
+const LARGE: usize = 256;
+/// After so many ends a worker looks whether there is room in one.
+const PERIOD: u64 = 16;
 
 /// Unfinished tasks a worker, if the user says nothing: what stays in its caches.
 const DEFAULT: usize = 1024;
@@ -76,10 +82,18 @@ impl Window {
 }
 
 impl Pool {
-    /// After a task has ended, or a worker gone to sleep: tells those who wait for room, if there is some.
+    /// After a task has ended, the `ended`th of its worker: tells those who wait for room, now and then if the window is
+    /// large.
     #[inline]
+    pub(super) fn tell_room_after(&self, ended: u64) {
+        if self.window.is_waited_for() && (self.window.limit < LARGE || ended.is_multiple_of(PERIOD)) {
+            self.tell_room();
+        }
+    }
+
+    /// Tells those who wait for room, if there is enough to make it worth while, or nothing runs.
     pub(super) fn tell_room(&self) {
-        if self.window.waiting.load(Relaxed) != 0 && (self.has_room() || self.nothing_runs()) {
+        if self.window.is_waited_for() && (self.has_much_room() || self.nothing_runs()) {
             let waiters = {
                 let mut waiters = self.window.waiters.lock();
                 self.window.waiting.store(0, SeqCst);
@@ -93,8 +107,22 @@ impl Pool {
         self.unfinished() < self.window.limit as u64
     }
 
+    /// A spawner that is told of each place that becomes free would go to and fro between the workers.
+    fn has_much_room(&self) -> bool {
+        let limit = self.window.limit;
+        let margin = if limit < LARGE { 1 } else { limit / 4 };
+        self.unfinished() + margin as u64 <= limit as u64
+    }
+
     fn nothing_runs(&self) -> bool {
-        self.sleep.all_asleep() && !self.spares.is_busy()
+        // A worker on its way to sleep looks at the queues once more and comes back: until then it counts as asleep.
+        self.sleep.all_asleep() && !self.spares.is_busy() && !self.has_ready()
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.injector.is_empty()
+            || !self.domains.are_empty()
+            || self.stealers.iter().any(|queue| !queue.is_empty())
     }
 
     /// True if a wait for room is over; a window that is full then has grown.

@@ -1,7 +1,8 @@
 //! [`datadeps`]: a block that owns the tasks spawned in it.
 //!
-//! 1. The tasks are listed in the order of their spawns; those that are over leave the list from time to time, so a block
-//!    of ten million tasks keeps no more of them than are unfinished, twice.
+//! 1. The tasks are listed in the order of their spawns. Those that are over leave the list, the oldest first and soon, so
+//!    that the memory of a task is that of a later one; a block of ten million tasks lists no more of them than are
+//!    unfinished, twice.
 //! 2. A failure is collected once for each root, by the innermost block; blocks around wait for the task too, but leave its
 //!    failure to the inner one.
 //! 3. The end of a block is a task that comes after all that are left, so that a wait for a block is a wait for a task, and a
@@ -11,22 +12,27 @@ use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
 use crate::pool::local;
 use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
-use std::collections::HashMap;
+use smallvec::SmallVec;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// How many tasks a block lists before it looks which are over.
+/// How many tasks a block lists before it looks which of all are over.
 const LISTED_MIN: usize = 256;
+/// After so many spawns it looks which of the oldest are over: they lie in another worker's cache perhaps.
+const PERIOD: u64 = 16;
+/// How many leave the list at a look.
+const LEAVE_MAX: usize = 32;
 /// How many failures a block keeps apart.
 const FAILURES_MAX: usize = 1024;
 
 /// The tasks of a block, and what became of those that left the list.
 #[derive(Default)]
 pub(super) struct Owned {
-    tasks: Vec<Listed>,
-    /// The list is looked through when it is this long.
+    tasks: VecDeque<Listed>,
+    /// The whole list is looked through when it is this long.
     limit: usize,
     spawned: u64,
     failures: HashMap<Option<TaskId>, Failure>,
@@ -40,6 +46,9 @@ pub(super) struct Listed {
     collects: bool,
 }
 
+/// What left the list: to be dropped when nobody has it, as with a task may go a user's error.
+pub(super) type Over = SmallVec<[Listed; LEAVE_MAX]>;
+
 struct Failure {
     at: u64,
     error: Error,
@@ -47,43 +56,56 @@ struct Failure {
     own: bool,
 }
 
+impl Listed {
+    fn is_over(&self) -> bool {
+        let state = self.task.state.load();
+        state.is_done() && state.is_gone()
+    }
+}
+
 impl Owned {
-    /// Gives what left the list, which is to be dropped without the lock: with a task may go a user's error.
+    /// Lists a task that nobody else knows yet. True if it is time to [`shorten`](Self::shorten) the list.
     #[must_use]
-    pub(super) fn add(&mut self, task: RawTask, collects: bool) -> Vec<Listed> {
-        let mut over = Vec::new();
-        if self.tasks.len() >= self.limit.max(LISTED_MIN) {
-            over = self.prune();
-            self.limit = 2 * self.tasks.len();
-        }
-        self.tasks.push(Listed { task: TaskRef::new(task), at: self.spawned, collects });
+    #[inline]
+    pub(super) fn add(&mut self, task: RawTask, collects: bool) -> bool {
+        self.tasks.push_back(Listed { task: TaskRef::of_new(task), at: self.spawned, collects });
         self.spawned += 1;
-        over
+        self.spawned.is_multiple_of(PERIOD)
     }
 
     /// The task that was spawned last.
     pub(super) fn last(&self) -> Option<TaskRef> {
-        self.tasks.last().map(|last| last.task.clone())
+        self.tasks.back().map(|last| last.task.clone())
+    }
+
+    /// Takes the oldest off the list that are over, or all, if that does not help.
+    pub(super) fn shorten(&mut self, over: &mut Over) {
+        while over.len() < LEAVE_MAX
+            && let Some(listed) = self.tasks.pop_front_if(|oldest| oldest.is_over())
+        {
+            collect(&mut self.failures, &listed);
+            over.push(listed);
+        }
+        if over.is_empty() && self.tasks.len() >= self.limit.max(LISTED_MIN) {
+            *over = self.prune();
+            self.limit = 2 * self.tasks.len();
+        }
     }
 
     /// Takes what is over off the list, with its failure.
     #[must_use]
-    fn prune(&mut self) -> Vec<Listed> {
-        let Owned { tasks, failures, .. } = self;
-        let is_over = |listed: &mut Listed| {
-            let state = listed.task.state.load();
-            state.is_done() && state.is_gone()
-        };
-        let over: Vec<Listed> = tasks.extract_if(.., is_over).collect();
-        over.iter().for_each(|listed| collect(failures, listed));
+    fn prune(&mut self) -> Over {
+        let mut over = Over::new();
+        for _ in 0..self.tasks.len() {
+            let Some(listed) = self.tasks.pop_front() else { break };
+            if listed.is_over() {
+                collect(&mut self.failures, &listed);
+                over.push(listed);
+            } else {
+                self.tasks.push_back(listed);
+            }
+        }
         over
-    }
-
-    /// How many tasks there were, and how many of them are over. What left the list is to be dropped without the lock.
-    #[must_use]
-    pub(super) fn count(&mut self) -> (u64, u64, Vec<Listed>) {
-        let over = self.prune();
-        (self.spawned, self.spawned - self.tasks.len() as u64, over)
     }
 
     /// Cancels what has not started.
@@ -177,7 +199,7 @@ impl<F: Future> Future for Datadeps<F> {
         if output.is_none() {
             *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
             let (over, unfinished) = {
-                let mut owned = queue.owned.lock();
+                let mut owned = queue.owned.borrow_mut();
                 let over = owned.prune();
                 (over, owned.tasks.iter().map(|listed| listed.task.clone()).collect::<Vec<TaskRef>>())
             };
@@ -188,7 +210,7 @@ impl<F: Future> Future for Datadeps<F> {
                 unfinished.iter().find(|task| frame.holds(task.raw())).map(|task| task.info())
             });
             if let Some(held) = held {
-                *queue.owned.lock() = Owned::default();
+                drop(queue.owned.take());
                 return Poll::Ready(Err(Error::Deadlock { root: held.clone().into(), path: [held].into() }));
             }
             if !unfinished.is_empty() {
@@ -203,7 +225,7 @@ impl<F: Future> Future for Datadeps<F> {
         let Some(output) = output.take() else {
             return Poll::Pending; // Polled after its end, which a future may answer as it likes.
         };
-        let owned = std::mem::take(&mut *queue.owned.lock());
+        let owned = queue.owned.take();
         Poll::Ready(match (owned, waited) {
             // The wait itself would never have ended.
             (_, Err(error @ Error::Deadlock { .. })) => Err(error),
@@ -214,7 +236,7 @@ impl<F: Future> Future for Datadeps<F> {
 
 impl<F: Future> Drop for Datadeps<F> {
     fn drop(&mut self) {
-        let owned = std::mem::take(self.queue.owned.get_mut());
+        let owned = self.queue.owned.take();
         owned.cancel();
     }
 }

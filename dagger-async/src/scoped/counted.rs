@@ -1,9 +1,11 @@
 //! [`counted`]: how far a block has come, for those who show it.
 //!
-//! The tasks spawned while the body is polled are listed as a datadeps block lists them; a look at the counter takes those that
-//! are over off the list. So a completion costs nothing more, and where nothing counts a spawn neither.
+//! The tasks spawned while the body is polled are listed; a look at the counter takes those that are over off the list. So a
+//! completion costs nothing more, and where nothing counts a spawn neither.
 
-use super::queue::{Frame, Queue};
+use super::queue::{Frame, Looks, Queue};
+use crate::task::{RawTask, TaskRef};
+use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -31,20 +33,59 @@ use std::task::{Context, Poll};
 /// # Ok(()) }
 /// ```
 pub fn counted<F: Future>(body: F) -> Counted<F> {
-    Counted { queue: Arc::new(Queue::counted()), body }
+    let counting = Arc::<Mutex<Counting>>::default();
+    Counted { queue: Queue::looking(Looks::Counts(counting.clone())), counting, body }
+}
+
+/// How long the list is at least when it is looked through.
+const LISTED_MIN: usize = 256;
+
+/// The tasks that have not ended, as far as is known, and how many there were.
+#[derive(Default)]
+pub(super) struct Counting {
+    tasks: Vec<TaskRef>,
+    spawned: u64,
+    /// The list is looked through when it is this long.
+    limit: usize,
+}
+
+impl Counting {
+    /// Lists a new task. What it gives is over, and to be dropped without the lock: with a task may go a user's value.
+    #[must_use]
+    pub(super) fn add(&mut self, task: RawTask) -> Vec<TaskRef> {
+        let mut over = Vec::new();
+        if self.tasks.len() >= self.limit.max(LISTED_MIN) {
+            over = self.prune();
+            self.limit = 2 * self.tasks.len();
+        }
+        self.tasks.push(TaskRef::new(task));
+        self.spawned += 1;
+        over
+    }
+
+    /// Takes what is over off the list.
+    #[must_use]
+    fn prune(&mut self) -> Vec<TaskRef> {
+        let is_over = |task: &mut TaskRef| {
+            let state = task.state.load();
+            state.is_done() && state.is_gone()
+        };
+        self.tasks.extract_if(.., is_over).collect()
+    }
 }
 
 /// The future of [`counted`].
 #[must_use = "futures do nothing unless awaited"]
 pub struct Counted<F> {
-    queue: Arc<Queue>,
+    queue: Queue,
+    counting: Arc<Mutex<Counting>>,
     body: F,
 }
 
 impl<F> Counted<F> {
     /// What tells how far it has come, from any thread.
     pub fn counter(&self) -> Counter {
-        Counter { queue: self.queue.clone() }
+        Counter { counting: self.counting.clone() }
     }
 }
 
@@ -63,7 +104,7 @@ impl<F: Future> Future for Counted<F> {
 /// Tells how far a [`counted`] block has come. A clone is one more handle to the same count.
 #[derive(Clone)]
 pub struct Counter {
-    queue: Arc<Queue>,
+    counting: Arc<Mutex<Counting>>,
 }
 
 /// How far a block has come.
@@ -80,9 +121,12 @@ impl Counter {
     /// Looks at all tasks that had not ended at the last look: about 10 ns each, during which no task can be spawned in the
     /// block. A few times a second is what it is made for.
     pub fn count(&self) -> Count {
-        let (spawned, ended, over) = self.queue.owned.lock().count();
-        drop(over); // With a task may go a user's value.
-        Count { spawned, ended }
+        let mut counting = self.counting.lock();
+        let over = counting.prune();
+        let (spawned, left) = (counting.spawned, counting.tasks.len() as u64);
+        drop(counting);
+        drop(over);
+        Count { spawned, ended: spawned - left }
     }
 }
 

@@ -1,38 +1,67 @@
 //! [`in_order`] and [`bulk`].
 
-use super::block::Owned;
+use super::block::{Over, Owned};
+use super::counted::Counting;
 use crate::error::Error;
 use crate::options::Ties;
 use crate::pool::local;
 use crate::task::{self, Linker, Phase, RawTask, TaskId, TaskRef};
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// What a block remembers of the tasks spawned in it.
+/// What a block remembers of the tasks spawned in it. Used by the thread that polls the block's body, or by its owner.
 pub(super) struct Queue {
     kind: Kind,
     /// In order: the tasks of the last step. Bulk: all that it holds back.
-    tasks: Mutex<Vec<TaskRef>>,
-    /// Block: the tasks that it owns. Counted: those that it counts.
-    pub(super) owned: Mutex<Owned>,
-    /// Recorded: the ids of all that was spawned in it.
-    pub(super) noticed: Mutex<Vec<u64>>,
+    tasks: RefCell<Vec<TaskRef>>,
+    /// Block: the tasks that it owns.
+    pub(super) owned: RefCell<Owned>,
+    /// Look: what is told of each task.
+    pub(super) looks: Looks,
+}
+
+/// What a block does that only looks on.
+pub(super) enum Looks {
+    Nowhere,
+    Counts(Arc<Mutex<Counting>>),
+    /// The ids of all that was spawned in it.
+    Notices(RefCell<Vec<u64>>),
 }
 
 impl Queue {
     fn new(kind: Kind) -> Self {
-        Queue { kind, tasks: Mutex::new(Vec::new()), owned: Mutex::default(), noticed: Mutex::default() }
+        let looks = Looks::Nowhere;
+        Queue { kind, tasks: RefCell::new(Vec::new()), owned: RefCell::new(Owned::default()), looks }
     }
     pub(super) fn block() -> Self {
         Self::new(Kind::Block)
     }
-    pub(super) fn counted() -> Self {
-        Self::new(Kind::Counted)
+    pub(super) fn looking(looks: Looks) -> Self {
+        Queue { looks, ..Self::new(Kind::Look) }
     }
-    pub(super) fn recorded() -> Self {
-        Self::new(Kind::Recorded)
+
+    /// A block that only looks on is told of a task.
+    #[cold]
+    fn look(&self, task: RawTask) {
+        match &self.looks {
+            Looks::Nowhere => {}
+            Looks::Counts(counting) => {
+                let over = counting.lock().add(task);
+                drop(over); // without the lock
+            }
+            Looks::Notices(noticed) => noticed.borrow_mut().push(task.id.get()),
+        }
+    }
+
+    /// Lets go of tasks that are over.
+    #[cold]
+    fn shorten(&self) {
+        let mut over = Over::new();
+        self.owned.borrow_mut().shorten(&mut over);
     }
 }
 
@@ -41,15 +70,15 @@ enum Kind {
     InOrder,
     Bulk,
     Block,
-    Counted,
-    Recorded,
+    /// Counts or records.
+    Look,
 }
 
 /// A block whose body is being polled, and those around it.
 pub(crate) struct Frame {
     queue: *const Queue,
     outer: *const Frame,
-    /// All blocks from here outwards are datadeps blocks, or only count.
+    /// All blocks from here outwards are datadeps blocks, or only look on.
     only_owns: bool,
 }
 
@@ -58,7 +87,7 @@ impl Frame {
     pub(super) fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
         local::with(|local| {
             let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
-            let owns = matches!(queue.kind, Kind::Block | Kind::Counted | Kind::Recorded);
+            let owns = matches!(queue.kind, Kind::Block | Kind::Look);
             let only_owns = owns && local.queue().is_none_or(Frame::only_owns);
             let frame = Frame { queue, outer, only_owns };
             let _entered = local.enter_queue(&frame);
@@ -99,19 +128,15 @@ impl Frame {
         for queue in self.chain() {
             match queue.kind {
                 Kind::Block => {}
-                Kind::Counted => {
-                    let over = queue.owned.lock().add(task, false);
-                    drop(over);
-                    continue;
-                }
-                Kind::Recorded => {
-                    queue.noticed.lock().push(task.id.get());
+                Kind::Look => {
+                    queue.look(task);
                     continue;
                 }
                 Kind::InOrder | Kind::Bulk => continue,
             }
-            let over = queue.owned.lock().add(task, innermost);
-            drop(over);
+            if queue.owned.borrow_mut().add(task, innermost) {
+                queue.shorten();
+            }
             if innermost {
                 task.state.observe_unshared();
             }
@@ -121,8 +146,10 @@ impl Frame {
 
     /// A task that the runtime has spawned here for its own ends, that no block owns, is recorded like others.
     pub(crate) fn notice(&self, task: TaskId) {
-        for queue in self.chain().filter(|queue| queue.kind == Kind::Recorded) {
-            queue.noticed.lock().push(task.get());
+        for queue in self.chain() {
+            if let Looks::Notices(noticed) = &queue.looks {
+                noticed.borrow_mut().push(task.get());
+            }
         }
     }
 
@@ -132,7 +159,7 @@ impl Frame {
             return false;
         }
         let mut bulks = self.chain().filter(|queue| queue.kind == Kind::Bulk);
-        bulks.any(|queue| queue.tasks.lock().iter().any(|held| held.raw() == task))
+        bulks.any(|queue| queue.tasks.borrow().iter().any(|held| held.raw() == task))
     }
 
     /// True if the next task spawned here is a step of an `in_order` block.
@@ -143,10 +170,10 @@ impl Frame {
     /// The steps that a task spawned here comes after.
     pub(crate) fn order(&self, ties: &mut Ties, linear: bool) {
         if linear && let Some(block) = self.chain().find(|queue| queue.kind == Kind::Block) {
-            block.owned.lock().last().into_iter().for_each(|before| ties.order_after(before));
+            block.owned.borrow().last().into_iter().for_each(|before| ties.order_after(before));
         }
         for queue in self.chain().filter(|queue| queue.kind == Kind::InOrder) {
-            for before in queue.tasks.lock().iter() {
+            for before in queue.tasks.borrow().iter() {
                 ties.order_after(before.clone());
             }
         }
@@ -158,15 +185,15 @@ impl Frame {
         for queue in self.chain() {
             match queue.kind {
                 Kind::Bulk => {
-                    queue.tasks.lock().push(TaskRef::new(task));
+                    queue.tasks.borrow_mut().push(TaskRef::new(task));
                     linker.hold();
                     if let Some(owner) = local::with(|local| local.task()) {
                         task::held_by(task, owner);
                     }
                     held = true;
                 }
-                Kind::InOrder if !held => *queue.tasks.lock() = vec![TaskRef::new(task)],
-                Kind::Block | Kind::Counted | Kind::Recorded => {}
+                Kind::InOrder if !held => drop(queue.tasks.replace(vec![TaskRef::new(task)])),
+                Kind::Block | Kind::Look => {}
                 Kind::InOrder => {} // The whole bulk is the step, when it ends.
             }
         }
@@ -248,7 +275,7 @@ impl<F: Future> Future for Bulk<F> {
             Poll::Ready(output) => output,
             Poll::Pending => return Poll::Pending,
         };
-        let tasks = std::mem::take(&mut *queue.tasks.lock());
+        let tasks = queue.tasks.take();
         crate::spawn::end_step(&tasks);
         for task in &tasks {
             release(task);
@@ -265,7 +292,7 @@ fn release(task: &TaskRef) {
 
 impl<F> Drop for Bulk<F> {
     fn drop(&mut self) {
-        let tasks = std::mem::take(&mut *self.queue.tasks.lock());
+        let tasks = self.queue.tasks.take();
         for task in tasks {
             task::end(task.raw(), |header| Error::Cancelled { root: header.info().into() });
             release(&task);

@@ -1,8 +1,9 @@
 //! [`recorded`]: a recording of one block.
 
-use super::queue::{Frame, Queue};
+use super::queue::{Frame, Looks, Queue};
 use crate::record::{self, Recording};
 use dagger_core::record::Log;
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,7 +25,7 @@ use std::task::{Context, Poll, ready};
 /// # Ok(()) }
 /// ```
 pub fn recorded<F: Future>(body: F) -> Recorded<F> {
-    Recorded { queue: Queue::recorded(), recording: None, body }
+    Recorded { queue: Queue::looking(Looks::Notices(RefCell::default())), recording: None, body }
 }
 
 /// The future of [`recorded`].
@@ -48,7 +49,9 @@ impl<F: Future> Future for Recorded<F> {
         // It was just put there, if it was not there before.
         let Some(recording) = recording.take() else { return Poll::Pending };
         let mut log = recording.stop();
-        log.retain_tasks(std::mem::take(&mut *queue.noticed.lock()));
+        if let Looks::Notices(noticed) = &queue.looks {
+            log.retain_tasks(noticed.take());
+        }
         Poll::Ready((output, log))
     }
 }

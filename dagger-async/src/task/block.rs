@@ -1,69 +1,131 @@
-//! The memory of task cells: a thread keeps some of the blocks that it frees for the tasks that it makes next.
+//! The memory of task cells: threads keep the blocks that they free for the tasks that they make next, and hand them on.
 //!
+//! ```text
+//!   get ◀── [ loaded | spare ]  a thread's chains of one size  ──▶ put
+//!                 ▲      │ full chains
+//!                 └ DEPOT ◀┘     so that what one thread frees another one uses
+//! ```
 //! 1. Blocks come in sizes of 64 bytes up to [`LARGEST`]; what is larger or wants a larger alignment goes to the global
 //!    allocator each time.
-//! 2. A thread keeps [`KEPT_MAX`] blocks of a size at most and gives the rest back, so a burst of tasks leaves little behind.
-//! 3. A kept block belongs to nobody else: no locked operation is needed for it.
+//! 2. A thread keeps two chains of [`CHAIN`] blocks of a size at most, the depot [`CHAINS_MAX`]; the rest goes back to the
+//!    allocator, so a burst of tasks leaves little behind.
+//! 3. A kept block belongs to nobody else: no locked operation is needed for it, but one lock for each chain that
+//!    changes hands.
 
+use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::{NonNull, null_mut};
 
 const STEP: usize = 64;
 const LARGEST: usize = 512;
 const SIZES: usize = LARGEST / STEP;
-/// Enough for a fan of a thousand tasks.
-const KEPT_MAX: u32 = 1024;
+/// Blocks in a full chain.
+const CHAIN: u32 = 128;
+/// Full chains of a size in the depot: with those of the threads enough for the default window.
+const CHAINS_MAX: usize = 32;
 /// What the global allocator gives without extra work.
 const ALIGN: usize = 16;
 
 thread_local!(static KEPT: Lists = const { Lists([const { List::new() }; SIZES]) });
 
+/// Full chains, for whoever has none.
+static DEPOT: [Mutex<Vec<Chain>>; SIZES] = [const { Mutex::new(Vec::new()) }; SIZES];
+
 struct Lists([List; SIZES]);
 
-/// Blocks of one size, linked through their first word.
+/// What a thread keeps of one size.
 struct List {
+    loaded: Chain,
+    /// Full, or none.
+    spare: RefCell<Option<Chain>>,
+}
+
+/// Blocks of one size, linked through their first word.
+struct Chain {
     first: Cell<*mut Link>,
     len: Cell<u32>,
 }
 
 struct Link(*mut Link);
 
-impl List {
+// SAFETY: the blocks are the chain's own, and nobody's thread has to do with them.
+unsafe impl Send for Chain {}
+
+impl Chain {
     const fn new() -> Self {
-        List { first: Cell::new(null_mut()), len: Cell::new(0) }
+        Chain { first: Cell::new(null_mut()), len: Cell::new(0) }
     }
 
+    #[inline]
     fn pop(&self) -> Option<NonNull<u8>> {
         let block = NonNull::new(self.first.get())?;
-        // SAFETY: what is in the list was put there by `push`, which wrote the link, and is nobody else's.
+        // SAFETY: what is in the chain was put there by `push`, which wrote the link, and is nobody else's.
         self.first.set(unsafe { block.read().0 });
         self.len.set(self.len.get() - 1);
         Some(block.cast())
     }
 
-    /// False if there are enough.
-    ///
     /// # Safety
     /// The caller gives up the block, which has at least the size and alignment of a `Link`.
-    unsafe fn push(&self, block: NonNull<u8>) -> bool {
-        if self.len.get() == KEPT_MAX {
-            return false;
-        }
+    #[inline]
+    unsafe fn push(&self, block: NonNull<u8>) {
         // SAFETY: the block is the caller's and large enough.
         unsafe { block.cast::<Link>().write(Link(self.first.get())) };
         self.first.set(block.as_ptr().cast());
         self.len.set(self.len.get() + 1);
-        true
+    }
+
+    fn replace(&self, other: Chain) -> Chain {
+        Chain {
+            first: Cell::new(self.first.replace(other.first.get())),
+            len: Cell::new(self.len.replace(other.len.get())),
+        }
+    }
+
+    /// Gives its blocks, which are of this size, back to the allocator.
+    fn free(&self, size: usize) {
+        while let Some(block) = self.pop() {
+            // SAFETY: it came from `alloc` with this layout (`get`).
+            unsafe { dealloc(block.as_ptr(), of_size(size)) };
+        }
+    }
+}
+
+impl List {
+    const fn new() -> Self {
+        List { loaded: Chain::new(), spare: RefCell::new(None) }
+    }
+
+    /// The loaded chain is empty: loads another one.
+    #[cold]
+    fn load(&self, size: usize) -> Option<NonNull<u8>> {
+        let full = self.spare.take().or_else(|| DEPOT[size].lock().pop())?;
+        self.loaded.replace(full);
+        self.loaded.pop()
+    }
+
+    /// The loaded chain is full: begins another one.
+    #[cold]
+    fn unload(&self, size: usize) {
+        let full = self.loaded.replace(Chain::new());
+        let Some(before) = self.spare.replace(Some(full)) else { return };
+        let mut depot = DEPOT[size].lock();
+        if depot.len() < CHAINS_MAX {
+            depot.push(before);
+            return;
+        }
+        drop(depot);
+        before.free(size);
     }
 }
 
 impl Drop for Lists {
     fn drop(&mut self) {
-        for (index, list) in self.0.iter().enumerate() {
-            while let Some(block) = list.pop() {
-                // SAFETY: it came from `alloc` with this layout (`get`).
-                unsafe { dealloc(block.as_ptr(), of_size(index)) };
+        for (size, list) in self.0.iter().enumerate() {
+            list.loaded.free(size);
+            if let Some(spare) = list.spare.take() {
+                spare.free(size);
             }
         }
     }
@@ -87,7 +149,11 @@ pub(super) fn get(layout: Layout) -> NonNull<u8> {
     let size = size_of_layout(layout);
     if let Some(index) = size {
         // While the thread is torn down there is no list any more.
-        if let Ok(Some(block)) = KEPT.try_with(|kept| kept.0[index].pop()) {
+        let kept = KEPT.try_with(|kept| {
+            let list = &kept.0[index];
+            list.loaded.pop().or_else(|| list.load(index))
+        });
+        if let Ok(Some(block)) = kept {
             return block;
         }
     }
@@ -104,9 +170,15 @@ pub(super) fn get(layout: Layout) -> NonNull<u8> {
 pub(super) unsafe fn put(block: NonNull<u8>, layout: Layout) {
     let size = size_of_layout(layout);
     if let Some(index) = size {
-        // SAFETY: the caller's promise; every size is at least that of a link.
-        let kept = KEPT.try_with(|kept| unsafe { kept.0[index].push(block) });
-        if kept == Ok(true) {
+        let kept = KEPT.try_with(|kept| {
+            let list = &kept.0[index];
+            if list.loaded.len.get() == CHAIN {
+                list.unload(index);
+            }
+            // SAFETY: the caller's promise; every size is at least that of a link.
+            unsafe { list.loaded.push(block) };
+        });
+        if kept.is_ok() {
             return;
         }
     }
@@ -197,17 +269,31 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_a_bounded_number_and_frees_them_when_it_ends() {
-        std::thread::spawn(|| {
-            let layout = Layout::new::<[u64; 9]>();
-            let blocks: Vec<_> = (0..3000).map(|_| get(layout)).collect();
-            for block in blocks {
+    fn what_one_thread_frees_another_uses_and_both_keep_a_bounded_number() {
+        // A size that no task of these tests has.
+        let layout = Layout::new::<[u64; 63]>();
+        let size = size_of_layout(layout).unwrap();
+        let blocks = 40 * CHAIN as usize;
+        let freed: Vec<usize> = std::thread::spawn(move || {
+            let blocks: Vec<_> = (0..blocks).map(|_| get(layout)).collect();
+            for &block in &blocks {
                 // SAFETY: as above.
                 unsafe { put(block, layout) };
             }
-            assert_eq!(KEPT.with(|kept| kept.0[1].len.get()), KEPT_MAX);
+            KEPT.with(|kept| {
+                assert!(kept.0[size].loaded.len.get() <= CHAIN);
+                assert_eq!(kept.0[size].spare.borrow().as_ref().map(|spare| spare.len.get()), Some(CHAIN));
+            });
+            blocks.into_iter().map(|block| block.as_ptr().addr()).collect()
         })
         .join()
         .unwrap();
+        assert_eq!(DEPOT[size].lock().len(), CHAINS_MAX);
+        let block = get(layout);
+        assert!(freed.contains(&block.as_ptr().addr()));
+        assert_eq!(DEPOT[size].lock().len(), CHAINS_MAX - 1);
+        // SAFETY: as above.
+        unsafe { put(block, layout) };
+        DEPOT[size].lock().drain(..).for_each(|chain| chain.free(size));
     }
 }

@@ -1,11 +1,11 @@
 //! The memory of a task: one allocation with header, then body, later result.
 //!
 //! ```text
-//!  ┌ Header ──────────────────────────────────────────────┐┌ Slot ────────────────┐
-//!  │ state  pending  refs  vtable  pool  id  origin  spec ││ body  ──▶  value     │
-//!  │ guarded: wakers, successors, error (under the lock)  ││ (the value lies over │
-//!  └──────────────────────────────────────────────────────┘│  the finished body)  │
-//!                                                          └──────────────────────┘
+//!  ┌ Header ──────────────────────────────────────────────┐┌ Slot ────────────────┐┌ Held ─────┐
+//!  │ state  pending  refs  vtable  pool  id  origin  spec ││ body  ──▶  value     ││ each of   │
+//!  │ guarded: wakers, successors, error (under the lock)  ││ (the value lies over ││ its       │
+//!  └──────────────────────────────────────────────────────┘│  the finished body)  ││ accesses  │
+//!                                                          └──────────────────────┘└───────────┘
 //! ```
 //! 1. The cell never moves; everything refers to it by pointer and is counted in `refs` (see `refs.rs`).
 //! 2. `guarded` is touched only under the lock of `state`, or by the one who frees the cell.
@@ -15,21 +15,22 @@
 //! 4. An [`Edge`] lies in the body (or spec) of the successor and is in the list of its input from `link` until
 //!    the input is done; `pending` keeps the body in place for as long.
 //! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.
+//! 6. The accesses are written by the one who spawns, before the bias leaves `pending`; from then until the body is gone
+//!    (`GONE`) they are only read, under the lock; then whoever set `GONE` takes them.
 
-use super::block::{self, Kept};
+use super::block;
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
 use crate::call::{Body, Stop};
 use crate::cancel::CancelToken;
-use crate::chunk::{Accesses, Held, Refusal, WaitingPlace};
+use crate::chunk::{Held, Refusal, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::record;
 use crate::sync::{AtomicU32, UnsafeCell};
 use dagger_core::record::{Cause, What};
-use smallvec::SmallVec;
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, offset_of};
@@ -38,12 +39,17 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicPtr,
-    Ordering::{AcqRel, Acquire, Release},
+    AtomicPtr, AtomicU32 as Counter,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::task::{Context, Poll, Waker};
 
-/// What every task has.
+/// Added to `pending` while a task is being spawned: more inputs than a task can have.
+pub(crate) const BIAS: u32 = 1 << 31;
+
+/// What every task has. What every task uses comes first, so that it lies in few cache lines: they travel from the core
+/// that spawns to the one that runs, and back.
+#[repr(C)]
 pub struct Header {
     pub(crate) state: State,
     /// Inputs that are not there, plus a bias while they are being linked.
@@ -51,20 +57,23 @@ pub struct Header {
     pub(crate) refs: Refs,
     pub(crate) vtable: &'static VTable,
     pub(crate) pool: *const Pool,
-    pub(crate) id: TaskId,
-    pub(crate) origin: Origin,
-    /// `fn(&T) -> T` once somebody who knew that `T: Clone` has said so.
-    clone: AtomicPtr<()>,
-    /// Wakers of the body that are not left with a task: while there are any, who wakes it is not known.
-    pub(crate) foreign_wakers: AtomicU32,
+    guarded: UnsafeCell<Guarded>,
     /// Options, for the tasks that have any.
     pub(crate) spec: Option<Box<Spec>>,
-    guarded: UnsafeCell<Guarded>,
     /// Written once, under the lock, before `DONE` is published; read by whoever saw `DONE`.
     error: std::cell::UnsafeCell<Option<Box<Error>>>,
+    /// How many accesses lie behind the slot.
+    accesses: Counter,
+    /// Wakers of the body that are not left with a task: while there are any, who wakes it is not known.
+    pub(crate) foreign_wakers: AtomicU32,
+    /// `fn(&T) -> T` once somebody who knew that `T: Clone` has said so.
+    clone: AtomicPtr<()>,
+    pub(crate) id: TaskId,
+    pub(crate) origin: Origin,
 }
 
 /// What the lock protects.
+#[repr(C)]
 pub(crate) struct Guarded {
     pub(crate) waker: Option<Waker>,
     pub(crate) successors: *const Edge,
@@ -73,8 +82,6 @@ pub(crate) struct Guarded {
     pub(crate) awaiting: Awaiting,
     /// Place in the pool's list of suspended tasks, from the first suspension on.
     pub(crate) registered: Option<(u32, u32)>,
-    /// What it accesses, from its spawn until its body is gone.
-    pub(crate) accesses: Option<Accesses>,
 }
 
 /// For which task another one waits inside its body.
@@ -99,9 +106,16 @@ pub(crate) struct SyncDep {
 }
 
 impl Guarded {
-    /// What it accesses.
-    pub(crate) fn accesses(&self) -> impl Iterator<Item = &Held> {
-        self.accesses.iter().flat_map(|accesses| accesses.iter())
+    /// The task is in no list, and waits for nobody inside its body.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.extra.is_none() && self.registered.is_none() && matches!(self.awaiting, Awaiting::Nothing)
+    }
+
+    /// Nobody waits for the task.
+    #[inline]
+    pub(crate) fn is_unwatched(&self) -> bool {
+        self.waker.is_none() && self.successors.is_null()
     }
 
     /// What few tasks need, made on first need.
@@ -142,6 +156,7 @@ pub(crate) struct VTable {
     /// Links the inputs of the body, or lists them.
     pub(crate) inputs: unsafe fn(RawTask, &mut dyn FnMut(RawTask)),
     value_offset: usize,
+    held_offset: usize,
     pub(crate) body_name: fn() -> &'static str,
 }
 
@@ -165,6 +180,18 @@ union Slot<B: Body> {
 }
 
 impl<B: Body> TaskCell<B> {
+    /// The accesses lie behind the cell.
+    const HELD_OFFSET: usize = size_of::<Self>().next_multiple_of(align_of::<Held>());
+    const LAYOUT: Layout = {
+        let align =
+            if align_of::<Self>() > align_of::<Held>() { align_of::<Self>() } else { align_of::<Held>() };
+        let size = Self::HELD_OFFSET + B::ACCESSES * size_of::<Held>();
+        match Layout::from_size_align(size, align) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a task fits into the address space"),
+        }
+    };
+
     const VTABLE: VTable = VTable {
         poll: Self::poll,
         drop_body: Self::drop_body,
@@ -173,6 +200,7 @@ impl<B: Body> TaskCell<B> {
         inputs: Self::inputs,
         has_begun: Self::has_begun,
         value_offset: offset_of!(TaskCell<B>, slot),
+        held_offset: Self::HELD_OFFSET,
         body_name: std::any::type_name::<B::Name>,
     };
 
@@ -232,7 +260,7 @@ impl<B: Body> TaskCell<B> {
             let error = (*cell.as_ref().header.error.get()).take();
             crate::error::quietly(|| drop(error));
             cell.drop_in_place();
-            block::put(cell.cast(), Layout::new::<TaskCell<B>>());
+            block::put(cell.cast(), Self::LAYOUT);
         }
     }
 
@@ -276,8 +304,7 @@ impl RawTask {
         spec: Option<Box<Spec>>,
         pending: u32,
     ) -> Self {
-        let layout = Layout::new::<TaskCell<B>>();
-        let cell = block::get(layout).cast::<TaskCell<B>>();
+        let cell = block::get(TaskCell::<B>::LAYOUT).cast::<TaskCell<B>>();
         let content = TaskCell {
             header: Header {
                 state: State::waiting(),
@@ -289,6 +316,7 @@ impl RawTask {
                 origin,
                 clone: AtomicPtr::new(std::ptr::null_mut()),
                 foreign_wakers: AtomicU32::new(0),
+                accesses: Counter::new(0),
                 spec,
                 guarded: UnsafeCell::new(Guarded {
                     waker: None,
@@ -296,7 +324,6 @@ impl RawTask {
                     extra: None,
                     awaiting: Awaiting::Nothing,
                     registered: None,
-                    accesses: None,
                 }),
                 error: std::cell::UnsafeCell::new(None),
             },
@@ -307,10 +334,44 @@ impl RawTask {
         RawTask(cell.cast())
     }
 
-    /// Gives the task its accesses, which it keeps until its body is gone.
-    pub(crate) fn keep_accesses(self, accesses: Option<Accesses>) {
-        let guard = self.state.lock();
-        self.guarded(&guard).accesses = accesses;
+    fn held(self) -> *mut Held {
+        // SAFETY: the accesses lie at this offset of the cell, which the header starts.
+        unsafe { self.0.byte_add(self.vtable.held_offset).cast().as_ptr() }
+    }
+
+    /// True if it accesses something.
+    #[inline]
+    pub(crate) fn has_accesses(self) -> bool {
+        self.accesses.load(Relaxed) != 0
+    }
+
+    /// What it accesses, from its spawn until its body is gone. The guard is that of its own lock.
+    pub(crate) fn accesses<'a>(self, guard: &'a super::state::Locked<'_>) -> &'a [Held] {
+        // Acquire: pairs with the AcqRel of the one who took the bias off.
+        if guard.is_gone() || self.pending.load(Acquire) >= BIAS / 2 {
+            return &[];
+        }
+        // SAFETY: invariant 6: written, and not taken while `GONE` is not set, which takes the lock.
+        unsafe { std::slice::from_raw_parts(self.held(), self.accesses.load(Relaxed) as usize) }
+    }
+
+    /// The accesses of a task that is being spawned.
+    ///
+    /// # Safety
+    /// The caller spawns the task and has not taken the bias off.
+    pub(crate) unsafe fn new_accesses<'a>(self) -> &'a mut [Held] {
+        // SAFETY: invariant 6: only the caller knows of them.
+        unsafe { std::slice::from_raw_parts_mut(self.held(), self.accesses.load(Relaxed) as usize) }
+    }
+
+    /// Takes the accesses out, the last one first.
+    ///
+    /// # Safety
+    /// The caller has set `GONE`, and calls this once.
+    pub(crate) unsafe fn take_accesses(self) -> impl Iterator<Item = Held> {
+        let held = self.held();
+        // SAFETY: invariant 6: they are the caller's alone now, and each is read once.
+        (0..self.accesses.load(Relaxed) as usize).rev().map(move |index| unsafe { held.add(index).read() })
     }
 
     /// The body, to link its inputs, before anybody else knows the task.
@@ -576,11 +637,11 @@ pub struct Linker {
     /// How many inputs are not there yet.
     pub(crate) waiting: u32,
     /// The first failure among those that are.
-    pub(crate) failure: Option<Error>,
+    pub(crate) failure: Option<Box<Error>>,
     /// It waits for something outside its pool: the shutdown must find it.
     pub(crate) registers: bool,
-    /// What it accesses, in the order of its arguments.
-    pub(crate) accesses: Option<Accesses>,
+    /// How many accesses it has room for.
+    room: usize,
     /// The first access that cannot be.
     pub(crate) refused: Option<Box<Refusal>>,
     /// What its inputs are.
@@ -588,13 +649,15 @@ pub struct Linker {
 }
 
 impl Linker {
-    pub(crate) fn new(task: RawTask) -> Self {
+    /// For a task with this body.
+    #[inline]
+    pub(crate) fn new<B: Body>(task: RawTask) -> Self {
         Linker {
             task,
             waiting: 0,
             failure: None,
             registers: false,
-            accesses: None,
+            room: B::ACCESSES,
             refused: None,
             cause: Cause::Argument,
         }
@@ -607,12 +670,16 @@ impl Linker {
     }
 
     /// Makes the task access a chunk.
+    #[inline]
     pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
         match access {
             Ok(mut held) => {
-                let accesses = self.accesses.get_or_insert_with(|| Kept::new(SmallVec::new()));
-                held.set_argument(accesses.len() as u32 + 1);
-                accesses.push(held);
+                let count = self.task.accesses.load(Relaxed);
+                assert!((count as usize) < self.room, "a body links as many accesses as it says");
+                held.set_argument(count as u16 + 1);
+                // SAFETY: there is room for another one (`TaskCell::LAYOUT`), and nobody else knows of it (invariant 6).
+                unsafe { self.task.held().add(count as usize).write(held) };
+                self.task.accesses.store(count + 1, Relaxed);
             }
             Err(refusal) => _ = self.refused.get_or_insert_with(|| Box::new(refusal)),
         }
@@ -638,7 +705,7 @@ impl Linker {
             drop(guard);
             if self.failure.is_none() {
                 let task = self.task;
-                self.failure = Some(error.passed_to(|| task.info()));
+                self.failure = Some(Box::new(error.passed_to(|| task.info())));
             }
         }
     }
@@ -651,6 +718,12 @@ impl TaskRef {
     /// Adds a holder to a task that the caller knows to be alive.
     pub(crate) fn new(task: RawTask) -> Self {
         task.refs.add_holder();
+        TaskRef(task)
+    }
+    /// As `new`, for a task that nobody else knows yet.
+    #[inline]
+    pub(crate) fn of_new(task: RawTask) -> Self {
+        task.refs.add_holder_unshared();
         TaskRef(task)
     }
     #[inline]
@@ -681,4 +754,4 @@ impl Deref for TaskRef {
 
 // The header is part of every task: it must not grow by accident.
 #[cfg(not(dagger_loom))]
-const _: () = assert!(size_of::<Header>() <= 176);
+const _: () = assert!(size_of::<Header>() <= 152);

@@ -66,8 +66,8 @@ impl CallSite {
 pub(crate) enum Origin {
     /// `spawn!(callee(..))`.
     Call(&'static CallSite),
-    /// Made by the library for a call of this function.
-    Named(&'static str, &'static Location<'static>),
+    /// `Chunk::from_task`, called here.
+    Filled(&'static Location<'static>),
     /// `spawn(future)`: the place, and the type of the future by its vtable.
     Future(&'static Location<'static>),
 }
@@ -76,7 +76,7 @@ impl Origin {
     pub(crate) fn location(self) -> &'static Location<'static> {
         match self {
             Origin::Call(site) => site.location,
-            Origin::Named(_, location) | Origin::Future(location) => location,
+            Origin::Filled(location) | Origin::Future(location) => location,
         }
     }
 
@@ -84,7 +84,7 @@ impl Origin {
     pub(crate) fn name(self, future: &'static str) -> &'static str {
         match self {
             Origin::Call(site) => site.callee,
-            Origin::Named(name, _) => name,
+            Origin::Filled(_) => "Chunk::from_task",
             Origin::Future(_) => function_of(future),
         }
     }

@@ -22,7 +22,7 @@ pub use id::{CallSite, TaskId};
 
 pub(crate) use block::Kept;
 pub(crate) use cell::Header;
-pub(crate) use cell::{Edge, Linker, RawTask, SyncDep, TaskRef};
+pub(crate) use cell::{BIAS, Edge, Linker, RawTask, SyncDep, TaskRef};
 pub(crate) use claim::Claim;
 pub(crate) use handle::ThreadWaker;
 pub(crate) use id::Origin;

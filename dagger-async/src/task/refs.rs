@@ -60,6 +60,12 @@ impl Refs {
         }
     }
 
+    /// As `add_holder`, while nobody else knows the task.
+    #[inline]
+    pub(crate) fn add_holder_unshared(&self) {
+        self.0.store(self.0.load(Relaxed) + HOLDER, Relaxed);
+    }
+
     /// How many may use the value.
     #[inline]
     pub(crate) fn claims(&self) -> u64 {

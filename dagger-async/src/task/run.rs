@@ -8,7 +8,7 @@ use super::cell::{Awaiting, Guarded, Linker, RawTask, Step, Successors, SyncDep,
 use super::state::{End, Phase, Ready, Start, Suspend};
 use super::{wait, waker};
 use crate::call::Stop;
-use crate::chunk::{self, Accesses, Outcome, Ticket, Tickets};
+use crate::chunk::{Outcome, Ticket, Tickets};
 use crate::error::{Error, PanicText, quietly};
 use crate::options::Ties;
 use crate::pool::{Local, Pool, local, worker};
@@ -180,8 +180,7 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
         guard = task.state.lock();
     }
     // After the unlock it may run elsewhere and end.
-    let holds = task.guarded(&guard).accesses.is_some();
-    let kept = (guard.is_awaited_by_task() || holds).then(|| TaskRef::new(task));
+    let kept = (guard.is_awaited_by_task() || task.has_accesses()).then(|| TaskRef::new(task));
     let suspend = guard.suspend();
     drop(guard);
     match suspend {
@@ -292,16 +291,16 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
         unsafe { (task.vtable.drop_body)(task) };
     }
     record::note(|| What::End { task: task.id.get(), end: record::end_of(task.error()) });
-    let (successors, accesses) = {
+    let successors = {
         let mut guard = task.state.lock();
         let counts = guard.finish(false);
         debug_assert!(!counts, "only what is done is discarded");
-        let guarded = task.guarded(&guard);
-        (Successors::take(guarded), guarded.accesses.take())
+        Successors::take(task.guarded(&guard))
     };
     let mut work = Work::new();
     work.tell(successors, None);
-    work.release(task, accesses, Effect::Ran);
+    // SAFETY: `finish` has set `GONE`, just now.
+    unsafe { work.release(task, Effect::Ran) };
     work.drain();
     retire(task, false, pool, local);
 }
@@ -319,7 +318,7 @@ impl Wakers {
         let others = guarded.extra.as_mut().map(|extra| std::mem::take(&mut extra.wakers));
         Wakers { first: guarded.waker.take(), others }
     }
-    #[inline]
+    #[inline(always)]
     fn wake(self) {
         if let Some(waker) = self.first {
             quietly(|| waker.wake());
@@ -345,7 +344,6 @@ pub(super) struct Completed {
     drop_value: bool,
     /// It is in no list and waits for nobody: most tasks.
     free: bool,
-    accesses: Option<Accesses>,
 }
 
 /// What a body may have done to what it accesses.
@@ -358,6 +356,7 @@ pub(super) enum Effect {
 }
 
 /// The body is gone; its value lies in the slot unless there is an error. Publishes the outcome (invariant 1).
+#[inline(always)]
 pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
     let is_value = error.is_none();
     let mut completed = Completed {
@@ -367,17 +366,16 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         unseen: false,
         drop_value: is_value,
         free: false,
-        accesses: None,
     };
     let mut guard = task.state.lock();
-    {
-        let guarded = task.guarded(&guard);
-        completed.free = guarded.extra.is_none()
-            && guarded.registered.is_none()
-            && matches!(guarded.awaiting, Awaiting::Nothing);
-        completed.accesses = guarded.accesses.take();
-    }
-    if guard.finish(is_value) {
+    completed.free = task.guarded(&guard).is_free();
+    if completed.free && is_value && task.guarded(&guard).is_unwatched() && guard.finish(true) {
+        // Most tasks.
+        completed.drop_value = task.refs.claims() == 0;
+        if completed.drop_value {
+            guard.clear_value();
+        }
+    } else if guard.finish(is_value) {
         let unclaimed = task.refs.claims() == 0;
         let guarded = task.guarded(&guard);
         completed.wakers = Wakers::take(guarded);
@@ -409,7 +407,11 @@ impl Completed {
     }
 
     /// Drops what nobody wants and tells those who wait. True if the task is in no list.
-    pub(super) fn settle(self, task: RawTask, effect: Effect) -> bool {
+    ///
+    /// # Safety
+    /// `complete` gave it for this task, just now.
+    #[inline(always)]
+    pub(super) unsafe fn settle(self, task: RawTask, effect: Effect) -> bool {
         if self.drop_value {
             // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
             unsafe { (task.vtable.drop_value)(task) };
@@ -419,17 +421,28 @@ impl Completed {
             report(failure);
         }
         // Most tasks have neither, and a worklist is worth more than what it would do for them.
-        if self.accesses.is_some() || self.successors.as_ref().is_some_and(|all| !all.is_empty()) {
-            let mut work = Work::new();
-            if let Some(successors) = self.successors {
-                work.tell(successors, failure);
-            }
-            work.release(task, self.accesses, effect);
-            work.drain();
+        if task.has_accesses() || self.successors.as_ref().is_some_and(|all| !all.is_empty()) {
+            // SAFETY: `complete` has set `GONE`.
+            unsafe { pass_on(task, self.successors, failure, effect) };
         }
         self.wakers.wake();
         self.free
     }
+}
+
+/// Tells those who wait for a task that is done and gone, and gives up what it accessed.
+///
+/// # Safety
+/// As for [`Work::release`].
+#[inline(never)]
+unsafe fn pass_on(task: RawTask, successors: Option<Successors>, failure: Option<Error>, effect: Effect) {
+    let mut work = Work::new();
+    if let Some(successors) = successors {
+        work.tell(successors, failure.map(Box::new));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { work.release(task, effect) };
+    work.drain();
 }
 
 fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool, local: &Local) {
@@ -443,7 +456,8 @@ fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool,
     if let Some(place) = place {
         place.finishing.set(true);
     }
-    let free = completed.settle(task, effect);
+    // SAFETY: `completed` is this task's.
+    let free = unsafe { completed.settle(task, effect) };
     if let Some(place) = place {
         place.finishing.set(false);
     }
@@ -514,7 +528,7 @@ fn end_into(
         report(&failure);
     }
     if !successors.is_empty() {
-        work.successors.push((successors, Some(failure)));
+        work.successors.push((successors, Some(Box::new(failure))));
     }
     wakers.wake();
     if let Some(pool) = pool {
@@ -532,42 +546,61 @@ fn end_into(
 
 /// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
 pub(crate) struct Work {
-    successors: SmallVec<[(Successors, Option<Error>); 1]>,
+    successors: SmallVec<[(Successors, Option<Box<Error>>); 1]>,
     pub(crate) tickets: Tickets,
 }
 
 impl Work {
+    #[inline]
     pub(crate) fn new() -> Self {
         Work { successors: SmallVec::new(), tickets: Tickets::new() }
     }
 
-    fn tell(&mut self, successors: Successors, failure: Option<Error>) {
+    fn tell(&mut self, successors: Successors, failure: Option<Box<Error>>) {
         if !successors.is_empty() {
             self.successors.push((successors, failure));
         }
     }
 
     /// Gives up what a task accessed whose body is gone, and which is done.
-    fn release(&mut self, task: RawTask, accesses: Option<Accesses>, effect: Effect) {
-        let Some(accesses) = accesses else { return };
+    ///
+    /// # Safety
+    /// The caller has set `GONE`, and calls this once.
+    unsafe fn release(&mut self, task: RawTask, effect: Effect) {
+        if !task.has_accesses() {
+            return;
+        }
         let outcome = match (effect, task.error()) {
             (Effect::Void, _) => Outcome::Void,
             (Effect::Ran, Some(error)) => Outcome::Failed(error),
             (Effect::Ran, None) => Outcome::Wrote,
         };
-        chunk::release(accesses, outcome, &mut self.tickets);
+        // Backwards: of those that share a place the first one has it.
+        // SAFETY: the caller's promise.
+        for access in unsafe { task.take_accesses() } {
+            access.release(outcome, &mut self.tickets);
+        }
     }
 
     pub(crate) fn drain(&mut self) {
         loop {
-            self.tickets.reverse(); // In the order of their turns.
-            while let Some(ticket) = self.tickets.pop() {
+            // In the order of their turns; telling one may add others.
+            let mut told = 0;
+            while let Some(ticket) = self.tickets.get(told) {
+                told += 1;
                 match ticket {
-                    Ticket::Task(task) if task.input_came() => ready_into(task, self),
-                    Ticket::Task(_) => {}
-                    Ticket::Guard(wait, index) => wait.granted(index, &mut self.tickets),
+                    &Ticket::Task(task) => {
+                        if task.input_came() {
+                            ready_into(task, self);
+                        }
+                    }
+                    Ticket::Guard(wait, index) => {
+                        let (wait, index) = (wait.clone(), *index);
+                        wait.granted(index, &mut self.tickets);
+                    }
                 }
             }
+            self.tickets.clear();
             let Some((successors, failure)) = self.successors.pop() else { return };
             for (successor, takes_failure) in successors {
                 if let (true, Some(error)) = (takes_failure, &failure) {
@@ -595,18 +628,16 @@ fn ready_into(task: RawTask, work: &mut Work) {
         let left = match ready {
             Ready::Push => None,
             // What only comes after it in order has waited for this.
-            Ready::Discard => {
-                let guarded = task.guarded(&guard);
-                Some((Successors::take(guarded), guarded.accesses.take()))
-            }
+            Ready::Discard => Some(Successors::take(task.guarded(&guard))),
         };
         (ready, left)
     };
-    if let Some((successors, accesses)) = left {
+    if let Some(successors) = left {
         // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
         unsafe { (task.vtable.drop_body)(task) };
         work.tell(successors, None);
-        work.release(task, accesses, Effect::Ran);
+        // SAFETY: `ready` has set `GONE`, just now.
+        unsafe { work.release(task, Effect::Ran) };
     }
     match ready {
         Ready::Push => {

@@ -177,8 +177,7 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
         };
         let before = std::mem::replace(&mut guarded.awaiting, next);
         // Whoever waits for a chunk that this one holds is not counted: it may be there.
-        let waited_for =
-            guard.is_awaited_by_task() || !guarded.successors.is_null() || guarded.accesses.is_some();
+        let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null() || me.has_accesses();
         drop(guard);
         drop(before);
         waited_for
@@ -195,8 +194,7 @@ pub(super) fn closes_cycle(me: RawTask) -> bool {
     {
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
-        let waited_for =
-            guard.is_awaited_by_task() || !guarded.successors.is_null() || guarded.accesses.is_some();
+        let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null() || me.has_accesses();
         if !waited_for || me.foreign_wakers.load(Acquire) != 0 {
             return false;
         }
@@ -328,7 +326,7 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
     }
     // Those whose places come before its own. They keep their places, and with them their memory, until they release
     // them, which needs the lock of the chunk that is held here.
-    for access in task.guarded(guard).accesses() {
+    for access in task.accesses(guard) {
         access.visit_blockers(&mut |holder| visit(TaskRef::new(holder)));
     }
 }
@@ -336,7 +334,7 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
 /// Calls `visit` with each task that waits for a chunk which `task` accesses, or will.
 pub(crate) fn visit_waiting_behind(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
     let guard = task.state.lock();
-    for access in task.guarded(&guard).accesses() {
+    for access in task.accesses(&guard).iter().filter(|access| access.has_place()) {
         access.core().visit_waiting_tasks(visit);
     }
 }

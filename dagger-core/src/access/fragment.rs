@@ -1,9 +1,10 @@
 //! The places in one fragment, and which of them wait.
 
+use super::entries::Entries;
 use std::collections::VecDeque;
 
 /// How an access stands in a fragment. The order is that of the tables below.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     OwnRead,
     OwnWrite,
@@ -33,54 +34,144 @@ impl Class {
     }
 }
 
-/// One place that waits: `entry` gets it when `threshold` conflicting places have been released.
+/// No entry.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// How an entry stands in the fragment of its own area: the place that waits there, and the next one of its class.
+#[derive(Clone, Copy)]
+pub(super) struct OwnPlace {
+    /// It is granted when so many conflicting places have been released.
+    threshold: u32,
+    pub(super) next: u32,
+}
+
+impl OwnPlace {
+    pub(super) const NOWHERE: OwnPlace = OwnPlace { threshold: 0, next: NONE };
+}
+
+/// A foreign place that waits: `entry` gets it when `threshold` conflicting places have been released.
 struct Waiter {
     threshold: u32,
     entry: u32,
 }
 
-/// The places of one distinct area.
-#[derive(Default)]
+/// The places of one distinct area. Own places that wait are linked through their entries, since an entry has one own
+/// place; foreign ones are listed apart, and chunks that are never accessed by part have none.
 pub(super) struct Fragment {
     issued: [u32; 4],
     released: [u32; 4],
-    waiting: [VecDeque<Waiter>; 4],
+    /// Of the own places that wait, by class.
+    first: [u32; 2],
+    last: [u32; 2],
     /// All that wait, so that an uncontended release looks at no list.
     waiters: u32,
+    foreign: Option<Box<[VecDeque<Waiter>; 2]>>,
+}
+
+impl Default for Fragment {
+    fn default() -> Fragment {
+        Fragment {
+            issued: [0; 4],
+            released: [0; 4],
+            first: [NONE; 2],
+            last: [NONE; 2],
+            waiters: 0,
+            foreign: None,
+        }
+    }
 }
 
 impl Fragment {
-    /// Takes a place. Returns the number of places that are not granted yet: 0 or 1.
-    pub(super) fn take(&mut self, class: Class, entry: u32) -> u32 {
+    /// Counts a place. Returns how many conflicting ones come before it, and whether they are all released.
+    #[inline(always)]
+    fn issue(&mut self, class: Class) -> (u32, bool) {
         let threshold = sum(&self.issued, class);
         let issued = &mut self.issued[class as usize];
         *issued = issued.wrapping_add(1);
-        if sum(&self.released, class) == threshold {
-            return 0;
-        }
-        self.waiting[class as usize].push_back(Waiter { threshold, entry });
-        self.waiters += 1;
-        1
+        (threshold, sum(&self.released, class) == threshold)
     }
 
-    /// Gives a granted place back and calls `granted` for every entry whose place is granted by that.
-    pub(super) fn give(&mut self, class: Class, mut granted: impl FnMut(u32)) {
+    /// Takes the own place of the entry with key `entry`, which misses it if it is not granted. True if it is.
+    #[inline]
+    pub(super) fn take_own<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) -> bool {
+        // Apart, so that each is computed for one class.
+        let (threshold, granted) =
+            if writes { self.issue(Class::OwnWrite) } else { self.issue(Class::OwnRead) };
+        if !granted {
+            let waiting = &mut entries[entry];
+            waiting.place = OwnPlace { threshold, next: NONE };
+            waiting.missing += 1;
+            let list = usize::from(writes);
+            match std::mem::replace(&mut self.last[list], entry) {
+                NONE => self.first[list] = entry,
+                last => entries[last].place.next = entry,
+            }
+            self.waiters += 1;
+        }
+        granted
+    }
+
+    /// Takes a foreign place for the entry with key `entry`. True if it is granted.
+    pub(super) fn take_foreign(&mut self, writes: bool, entry: u32) -> bool {
+        let (threshold, granted) = self.issue(Class::foreign(writes));
+        if !granted {
+            self.foreign.get_or_insert_default()[usize::from(writes)].push_back(Waiter { threshold, entry });
+            self.waiters += 1;
+        }
+        granted
+    }
+
+    /// Gives a granted place back and calls `ready` for the ticket of every entry that waits nowhere any more by that.
+    #[inline]
+    pub(super) fn give<T: Clone>(
+        &mut self,
+        class: Class,
+        entries: &mut Entries<T>,
+        ready: &mut impl FnMut(T),
+    ) {
         let released = &mut self.released[class as usize];
         *released = released.wrapping_add(1);
         if self.waiters == 0 {
             return;
         }
-        for &class in class.conflicts() {
-            if self.waiting[class as usize].is_empty() {
+        // What `conflicts` says: a write is in everybody's way, but foreign ones in no foreign one's.
+        let writes = matches!(class, Class::OwnWrite | Class::ForeignWrite);
+        if writes {
+            self.grant_own(Class::OwnRead, entries, ready);
+        }
+        self.grant_own(Class::OwnWrite, entries, ready);
+        if self.foreign.is_some() && matches!(class, Class::OwnRead | Class::OwnWrite) {
+            self.grant_foreign(class, entries, ready);
+        }
+    }
+
+    #[inline(always)]
+    fn grant_own<T: Clone>(&mut self, class: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
+        let list = class as usize;
+        let reached = sum(&self.released, class);
+        // Thresholds grow along a list, so the first that has not been reached ends it.
+        while let Some(entry) = entries.waiting(self.first[list])
+            && entry.place.threshold == reached
+        {
+            self.first[list] = entry.place.next;
+            if entry.place.next == NONE {
+                self.last[list] = NONE;
+            }
+            self.waiters -= 1;
+            entry.grant(ready);
+        }
+    }
+
+    fn grant_foreign<T: Clone>(&mut self, given: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
+        let Some(foreign) = &mut self.foreign else { return };
+        for (class, list) in [Class::ForeignRead, Class::ForeignWrite].into_iter().zip(foreign.iter_mut()) {
+            if !given.conflicts().contains(&class) {
                 continue;
             }
             let reached = sum(&self.released, class);
-            // Thresholds grow along the list, so the first that has not been reached ends it.
-            while let Some(waiter) =
-                self.waiting[class as usize].pop_front_if(|first| first.threshold == reached)
-            {
+            while let Some(waiter) = list.pop_front_if(|first| first.threshold == reached) {
                 self.waiters -= 1;
-                granted(waiter.entry);
+                entries[waiter.entry].grant(ready);
             }
         }
     }
@@ -98,7 +189,7 @@ impl Fragment {
 
 /// The number of places that conflict with a class, of those counted. It wraps, as the counters do: only
 /// differences matter, and fewer than 2³² places are live.
-#[inline]
+#[inline(always)]
 fn sum(counted: &[u32; 4], class: Class) -> u32 {
     let [own_read, own_write, foreign_read, foreign_write] = *counted;
     // As `conflicts` says, without its loop: this is most of what an access costs.

@@ -23,6 +23,7 @@
 //! The geometry is done once per new fragment: an access to a known one costs a hash, and a counter for each
 //! fragment that it overlaps. It knows nothing of threads, tasks or memory.
 
+mod entries;
 mod fragment;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::region::Area;
-use fragment::{Class, Fragment};
+use entries::Entries;
+use fragment::{Class, Fragment, OwnPlace};
 
 /// The own fragment of an access to everything.
 const WHOLE: u32 = u32::MAX;
@@ -60,7 +62,7 @@ const DEAD_KEPT: usize = 64;
 /// assert_eq!(ready, ['c']);
 /// ```
 pub struct AccessQueue<T> {
-    entries: Slab<Entry<T>>,
+    entries: Entries<T>,
     /// How many accesses there have been: the program order of the next.
     sequence: u64,
     whole: Fragment,
@@ -73,12 +75,27 @@ pub struct AccessQueue<T> {
 pub struct Place(u32);
 
 struct Entry<T> {
-    ticket: T,
+    /// `None`: nobody's.
+    ticket: Option<T>,
     sequence: u64,
     own: u32,
     /// Places not granted yet.
     missing: u32,
+    place: OwnPlace,
     writes: bool,
+}
+
+impl<T: Clone> Entry<T> {
+    /// One of its places is granted.
+    #[inline]
+    fn grant(&mut self, ready: &mut impl FnMut(T)) {
+        self.missing -= 1;
+        if self.missing == 0
+            && let Some(ticket) = &self.ticket
+        {
+            ready(ticket.clone());
+        }
+    }
 }
 
 #[derive(Default)]
@@ -97,7 +114,7 @@ impl<T: Clone> AccessQueue<T> {
     /// A queue without accesses. It allocates nothing.
     #[must_use]
     pub fn new() -> AccessQueue<T> {
-        AccessQueue { entries: Slab::new(), sequence: 0, whole: Fragment::default(), parts: None }
+        AccessQueue { entries: Entries::new(), sequence: 0, whole: Fragment::default(), parts: None }
     }
 
     /// Adds an access behind all others. If it must wait (`false`), a later [`release`](AccessQueue::release)
@@ -106,72 +123,73 @@ impl<T: Clone> AccessQueue<T> {
     /// An empty area is granted at once. Constant time for `Whole`; else a hash and a step for each known fragment
     /// that the area overlaps, and a comparison with every known fragment if the area is new.
     #[must_use = "who forgets the place can never release it"]
+    #[inline]
     pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
         let own = match area {
             Area::Whole => WHOLE,
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
-        let vacant = self.entries.vacant_entry();
-        let entry = vacant.key() as u32;
-        let missing = match own {
-            WHOLE => self.whole.take(Class::own(writes), entry),
-            NOTHING => 0,
-            own => {
-                let foreign = Class::foreign(writes);
-                let parts = self.parts.get_or_insert_default();
-                let mut missing = self.whole.take(foreign, entry);
-                missing += parts.slots[own as usize].fragment.take(Class::own(writes), entry);
-                for i in 0..parts.slots[own as usize].older.len() {
-                    let older = parts.slots[own as usize].older[i] as usize;
-                    missing += parts.slots[older].fragment.take(foreign, entry);
-                }
-                missing
-            }
-        };
-        vacant.insert(Entry { ticket, sequence: self.sequence, own, missing, writes });
+        let place = OwnPlace::NOWHERE;
+        let entry = Entry { ticket: Some(ticket), sequence: self.sequence, own, missing: 0, place, writes };
         self.sequence += 1;
-        (Place(entry), missing == 0)
+        let key = self.entries.insert(entry);
+        let granted = match own {
+            WHOLE => self.whole.take_own(writes, key, &mut self.entries),
+            NOTHING => true,
+            own => self.take_parts(own as usize, writes, key),
+        };
+        (Place(key), granted)
+    }
+
+    /// Takes the places of an access to a part. True if all are granted.
+    fn take_parts(&mut self, own: usize, writes: bool, key: u32) -> bool {
+        let AccessQueue { entries, whole, parts, .. } = self;
+        let slots = &mut parts.get_or_insert_default().slots;
+        slots[own].fragment.take_own(writes, key, entries);
+        let mut missing = u32::from(!whole.take_foreign(writes, key));
+        for i in 0..slots[own].older.len() {
+            let older = slots[own].older[i] as usize;
+            missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
+        }
+        let entry = &mut entries[key];
+        entry.missing += missing;
+        entry.missing == 0
     }
 
     /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
     ///
     /// The order of these calls is not the program order. Releasing what was not granted is an error of the
     /// caller: debug builds panic, others ignore it.
-    pub fn release(&mut self, place: Place, ready: &mut dyn FnMut(T)) {
-        let granted = self.is_granted(place);
-        debug_assert!(granted, "only a granted access is released");
-        if !granted {
+    #[inline]
+    pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
+        let Some((own, writes)) = self.entries.remove_granted(place.0) else {
+            debug_assert!(false, "only a granted access is released");
             return;
-        }
-        let Entry { own, writes, .. } = self.entries.remove(place.0 as usize);
-        let entries = &mut self.entries;
-        let mut granted = |entry: u32| {
-            let entry = &mut entries[entry as usize];
-            entry.missing -= 1;
-            if entry.missing == 0 {
-                ready(entry.ticket.clone());
-            }
         };
         match own {
-            WHOLE => self.whole.give(Class::own(writes), granted),
+            WHOLE if writes => self.whole.give(Class::OwnWrite, &mut self.entries, ready),
+            WHOLE => self.whole.give(Class::OwnRead, &mut self.entries, ready),
             NOTHING => {}
-            own => {
-                let foreign = Class::foreign(writes);
-                self.whole.give(foreign, &mut granted);
-                let Some(parts) = &mut self.parts else { return };
-                parts.slots[own as usize].fragment.give(Class::own(writes), &mut granted);
-                for i in 0..parts.slots[own as usize].older.len() {
-                    let older = parts.slots[own as usize].older[i] as usize;
-                    parts.slots[older].fragment.give(foreign, &mut granted);
-                }
-            }
+            own => self.give_parts(own as usize, writes, ready),
+        }
+    }
+
+    fn give_parts(&mut self, own: usize, writes: bool, ready: &mut impl FnMut(T)) {
+        let AccessQueue { entries, whole, parts, .. } = self;
+        let Some(Parts { slots, .. }) = parts.as_deref_mut() else { return };
+        let foreign = Class::foreign(writes);
+        whole.give(foreign, entries, ready);
+        slots[own].fragment.give(Class::own(writes), entries, ready);
+        for i in 0..slots[own].older.len() {
+            let older = slots[own].older[i] as usize;
+            slots[older].fragment.give(foreign, entries, ready);
         }
     }
 
     /// Whether there is no live access.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.live == 0
     }
 
     /// Whether some live access, granted or waiting, writes [`Area::Whole`].
@@ -183,14 +201,14 @@ impl<T: Clone> AccessQueue<T> {
     /// Whether this access is live and granted.
     #[must_use]
     pub fn is_granted(&self, place: Place) -> bool {
-        self.entries.get(place.0 as usize).is_some_and(|entry| entry.missing == 0)
+        self.entries.get(place.0).is_some_and(|entry| entry.missing == 0)
     }
 
     /// Visits the tickets that an access waits for, in program order; none if it is granted.
     ///
     /// For diagnosis: it looks at every live access.
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
-        let Some(waiting) = self.entries.get(place.0 as usize) else { return };
+        let Some(waiting) = self.entries.get(place.0) else { return };
         self.in_order(visit, |entry| {
             entry.sequence < waiting.sequence
                 && (entry.writes || waiting.writes)
@@ -209,10 +227,9 @@ impl<T: Clone> AccessQueue<T> {
     }
 
     fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
-        let mut kept: Vec<&Entry<T>> =
-            self.entries.iter().map(|(_, entry)| entry).filter(|entry| keep(entry)).collect();
+        let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
         kept.sort_unstable_by_key(|entry| entry.sequence);
-        kept.into_iter().for_each(|entry| visit(&entry.ticket));
+        kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
     }
 
     /// Whether two fragments with live accesses overlap.
@@ -236,9 +253,9 @@ impl<T: Clone> Default for AccessQueue<T> {
 
 impl<T> std::fmt::Debug for AccessQueue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let waiting = self.entries.iter().filter(|(_, entry)| entry.missing > 0).count();
+        let waiting = self.entries.iter().filter(|entry| entry.missing > 0).count();
         f.debug_struct("AccessQueue")
-            .field("granted", &(self.entries.len() - waiting))
+            .field("granted", &(self.entries.live as usize - waiting))
             .field("waiting", &waiting)
             .field("fragments", &self.parts.as_ref().map_or(0, |parts| parts.slots.len()))
             .finish()

@@ -23,7 +23,7 @@ pub use matrix::{Banded, Block, Triangle};
 use super::Chunk;
 use super::container::Parts;
 use super::core::Measure;
-use crate::task::DTask;
+use crate::task::{DTask, Kept};
 use dagger_core::{Area, Grid, Outside};
 
 /// A region of a chunk, or of a task's result: what [`In`](crate::In), [`Out`](crate::Out) and [`InOut`](crate::InOut)
@@ -70,8 +70,9 @@ pub unsafe trait Kind<T: 'static>: Clone + Send + Sync + 'static {
 #[doc(hidden)]
 pub struct Located {
     pub(crate) value: *mut u8,
-    /// For kinds with elements: where they lie, and the region clipped to their shape.
-    pub(crate) elements: Option<(Parts, Grid)>,
+    /// For kinds with elements: where they lie, and the region clipped to their shape. Apart, as the arguments of most tasks
+    /// are whole chunks.
+    pub(crate) elements: Option<Kept<(Parts, Grid)>>,
 }
 
 // SAFETY: addresses; what is made of them is `Send + Sync` by the bounds of the views.
@@ -83,7 +84,7 @@ const LOCATED: &str = "a region of elements is located with its grid (`Core::loc
 
 impl Located {
     fn grid(&self) -> (&Parts, &Grid) {
-        let (parts, grid) = self.elements.as_ref().expect(LOCATED);
+        let (parts, grid) = &**self.elements.as_ref().expect(LOCATED);
         (parts, grid)
     }
 }

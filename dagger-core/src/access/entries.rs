@@ -1,0 +1,80 @@
+//! The live accesses of a queue, by key.
+//!
+//! What a slab is, with the link of the free list in a field that an entry has anyway: taking a key and giving it back is
+//! much of what an access costs.
+
+use super::Entry;
+use super::fragment::NONE;
+use std::ops::{Index, IndexMut};
+
+pub(super) struct Entries<T> {
+    all: Vec<Entry<T>>,
+    /// The first that is nobody's; they are linked through their places.
+    free: u32,
+    pub(super) live: u32,
+}
+
+impl<T> Entries<T> {
+    pub(super) fn new() -> Entries<T> {
+        Entries { all: Vec::new(), free: NONE, live: 0 }
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, entry: Entry<T>) -> u32 {
+        self.live += 1;
+        let key = self.free;
+        if let Some(free) = self.all.get_mut(key as usize) {
+            self.free = free.place.next;
+            *free = entry;
+            return key;
+        }
+        self.grow(entry)
+    }
+
+    #[cold]
+    fn grow(&mut self, entry: Entry<T>) -> u32 {
+        self.all.push(entry);
+        self.all.len() as u32 - 1
+    }
+
+    /// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
+    #[inline]
+    pub(super) fn remove_granted(&mut self, key: u32) -> Option<(u32, bool)> {
+        let entry = self.all.get_mut(key as usize).filter(|entry| entry.missing == 0)?;
+        entry.ticket.take()?;
+        entry.place.next = self.free;
+        self.free = key;
+        self.live -= 1;
+        Some((entry.own, entry.writes))
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: u32) -> Option<&Entry<T>> {
+        self.all.get(key as usize).filter(|entry| entry.ticket.is_some())
+    }
+
+    /// The entry with this key, which the caller got from a list of waiting ones; `None` for `NONE`.
+    #[inline]
+    pub(super) fn waiting(&mut self, key: u32) -> Option<&mut Entry<T>> {
+        self.all.get_mut(key as usize)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.all.iter().filter(|entry| entry.ticket.is_some())
+    }
+}
+
+impl<T> Index<u32> for Entries<T> {
+    type Output = Entry<T>;
+    #[inline]
+    fn index(&self, key: u32) -> &Entry<T> {
+        &self.all[key as usize]
+    }
+}
+
+impl<T> IndexMut<u32> for Entries<T> {
+    #[inline]
+    fn index_mut(&mut self, key: u32) -> &mut Entry<T> {
+        &mut self.all[key as usize]
+    }
+}
