@@ -89,6 +89,45 @@ fn edges_say_why_and_ends_say_how() {
 }
 
 #[test]
+fn places_and_retries_are_written_down_where_there_are_any() {
+    let (_, log) = run(3, async {
+        spawn!((|| 1)(); name = "plain").await.unwrap();
+        spawn!((|| 1)(); name = "scoped", scope = Scope::threads([0, 2]), priority = 7).await.unwrap();
+        spawn!((|| 1)(); name = "urgent", priority = 2).await.unwrap();
+        spawn!((|| 1)(); name = "blocking", blocking = true).await.unwrap();
+        let third = || dagger_async::current().unwrap().attempt() == 2;
+        let tried =
+            spawn!((move || if third() { Ok(3) } else { Err("not yet") })()?; name = "tried", retries = 5);
+        assert_eq!(tried.await.unwrap(), 3);
+        let again = try_spawn(retry(1, std::time::Duration::ZERO, || async { Err::<(), _>("never") }));
+        assert!(again.await.is_err());
+    });
+    let names = names(&log);
+    let places: HashMap<u64, (Option<Vec<usize>>, i32, bool)> = records(&log)
+        .filter_map(|what| match what {
+            What::Place { task, workers, priority, blocking } => {
+                Some((*task, (workers.as_deref().map(<[usize]>::to_vec), *priority, *blocking)))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(places.len(), 3, "{places:?}");
+    assert_eq!(places[&names["scoped"]], (Some(vec![0, 2]), 7, false));
+    assert_eq!(places[&names["urgent"]], (None, 2, false));
+    assert_eq!(places[&names["blocking"]], (None, 0, true));
+    let retries = records(&log).filter_map(|what| match what {
+        What::Retry { task, attempt } => Some((*task, *attempt)),
+        _ => None,
+    });
+    let mut retries: Vec<(u64, u32)> = retries.collect();
+    retries.sort_unstable();
+    let attempts: Vec<u32> = retries.iter().map(|retry| retry.1).collect();
+    assert_eq!(attempts, [1, 2, 1], "{retries:?}");
+    assert!(retries[..2].iter().all(|retry| retry.0 == names["tried"]));
+    assert_eq!(ends(&log)[&names["tried"]], End::Done);
+}
+
+#[test]
 fn accesses_stand_in_the_order_of_their_chunk() {
     let chunk = Chunk::new(vec![0i64; 8]);
     let (_, log) = run(2, async {
@@ -177,4 +216,95 @@ fn a_full_buffer_counts_what_it_loses_and_recordings_may_overlap() {
     program(); // Off: nothing is kept.
     let fresh = record::start();
     assert_eq!(fresh.stop().lanes.iter().map(|lane| lane.records.len()).sum::<usize>(), 0);
+}
+
+/// How many tasks of each name a recording knows by their spawn, and how many have ended.
+fn counts(log: &Log) -> (HashMap<String, usize>, usize) {
+    let mut spawned = HashMap::new();
+    for what in records(log) {
+        if let What::Spawn { name, .. } = what {
+            *spawned.entry(name.as_ref().to_owned()).or_default() += 1;
+        }
+    }
+    (spawned, ends(log).len())
+}
+
+#[test]
+fn a_recorded_block_has_its_tasks_their_children_and_no_others() {
+    fn add(x: &mut [i64], v: i64) {
+        x.iter_mut().for_each(|x| *x += v)
+    }
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rt = Runtime::builder().threads(3).pin(false).build().unwrap();
+    let shared = Chunk::new(vec![0i64; 4]);
+    let block = |name: &'static str| {
+        let shared = &shared;
+        record::recorded(async move {
+            let parent = Options::new().name(name).spawn(async move {
+                let child = spawn(async move { spawn!((|| 1)(); name = "grandchild").await.unwrap() });
+                child.await.unwrap()
+            });
+            datadeps(async {
+                for _ in 0..10 {
+                    spawn!(add(InOut(&shared.slice(..)), 1); name = name);
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+            let made = Chunk::from_task(spawn!((|| vec![7])(); name = "maker"));
+            let read = spawn!((|x: &Vec<i64>| x[0])(&made); name = "reader");
+            assert_eq!(read.await.unwrap() + parent.await.unwrap(), 8);
+        })
+    };
+    let inside = async {
+        let around = async { (0..20).map(|_| spawn!((|| ())(); name = "around")).collect::<Vec<_>>() };
+        let (one, other, around) = futures::join!(block("one"), block("other"), around);
+        wait_all(around).await;
+        (one.1, other.1)
+    };
+    // Where blocks are polled changes nothing: outside tasks, or in a task that spawns others.
+    let outside =
+        rt.block_on(async { futures::join!(block("one"), block("other"), async { spawn!((|| ())()) }) });
+    let inside = rt.block_on(inside);
+    for (log, name) in
+        [(&outside.0.1, "one"), (&outside.1.1, "other"), (&inside.0, "one"), (&inside.1, "other")]
+    {
+        let (spawned, ended) = counts(log);
+        let expected = [(name, 11), ("grandchild", 1), ("maker", 1), ("reader", 1), ("Chunk::from_task", 1)];
+        for (name, count) in expected {
+            assert_eq!(spawned.get(name), Some(&count), "{name} in {spawned:?}");
+        }
+        // The child is called as its function is, and the block may have had to wait for its tasks.
+        let all: usize = spawned.values().sum();
+        assert!(all == 16 || all == 17 && spawned.contains_key("end of block"), "{spawned:?}");
+        assert_eq!(ended, all);
+        assert!(!spawned.contains_key("around"));
+        // What the block's tasks waited for in other blocks is not known here; among themselves it is.
+        let turns = records(log).filter(|what| matches!(what, What::Access { .. })).count();
+        assert_eq!(turns, 12);
+    }
+}
+
+#[test]
+fn a_recorded_block_that_is_dropped_records_no_more() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rt = Runtime::builder().threads(1).pin(false).build().unwrap();
+    rt.block_on(async {
+        let mut block = Box::pin(record::recorded(async {
+            spawn!((|| ())()).await.unwrap();
+            std::future::pending::<()>().await;
+        }));
+        assert!(futures::poll!(&mut block).is_pending());
+        drop(block);
+        rt.idle().await; // the task goes on
+        let outer = record::start();
+        let (running, log) = record::recorded(async { spawn(std::future::pending::<()>()) }).await;
+        let (spawned, ended) = counts(&log);
+        assert_eq!((spawned.values().sum::<usize>(), ended), (1, 0));
+        running.cancel();
+        let _ = running.await;
+        rt.idle().await; // its body is dropped after its handle has ended
+        assert_eq!(counts(&outer.stop()).1, 1);
+    });
 }

@@ -77,6 +77,8 @@ fn a_span_is_entered_for_each_poll_and_closed_with_the_task() {
             }
             2
         });
+        let placed = Options::new().name("placed").scope(Scope::thread(1)).spawn(async {});
+        placed.await.unwrap();
         let cancelled = Options::new().name("cancelled").spawn(std::future::pending::<()>());
         let unnamed = spawn(async { spawn!(i32::abs(-3)).await.unwrap() });
         assert_eq!((plain.await.unwrap(), polled.await.unwrap(), unnamed.await.unwrap()), (1, 2, 3));
@@ -97,6 +99,10 @@ fn a_span_is_entered_for_each_poll_and_closed_with_the_task() {
     assert!(plain.fields["id"].parse::<u64>().unwrap() > 0);
     let polled = named("polled").unwrap();
     assert_eq!((polled.enters, polled.exits, polled.closed), (4, 4, true));
+    let scopes = [("plain", "cpu threads"), ("placed", "thread(1)")];
+    for (name, scope) in scopes {
+        assert_eq!(named(name).unwrap().fields["scope"], scope);
+    }
     assert!(named("i32::abs").unwrap().closed);
     // It may have been cancelled before its first poll.
     assert!(named("cancelled").is_none_or(|span| span.closed));

@@ -53,7 +53,10 @@ pub use options::Options;
 pub use plan::{Plan, PlanRun, PlanStats};
 pub use pool::window::room;
 pub use runtime::{Builder, Runtime};
-pub use scoped::{Bulk, Datadeps, InOrder, WithOptions, bulk, datadeps, in_order, with_options};
+pub use scoped::{
+    Bulk, Count, Counted, Counter, Datadeps, InOrder, WithOptions, bulk, counted, datadeps, in_order,
+    with_options,
+};
 pub use spawn::{spawn, try_spawn};
 pub use task::{AwaitRef, DTask, Shared, TaskId, Wait, wait_all, wait_any};
 

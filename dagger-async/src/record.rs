@@ -13,8 +13,11 @@
 //!
 //! What is written down is in [`dagger_core::record`]; what can be made of it is the business of others.
 
+pub use crate::scoped::{Recorded, recorded};
+
 use crate::error::Error;
-use crate::pool::local;
+use crate::options::Placement;
+use crate::pool::{Pool, local};
 use crate::task::Header;
 use dagger_core::record::{End, Lane, Log, Name, Record, What};
 use parking_lot::Mutex;
@@ -218,14 +221,29 @@ pub(crate) fn end_of(error: Option<&Error>) -> End {
     }
 }
 
-/// The spawn of a task, by whatever runs here.
-pub(crate) fn spawned(task: &Header) {
-    note(|| {
-        let parent = local::with(|local| local.task()).map_or(0, |parent| parent.id.get());
-        let name = match task.spec.as_ref().and_then(|spec| spec.name.clone()) {
-            Some(name) => Name::Given(name),
-            None => Name::Callee(task.origin.name((task.vtable.body_name)())),
-        };
-        What::Spawn { task: task.id.get(), parent, name, site: task.origin.location() }
-    });
+/// The spawn of a task, by whatever runs here, and where it may run if that is not anywhere.
+#[inline]
+pub(crate) fn spawned(task: &Header, pool: &Pool) {
+    if is_on() {
+        write_spawn(task, pool);
+    }
+}
+
+#[cold]
+fn write_spawn(task: &Header, pool: &Pool) {
+    let parent = local::with(|local| local.task()).map_or(0, |parent| parent.id.get());
+    let name = match task.spec.as_ref().and_then(|spec| spec.name.clone()) {
+        Some(name) => Name::Given(name),
+        None => Name::Callee(task.origin.name((task.vtable.body_name)())),
+    };
+    let id = task.id.get();
+    write(What::Spawn { task: id, parent, name, site: task.origin.location() });
+    if let Some(spec) = &task.spec
+        && !spec.placement.is_plain()
+    {
+        let Placement { domain, priority, blocking } = &spec.placement;
+        let some = domain.as_ref().filter(|domain| domain.workers.len() < pool.processors.len());
+        let workers = some.map(|domain| domain.workers.as_ref().into());
+        write(What::Place { task: id, workers, priority: *priority, blocking: *blocking });
+    }
 }

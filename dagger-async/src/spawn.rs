@@ -126,7 +126,7 @@ where
         let (spec, extras) =
             if is_plain { (None, None) } else { specify(inline, scopes, after, pool, local) };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
-        record::spawned(&task);
+        record::spawned(&task, pool);
         // Before anything can end it.
         pool.spawned(local);
         if let Some(frame) = local.queue() {
@@ -275,9 +275,22 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
 /// A task that ends when the bodies of all these are gone. It belongs to no block.
 pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
+    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks))
+}
+
+/// Spawns a task that no block owns, with the options of none.
+fn outside_blocks<T>(submit: impl FnOnce() -> DTask<T>) -> DTask<T>
+where
+    T: Send + Sync + 'static,
+{
     local::with(|local| {
-        let _left = local.leave_blocks();
-        submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks)
+        let left = local.leave_blocks();
+        let task = submit();
+        drop(left);
+        if let Some(frame) = local.queue() {
+            frame.notice(task.id());
+        }
+        task
     })
 }
 
@@ -294,8 +307,5 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
         task,
         fill,
     );
-    local::with(|local| {
-        let _left = local.leave_blocks();
-        submit(call.body(), Origin::Filled(site), None);
-    });
+    outside_blocks(|| submit(call.body(), Origin::Filled(site), None));
 }

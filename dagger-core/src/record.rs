@@ -14,6 +14,7 @@
 //! It knows nothing of how a log is made, or shown.
 
 use crate::region::Area;
+use std::collections::{HashMap, HashSet};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -29,6 +30,30 @@ pub struct Log {
     pub lanes: Vec<Lane>,
     /// Records that found their buffer full and are not here: the newest ones of each lane are missing.
     pub lost: u64,
+}
+
+impl Log {
+    /// Keeps the records of these tasks and their descendants only, and when workers slept and stole.
+    ///
+    /// A descendant is known by the record of its spawn: one that was spawned before the recording, or whose spawn was lost, is
+    /// left out with what it has spawned. Lanes of other threads that have nothing left go.
+    pub fn retain_tasks(&mut self, roots: impl IntoIterator<Item = u64>) {
+        let mut children: HashMap<u64, Vec<u64>> = HashMap::new();
+        for record in self.lanes.iter().flat_map(|lane| &lane.records) {
+            if let What::Spawn { task, parent, .. } = record.what {
+                children.entry(parent).or_default().push(task);
+            }
+        }
+        let mut kept: HashSet<u64> = roots.into_iter().collect();
+        let mut next: Vec<u64> = kept.iter().copied().collect();
+        while let Some(task) = next.pop() {
+            next.extend(children.get(&task).into_iter().flatten().filter(|&&child| kept.insert(child)));
+        }
+        for lane in &mut self.lanes {
+            lane.records.retain(|record| record.what.task().is_none_or(|task| kept.contains(&task)));
+        }
+        self.lanes.retain(|lane| lane.worker.is_some() || !lane.records.is_empty());
+    }
 }
 
 /// What one thread wrote down.
@@ -110,6 +135,18 @@ pub enum What {
         /// Where in the program.
         site: &'static Location<'static>,
     },
+    /// A task was spawned that not every worker may run in its turn. Others have no such record: they run where they became ready,
+    /// or where a worker without work took them (`Steal`).
+    Place {
+        /// The task.
+        task: u64,
+        /// The workers that its scope leaves, by number, where that is not all.
+        workers: Option<Arc<[usize]>>,
+        /// Its priority.
+        priority: i32,
+        /// It runs beside the workers, since its body may block.
+        blocking: bool,
+    },
     /// `task` comes after `input`.
     After {
         /// The later one.
@@ -152,6 +189,13 @@ pub enum What {
         /// The task.
         task: u64,
     },
+    /// An attempt of it has failed, and it is tried again.
+    Retry {
+        /// The task.
+        task: u64,
+        /// The attempt that comes now: 1 is the second.
+        attempt: u32,
+    },
     /// It has ended.
     End {
         /// The task.
@@ -168,4 +212,56 @@ pub enum What {
     Sleep,
     /// It was woken.
     Wake,
+}
+
+impl What {
+    /// The task that it happened to; `None` if it happened to a worker.
+    #[must_use]
+    pub fn task(&self) -> Option<u64> {
+        match *self {
+            What::Spawn { task, .. }
+            | What::Place { task, .. }
+            | What::Retry { task, .. }
+            | What::After { task, .. }
+            | What::Access { task, .. }
+            | What::Ready { task }
+            | What::Start { task }
+            | What::Suspend { task }
+            | What::Resume { task }
+            | What::End { task, .. } => Some(task),
+            What::Steal { .. } | What::Sleep | What::Wake => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_are_roots_and_their_descendants() {
+        let spawn = |task, parent| {
+            let (name, site) = (Name::Callee("a"), Location::caller());
+            What::Spawn { task, parent, name, site }
+        };
+        let lane = |worker: Option<usize>, records: Vec<What>| {
+            let records = records.into_iter().map(|what| Record { at: 1, what }).collect();
+            Lane { name: "a lane".to_owned(), worker, records }
+        };
+        let lanes = vec![
+            lane(None, vec![spawn(1, 0), spawn(2, 0), spawn(5, 9)]),
+            lane(Some(0), vec![spawn(4, 3), What::Start { task: 2 }, What::Sleep]),
+            lane(Some(1), vec![spawn(3, 1), What::Ready { task: 9 }]),
+            lane(None, vec![What::Start { task: 9 }]),
+            lane(Some(2), vec![What::Start { task: 9 }]),
+        ];
+        let mut log = Log { began: SystemTime::UNIX_EPOCH, nanos: 2, lanes, lost: 0 };
+        log.retain_tasks([1, 5]);
+        let shown: Vec<Vec<Option<u64>>> = log
+            .lanes
+            .iter()
+            .map(|lane| lane.records.iter().map(|record| record.what.task()).collect())
+            .collect();
+        assert_eq!(shown, [vec![Some(1), Some(5)], vec![Some(4), None], vec![Some(3)], vec![]]);
+    }
 }

@@ -105,6 +105,7 @@ impl Trace {
     }
 
     /// As [`Trace::by_name`], for categories: a task belongs to the first whose predicate accepts it, and to none if none does.
+    /// [`Trace::by_pattern`] makes them from patterns of names.
     ///
     /// ```
     /// # let trace = dagger_trace::Trace::from_log(&dagger_core::record::Log {
@@ -121,7 +122,7 @@ impl Trace {
         self.rows(|task| categories.iter().find(|(_, accepts)| accepts(task)).map(|&(label, _)| label))
     }
 
-    fn rows<'a>(&'a self, key: impl Fn(&'a Task) -> Option<&'a str>) -> Vec<Row> {
+    pub(crate) fn rows<'a>(&'a self, key: impl Fn(&'a Task) -> Option<&'a str>) -> Vec<Row> {
         let mut times: FxHashMap<&str, Vec<u64>> = FxHashMap::default();
         for task in self.tasks.iter().filter(|task| !task.runs.is_empty()) {
             if let Some(key) = key(task) {

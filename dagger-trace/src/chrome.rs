@@ -83,6 +83,14 @@ impl Trace {
                 json.text.push_str(",\"parent\":");
                 json.number(parent.id);
             }
+            if let Some(place) = &task.place {
+                json.text.push_str(",\"place\":");
+                json.string(&place.to_string());
+            }
+            if task.retries > 0 {
+                json.text.push_str(",\"retries\":");
+                json.number(u64::from(task.retries));
+            }
             for access in &task.accesses {
                 json.text.push_str(if access.writes { ",\"writes chunk " } else { ",\"reads chunk " });
                 json.number(access.chunk);

@@ -1,7 +1,7 @@
 //! The analysis as a page of text.
 
 use crate::analysis::{Analysis, WorkerTime};
-use crate::model::Trace;
+use crate::model::{Task, Trace};
 use crate::show::{count, percent, short, time};
 use dagger_core::record::End;
 use rustc_hash::FxHashMap;
@@ -38,13 +38,18 @@ impl Trace {
     /// What the columns say: [`Analysis`], [`WorkerTime`] and [`Row`](crate::Row).
     #[must_use]
     pub fn describe(&self) -> String {
+        self.describe_as(["name", "names"], &|task| &task.name)
+    }
+
+    /// The page, with tables by what `key` says of tasks; `kind` is what that is, one and several.
+    pub(crate) fn describe_as<'a>(&'a self, kind: [&str; 2], key: &dyn Fn(&'a Task) -> &'a str) -> String {
         let analysis = self.analysis();
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = self.write_head(&mut text, &analysis);
         let _ = self.write_workers(&mut text, &analysis.workers);
-        let _ = self.write_names(&mut text, &analysis);
-        let _ = self.write_path(&mut text, &analysis);
+        let _ = self.write_names(&mut text, &analysis, kind, key);
+        let _ = self.write_path(&mut text, &analysis, kind, key);
         text
     }
 
@@ -62,10 +67,12 @@ impl Trace {
         let ends = ends.map(|(end, how)| (ended(end), how));
         let ends = ends.iter().filter(|&&(many, _)| many > 0);
         let ends: Vec<String> = ends.map(|&(many, how)| format!("{} {how}", count(many))).collect();
+        let retries = self.tasks.iter().fold(0usize, |sum, task| sum.saturating_add(task.retries as usize));
+        let retries = if retries > 0 { format!(", {}", tried_again(retries)) } else { String::new() };
         let colon = if ends.is_empty() { "" } else { ": " };
         writeln!(
             text,
-            "{} in {} on {}{colon}{}",
+            "{} in {} on {}{colon}{}{retries}",
             many(self.tasks.len(), "task"),
             time(elapsed),
             many(workers, "worker"),
@@ -127,15 +134,28 @@ impl Trace {
         Ok(())
     }
 
-    fn write_names(&self, text: &mut String, analysis: &Analysis) -> std::fmt::Result {
-        let rows = self.by_name();
+    fn write_names<'a>(
+        &'a self,
+        text: &mut String,
+        analysis: &Analysis,
+        kind: [&str; 2],
+        key: &dyn Fn(&'a Task) -> &'a str,
+    ) -> std::fmt::Result {
+        let rows = self.rows(|task| Some(key(task)));
         if rows.is_empty() {
             return Ok(());
         }
         writeln!(
             text,
             "\n{:<NAME_CHARS_MAX$}{:>9}{:>10}{:>9}{:>10}{:>10}{:>10}{:>10}",
-            "run time by name", "count", "total", "share", "mean", "p50", "p99", "max"
+            format!("run time by {}", kind[0]),
+            "count",
+            "total",
+            "share",
+            "mean",
+            "p50",
+            "p99",
+            "max"
         )?;
         for row in rows.iter().take(NAMES_MAX) {
             let [total, mean, p50, p99, max] = [row.total, row.mean, row.p50, row.p99, row.max].map(time);
@@ -150,26 +170,32 @@ impl Trace {
             let rest = &rows[NAMES_MAX..];
             let total = time(rest.iter().map(|row| row.total).fold(0, u64::saturating_add));
             let tasks = count(rest.iter().map(|row| row.count).sum());
-            let what = format!("and {}", many(rest.len(), "more name"));
+            let what = format!("and {}", more(rest.len(), kind));
             writeln!(text, "{what:<NAME_CHARS_MAX$}{tasks:>9}{total:>10}")?;
         }
         Ok(())
     }
 
-    fn write_path(&self, text: &mut String, analysis: &Analysis) -> std::fmt::Result {
+    fn write_path<'a>(
+        &'a self,
+        text: &mut String,
+        analysis: &Analysis,
+        kind: [&str; 2],
+        key: &dyn Fn(&'a Task) -> &'a str,
+    ) -> std::fmt::Result {
         let path = &analysis.critical_path;
         if path.is_empty() {
             return Ok(());
         }
-        let mut by_name: FxHashMap<&str, (usize, u64)> = FxHashMap::default();
+        let mut by_key: FxHashMap<&str, (usize, u64)> = FxHashMap::default();
         for step in path {
-            let entry = by_name.entry(&self.tasks[step.task].name).or_default();
+            let entry = by_key.entry(key(&self.tasks[step.task])).or_default();
             *entry = (entry.0 + 1, entry.1.saturating_add(step.nanos));
         }
         let mut rows: Vec<(&str, usize, u64)> =
-            by_name.into_iter().map(|(name, (n, t))| (name, n, t)).collect();
+            by_key.into_iter().map(|(name, (n, t))| (name, n, t)).collect();
         rows.sort_unstable_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(b.0)));
-        let heading = "critical path by name";
+        let heading = format!("critical path by {}", kind[0]);
         writeln!(text, "\n{heading:<NAME_CHARS_MAX$}{:>9}{:>10}{:>9}", "steps", "total", "share")?;
         for &(name, steps, total) in rows.iter().take(PATH_MAX) {
             let (name, steps, share) =
@@ -177,7 +203,7 @@ impl Trace {
             writeln!(text, "{name:<NAME_CHARS_MAX$}{steps:>9}{:>10}{share:>9}", time(total))?;
         }
         if rows.len() > PATH_MAX {
-            writeln!(text, "and {}", many(rows.len() - PATH_MAX, "more name"))?;
+            writeln!(text, "and {}", more(rows.len() - PATH_MAX, kind))?;
         }
         Ok(())
     }
@@ -185,4 +211,12 @@ impl Trace {
 
 fn many(number: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+fn more(number: usize, [one, several]: [&str; 2]) -> String {
+    format!("{} more {}", count(number), if number == 1 { one } else { several })
+}
+
+fn tried_again(times: usize) -> String {
+    if times == 1 { "1 retry".to_owned() } else { format!("{} retries", count(times)) }
 }

@@ -38,15 +38,42 @@ pub(crate) fn suffix(path: &Path) -> String {
     path.extension().and_then(|suffix| suffix.to_str()).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Writes `text` to `path`.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), TraceError> {
-    std::fs::write(path, text).map_err(TraceError::io(path))
+/// Writes `bytes` to `path`.
+pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), TraceError> {
+    std::fs::write(path, bytes).map_err(TraceError::io(path))
 }
 
-/// The error of a suffix that is not known.
-pub(crate) fn unknown(path: &Path, supported: &'static str) -> TraceError {
-    TraceError::UnknownSuffix { path: path.to_owned(), supported }
+/// Writes a picture as its suffix says; `supported` are those that the caller knows.
+pub(crate) fn save(
+    path: &Path,
+    supported: &'static str,
+    svg: impl FnOnce() -> String,
+) -> Result<(), TraceError> {
+    match suffix(path).as_str() {
+        "svg" => write(path, svg()),
+        #[cfg(feature = "raster")]
+        "png" => crate::raster::write_png(path, &svg()),
+        #[cfg(feature = "raster")]
+        "pdf" => crate::raster::write_pdf(path, &svg()),
+        _ => Err(TraceError::UnknownSuffix { path: path.to_owned(), supported }),
+    }
 }
+
+/// These suffixes, and those of pixel pictures and pages.
+#[cfg(feature = "raster")]
+macro_rules! with_raster {
+    ($others:literal) => {
+        concat!($others, ", .png, .pdf")
+    };
+}
+/// These suffixes, and how to have more.
+#[cfg(not(feature = "raster"))]
+macro_rules! with_raster {
+    ($others:literal) => {
+        concat!($others, " (.png and .pdf with the feature `raster`)")
+    };
+}
+pub(crate) use with_raster;
 
 /// Text inside of XML, in elements and attributes.
 pub(crate) struct Xml<'a>(pub(crate) &'a str);

@@ -1,8 +1,8 @@
-//! What can go wrong with files.
+//! What can go wrong with files and patterns.
 
 use std::path::{Path, PathBuf};
 
-/// Why a trace could not be written, or read.
+/// Why a trace could not be written, read, or looked at as asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TraceError {
@@ -29,6 +29,24 @@ pub enum TraceError {
         path: PathBuf,
         /// The suffixes that are supported, such as `.svg, .dot`.
         supported: &'static str,
+    },
+    /// The picture could not be turned into pixels or a page: take `.svg` instead, and report it.
+    #[error("{}: cannot be drawn: {what}", path.display())]
+    Undrawn {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        what: String,
+    },
+    /// The pattern of a category is no regular expression: mend it where `what` points.
+    #[error("the pattern {pattern:?} of {label}: {what}")]
+    BadPattern {
+        /// The category.
+        label: String,
+        /// Its pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
     },
 }
 

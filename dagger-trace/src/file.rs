@@ -4,20 +4,24 @@
 //!   dagtrace   version    began, nanos, lost, texts, lanes, tasks, edges, idle, steals    checksum
 //!   8 bytes    2 bytes    numbers: LEB128; texts: length and UTF-8, referred to by index  8 bytes, FNV-1a of all before
 //! ```
-//! 1. What is read back equals what was written, if it had the invariants of `model.rs`.
-//! 2. Reading never panics, whatever the bytes; it takes memory in proportion to them.
+//! 1. What is read back equals what was written, if it had the invariants of `model.rs` (and was not as in 2).
+//! 2. Reading never panics, whatever the bytes; it takes memory in proportion to them. A trace whose texts take more than 256
+//!    times the file (and 64 MiB) is refused: each of its tasks would have a name of kilobytes.
 //! 3. What was read has invariants 2 to 4 of `model.rs`: indices and times are within bounds, runs are in order.
 //! 4. A changed byte is noticed, if not by what it says then by the checksum.
 
 use crate::error::TraceError;
-use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
+use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
 use dagger_core::record::End;
 use rustc_hash::FxHashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MAGIC: &[u8; 8] = b"dagtrace";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2; // 1 had no places and retries
+/// How long the texts of a trace may be, all uses together, for a small file, and for each byte of a file.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+const TEXT_BYTES_PER_BYTE: usize = 256;
 
 impl Trace {
     /// Writes the trace to a file, for [`Trace::load`]. Any suffix will do.
@@ -49,7 +53,8 @@ impl Trace {
     /// # Errors
     /// [`TraceError::BadFile`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Trace, TraceError> {
-        let mut reader = Reader { bytes, at: 0, nanos: 0 };
+        let text_bytes_left = TEXT_BYTES_MAX.saturating_add(bytes.len().saturating_mul(TEXT_BYTES_PER_BYTE));
+        let mut reader = Reader { bytes, at: 0, version: 0, nanos: 0, text_bytes_left };
         reader.trace()
     }
 }
@@ -134,6 +139,18 @@ impl<'a> Writer<'a> {
                 self.number(run.nanos());
                 before = run.end;
             }
+            self.bytes.push(u8::from(task.place.is_some()));
+            if let Some(place) = &task.place {
+                self.bytes.push(u8::from(place.workers.is_some()));
+                if let Some(workers) = &place.workers {
+                    self.count(workers.len());
+                    workers.iter().for_each(|&worker| self.count(worker));
+                }
+                // Small ones of either sign are short.
+                self.number(u64::from((place.priority << 1 ^ place.priority >> 31) as u32));
+                self.bytes.push(u8::from(place.blocking));
+            }
+            self.number(u64::from(task.retries));
             self.count(task.accesses.len());
             for access in &task.accesses {
                 self.number(access.chunk);
@@ -205,8 +222,11 @@ impl<'a> Writer<'a> {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    version: u16,
     /// How long the recording went on: no time is later.
     nanos: u64,
+    /// How long all texts together may still become: a text is in the file once, and in the trace wherever it is used.
+    text_bytes_left: usize,
 }
 
 type Read<T> = Result<T, TraceError>;
@@ -225,12 +245,13 @@ impl Reader<'_> {
         let version_at = self.at;
         let version = self.take(2)?;
         let version = u16::from_le_bytes([version[0], version[1]]);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return bad(
                 version_at,
-                format!("version {version} of the format; this program reads version {VERSION}"),
+                format!("version {version} of the format; this program reads versions 1 to {VERSION}"),
             );
         }
+        self.version = version;
         let began = self.began()?;
         self.nanos = self.number()?;
         let lost = self.number()?;
@@ -243,7 +264,7 @@ impl Reader<'_> {
             }
         })?;
         let lanes = self.list(|reader| {
-            let name = texts[reader.index(texts.len(), "text")?].clone();
+            let name = reader.text(&texts)?;
             let at = reader.at;
             let worker = match reader.option(Reader::number)?.map(usize::try_from) {
                 Some(Err(_)) => return bad(at, "the number of a worker that is too large"),
@@ -301,8 +322,7 @@ impl Reader<'_> {
 
     fn task(&mut self, texts: &[String], lanes: usize, tasks: usize) -> Read<Task> {
         let id = self.number()?;
-        let name = texts[self.index(texts.len(), "text")?].clone();
-        let site = texts[self.index(texts.len(), "text")?].clone();
+        let (name, site) = (self.text(texts)?, self.text(texts)?);
         let parent = self.option(|reader| reader.index(tasks, "task"))?;
         let spawned = self.option(|reader| {
             let at = reader.time(0)?;
@@ -330,12 +350,29 @@ impl Reader<'_> {
         if ended.is_some_and(|ended| before > ended) {
             return bad(runs_at, "a task that runs after its end");
         }
+        let (place, retries) = match self.version {
+            1 => (None, 0),
+            _ => (self.option(Reader::place)?, self.small()?),
+        };
         let accesses = self.list(|reader| {
             let (chunk, turn, writes) = (reader.number()?, reader.number()?, reader.flag()?);
-            let part = texts[reader.index(texts.len(), "text")?].clone();
+            let part = reader.text(texts)?;
             Ok(Access { chunk, turn, writes, part })
         })?;
-        Ok(Task { id, name, site, parent, spawned, ready, runs, ended, end, accesses })
+        Ok(Task { id, name, site, parent, spawned, ready, place, retries, runs, ended, end, accesses })
+    }
+
+    fn place(&mut self) -> Read<Place> {
+        let workers = self.option(|reader| reader.list(|reader| reader.index(usize::MAX, "worker")))?;
+        let priority = self.small()?;
+        let priority = (priority >> 1) as i32 ^ -((priority & 1) as i32);
+        Ok(Place { workers, priority, blocking: self.flag()? })
+    }
+
+    /// A number of 32 bits.
+    fn small(&mut self) -> Read<u32> {
+        let at = self.at;
+        u32::try_from(self.number()?).or_else(|_| bad(at, "a number of more than 32 bits"))
     }
 
     fn edge(&mut self, tasks: usize) -> Read<Edge> {
@@ -386,6 +423,17 @@ impl Reader<'_> {
         let at = self.at;
         let index = self.count()?;
         if index < len { Ok(index) } else { bad(at, format!("{of} {index} of {len}")) }
+    }
+
+    /// A text, by its index.
+    fn text(&mut self, texts: &[String]) -> Read<String> {
+        let at = self.at;
+        let text = &texts[self.index(texts.len(), "text")?];
+        match self.text_bytes_left.checked_sub(text.len()) {
+            Some(left) => self.text_bytes_left = left,
+            None => return bad(at, "texts that take too much memory"),
+        }
+        Ok(text.clone())
     }
 
     /// A time, written as that since an earlier one.

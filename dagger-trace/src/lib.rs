@@ -11,7 +11,7 @@
 //!   tasks accessed.
 //! - [`Analysis`]: work and critical path (T₁ and T∞), the bounds they put on the elapsed time, and what each worker did instead
 //!   of running tasks.
-//! - [`Row`]: run times by name of task or by categories of your own ([`Category`]).
+//! - [`Row`]: run times by name of task or by categories of your own ([`Patterns`], [`Category`]).
 //! - [`Change`]: what became slower between two runs.
 //! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
@@ -45,7 +45,7 @@
 //! ```
 //!
 //! Everything here is pure but the reading and writing of files, and starts no threads. What is written down is decided in
-//! `dagger-async`; [`trace::start`] starts it.
+//! `dagger-async`; [`trace::start`] starts it, [`trace::record`] does so for one block.
 
 mod analysis;
 mod chrome;
@@ -59,6 +59,11 @@ mod gantt;
 mod graph;
 mod lane;
 mod model;
+mod pattern;
+#[cfg(feature = "progress")]
+mod progress;
+#[cfg(feature = "raster")]
+mod raster;
 mod recorder;
 #[cfg(test)]
 #[path = "../examples/pictures/samples.rs"]
@@ -76,14 +81,19 @@ pub use diff::Change;
 pub use error::TraceError;
 pub use gantt::{Gantt, Lane};
 pub use graph::{Colour, Graph};
-pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
+pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
+pub use pattern::Patterns;
+#[cfg(feature = "progress")]
+pub use progress::{Progress, WithProgress};
 
-/// Recording: [`trace::start`].
+/// Recording: [`trace::start`] everything, [`trace::record`] one block.
 pub mod trace {
-    pub use crate::recorder::{Recorder, start, start_with};
+    pub use crate::recorder::{Recorder, record, start, start_with};
 }
 
 /// What most programs need: `use dagger_trace::prelude::*;`.
 pub mod prelude {
+    #[cfg(feature = "progress")]
+    pub use crate::WithProgress;
     pub use crate::{Analysis, Lane, Trace, TraceError, trace};
 }

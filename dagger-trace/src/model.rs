@@ -18,6 +18,7 @@ use crate::lane::{Doing, LaneWalk, Piece};
 use dagger_core::Area;
 use dagger_core::record::{Cause, End, Log, Record, What};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -85,6 +86,10 @@ pub struct Task {
     pub parent: Option<usize>,
     /// Where and when it was spawned.
     pub spawned: Option<At>,
+    /// Where it may run; `None`: on any worker, in its turn.
+    pub place: Option<Place>,
+    /// How often it was tried again after a failure.
+    pub retries: u32,
     /// When all that it waited for was there.
     pub ready: Option<u64>,
     /// When its body ran, in the order of time. Between them it waited, or another task ran inside it.
@@ -102,6 +107,34 @@ impl Task {
     #[must_use]
     pub fn run_nanos(&self) -> u64 {
         self.runs.iter().map(Run::nanos).fold(0, u64::saturating_add)
+    }
+}
+
+/// Where a task may run, and when: why it ran where it did. Others run where they became ready, or where a worker without work
+/// took them to ([`Steal`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The workers that its scope leaves, by number; `None`: all.
+    pub workers: Option<Vec<usize>>,
+    /// Its priority: larger ones first.
+    pub priority: i32,
+    /// It ran beside the workers, since its body may block.
+    pub blocking: bool,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.workers {
+            _ if self.blocking => f.write_str("a thread beside the workers")?,
+            None => f.write_str("any worker")?,
+            Some(workers) => {
+                f.write_str(if workers.len() == 1 { "worker" } else { "workers" })?;
+                for (nth, worker) in workers.iter().enumerate() {
+                    write!(f, "{}{worker}", if nth == 0 { " " } else { ", " })?;
+                }
+            }
+        }
+        if self.priority == 0 { Ok(()) } else { write!(f, ", priority {}", self.priority) }
     }
 }
 
@@ -258,6 +291,8 @@ impl Build {
                 site: String::new(),
                 parent: None,
                 spawned: None,
+                place: None,
+                retries: 0,
                 ready: None,
                 runs: Vec::new(),
                 ended: None,
@@ -293,6 +328,17 @@ impl Build {
                     known.task.spawned = Some(At { lane, at });
                     known.parent = *parent;
                 }
+            }
+            What::Place { task, workers, priority, blocking } => {
+                let known = self.known(*task, at);
+                let workers = workers.as_deref().map(<[usize]>::to_vec);
+                self.known[known].task.place =
+                    Some(Place { workers, priority: *priority, blocking: *blocking });
+            }
+            What::Retry { task, attempt } => {
+                let known = self.known(*task, at);
+                let retries = &mut self.known[known].task.retries;
+                *retries = (*retries).max(*attempt);
             }
             What::After { task, input, cause } => {
                 let known = self.known(*task, at);

@@ -1,4 +1,4 @@
-//! [`start`]: a recording of what tasks do, as a [`Trace`].
+//! [`start`] and [`record`]: a recording of what tasks do, as a [`Trace`].
 
 use crate::Trace;
 use dagger_async::record::{self, Recording};
@@ -50,4 +50,32 @@ impl Recorder {
     pub fn finish_now(self) -> Trace {
         Trace::from_log(&self.recording.stop())
     }
+}
+
+/// Records what the tasks of `body` do: those that it spawns while it is polled, and their children and grandchildren.
+///
+/// The recording begins with the first poll and ends with the body, whose output is given with the trace. The body is usually a
+/// datadeps block, which waits for its tasks; of others, tasks that still run are in the trace without their end. What other
+/// tasks did meanwhile is not in it: the time of workers that ran them counts as `overhead`. Recordings of blocks, and of
+/// everything, may overlap; each sees its own. While one is on, every task of the process pays for the recording. Dropping
+/// the future drops the body and forgets what was recorded.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// use dagger_trace::prelude::*;
+/// # fn double(x: u64) -> u64 { 2 * x }
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// spawn!(double(1));
+/// let (sum, trace) = trace::record(datadeps(async {
+///     let a = spawn!(double(20));
+///     spawn!(double(a))
+/// }))
+/// .await;
+/// assert_eq!(sum?.await?, 80);
+/// assert_eq!(trace.tasks.iter().filter(|task| task.name == "double").count(), 2);
+/// # Ok(()) }
+/// ```
+pub async fn record<F: Future>(body: F) -> (F::Output, Trace) {
+    let (output, log) = record::recorded(body).await;
+    (output, Trace::from_log(&log))
 }

@@ -38,6 +38,19 @@ fn each_command_does_what_the_help_says() {
     }
     let page = text(run(&["describe".as_ref(), &before]));
     assert!(page.starts_with("1 task in 10.0 µs on 1 worker: 1 done\n") && page.contains("double"), "{page}");
+    let by_category = text(run(&[
+        "describe".as_ref(),
+        "--category".as_ref(),
+        "sums=^sum".as_ref(),
+        &before,
+        "--category".as_ref(),
+        "the rest=.".as_ref(),
+    ]));
+    assert!(
+        by_category.contains("run time by category") && by_category.contains("\nthe rest "),
+        "{by_category}"
+    );
+    assert!(!by_category.contains("double"), "{by_category}");
     let diff = text(run(&["diff".as_ref(), &before, &after]));
     assert!(diff.lines().nth(1).is_some_and(|line| line.ends_with("3.00")), "{diff}");
     let out = before.with_extension("json");
@@ -51,10 +64,22 @@ fn what_is_wrong_is_said_and_told_by_the_exit_status() {
     let cut = trace.with_file_name("cut.trace");
     std::fs::write(&cut, &std::fs::read(&trace).unwrap()[..30]).unwrap();
     let nowhere = Path::new("/nowhere/at/all");
-    let cases: [(&[&Path], i32, &str); 7] = [
+    let cases: [(&[&Path], i32, &str); 11] = [
         (&[], 2, "a command is missing"),
         (&["fly".as_ref()], 2, "no command fly"),
         (&["describe".as_ref()], 2, "describe takes one file"),
+        (&["describe".as_ref(), &trace, "--category".as_ref()], 2, "--category takes LABEL=REGEX"),
+        (
+            &["describe".as_ref(), &trace, "--category".as_ref(), "solve".as_ref()],
+            2,
+            "LABEL=REGEX, found \"solve\"",
+        ),
+        (
+            &["describe".as_ref(), &trace, "--category".as_ref(), "a=(".as_ref()],
+            2,
+            "the pattern \"(\" of a: ",
+        ),
+        (&["describe".as_ref(), "--category".as_ref(), "a=b".as_ref()], 2, "describe takes one file"),
         (&["diff".as_ref(), &trace], 2, "diff takes two files"),
         (&["describe".as_ref(), nowhere], 1, "/nowhere/at/all: "),
         (&["describe".as_ref(), &cut], 1, "cut.trace: not a trace that can be read: at byte 30, "),

@@ -131,7 +131,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<String, Failure>
     let (json, threads, pictures) = (settings.json, settings.threads, settings.trace.clone());
     let recorder = pictures.as_ref().map(|_| trace::start());
     let start = Instant::now();
-    let forecast = on_threads(threads, forecast(settings))?;
+    let forecast = on_threads(threads, forecast(settings).with_progress("co2"))?;
     let seconds = start.elapsed().as_secs_f64();
     if let (Some(recorder), Some(folder)) = (recorder, pictures) {
         show(&recorder.finish_now(), &folder)?;

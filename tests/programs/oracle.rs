@@ -25,6 +25,8 @@ struct Oracle<'p> {
     cells: Vec<Cell>,
     /// Bodies that ran, in program order, with what they accessed.
     bodies: Vec<(usize, Vec<Area>)>,
+    /// Tasks in program order, whether they ran or not, with what they would access; `None` where that is not certain.
+    places: Vec<(usize, Option<Vec<Area>>)>,
     /// How tasks ended.
     outcomes: HashMap<usize, Outcome>,
     /// The variant of each root's own error.
@@ -37,8 +39,21 @@ enum Stop {
     Wrong(String),
 }
 
+/// Which tasks of a program had to come after which.
+#[derive(Clone, Default, Debug)]
+pub struct Dependences {
+    /// Pairs (earlier, later) of tasks that access the same elements, one of them to write.
+    pub conflicts: Vec<(usize, usize)>,
+    /// Pairs that may be ordered though they share no element: an access without elements still needs the length to stay; if the
+    /// length is not known at the spawn, regions with an open end share an element if they would in a longer chunk, and two
+    /// accesses of one task share a place that covers the chunk.
+    pub wider: Vec<(usize, usize)>,
+    /// Tasks of which it is not certain what they would have accessed.
+    pub unclear: Vec<usize>,
+}
+
 /// What a run has shown, in numbers.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Tally {
     pub programs: usize,
     pub tasks: usize,
@@ -50,6 +65,8 @@ pub struct Tally {
     pub guards: usize,
     pub pairs: usize,
     pub unclear: usize,
+    /// Of a single run, of all programs in it together. Tallies that are added up have none.
+    pub dependences: Dependences,
 }
 
 impl Tally {
@@ -101,6 +118,7 @@ fn check_program(program: &Program, seen: &Seen, tally: &mut Tally) -> Result<Ve
         }
     }
     oracle.order(tally)?;
+    oracle.dependences(&mut tally.dependences);
     Ok(oracle.cells.into_iter().map(|cell| cell.values).collect())
 }
 
@@ -109,9 +127,46 @@ pub struct Area {
     chunk: usize,
     writes: bool,
     elements: Resolved,
+    region: Region,
+    dims: (usize, usize),
 }
 
 impl Area {
+    fn new(access: &Access, elements: Resolved, dims: (usize, usize)) -> Area {
+        Area {
+            chunk: access.chunk,
+            writes: access.mode.writes(),
+            elements,
+            region: access.region.clone(),
+            dims,
+        }
+    }
+
+    /// The same in a longer chunk: long enough for steps of steps to meet if they ever do.
+    fn longer(&self) -> Resolved {
+        self.region.resolve(match self.dims {
+            (len, 0) => (len + 40, 0),
+            (rows, cols) => (rows + 12, cols + 12),
+        })
+    }
+
+    /// See [`Dependences::wider`]; `its` and `theirs` are all that the two tasks access.
+    fn may_wait(&self, its: &[Area], other: &Area, theirs: &[Area]) -> bool {
+        let shares = |all: &[Area]| {
+            let mut here = all.iter().filter(|area| area.chunk == self.chunk);
+            here.clone().count() > 1 && here.any(|area| area.writes)
+        };
+        let is_empty = |area: &Area| area.elements.elements.is_empty();
+        let writes = self.writes || other.writes;
+        self.chunk == other.chunk
+            && (self.writes && is_empty(self)
+                || other.writes && is_empty(other)
+                || is_empty(self) != is_empty(other)
+                || shares(its)
+                || shares(theirs)
+                || writes && self.longer().meets(&other.longer()))
+    }
+
     pub fn conflicts(&self, other: &Area) -> bool {
         self.chunk == other.chunk && (self.writes || other.writes) && self.elements.meets(&other.elements)
     }
@@ -119,10 +174,9 @@ impl Area {
 
 /// What these accesses touch, in a program that changes no length.
 pub fn areas(program: &Program, accesses: &[Access]) -> Vec<Area> {
-    let area = |access: &Access| Area {
-        chunk: access.chunk,
-        writes: access.mode.writes(),
-        elements: access.region.resolve(program.dims_of(access.chunk)),
+    let area = |access: &Access| {
+        let dims = program.dims_of(access.chunk);
+        Area::new(access, access.region.resolve(dims), dims)
     };
     accesses.iter().map(area).collect()
 }
@@ -177,6 +231,7 @@ impl<'p> Oracle<'p> {
             seen,
             cells: cells.collect(),
             bodies: Vec::new(),
+            places: Vec::new(),
             outcomes: HashMap::new(),
             roots: HashMap::new(),
         }
@@ -289,6 +344,10 @@ impl<'p> Oracle<'p> {
         }
         let ran = self.seen.ran.contains_key(&task.no) || self.seen.inner.contains_key(&task.no);
         let is_faulty = aliased || outside != Fault::None;
+        let touched = accesses.iter().zip(&areas);
+        let dims = |access: &Access| self.cells[access.chunk].dims();
+        let touched = touched.map(|(access, area)| Area::new(access, area.clone(), dims(access)));
+        self.places.push((task.no, (!is_faulty).then(|| touched.collect())));
         let must_fail =
             aliased || outside == Fault::Sure || !roots.is_empty() || task.cancel == Cancel::Unstarted;
         let refused = |what: &str| {
@@ -430,7 +489,7 @@ impl<'p> Oracle<'p> {
         let touched = accesses.iter().zip(areas).map(|(access, area)| {
             let cell = &self.cells[access.chunk];
             debug_assert!(area.elements.iter().all(|&at| at < cell.values.len()));
-            Area { chunk: access.chunk, writes: access.mode.writes(), elements: area.clone() }
+            Area::new(access, area.clone(), cell.dims())
         });
         self.bodies.push((no, touched.collect()));
         let reading = accesses.iter().zip(areas).filter(|(access, _)| access.mode.reads());
@@ -507,5 +566,24 @@ impl<'p> Oracle<'p> {
             }
         }
         Ok(())
+    }
+
+    /// Which tasks conflict, whether they ran or not: a place in a queue is taken either way.
+    fn dependences(&self, found: &mut Dependences) {
+        for (at, (later, its)) in self.places.iter().enumerate() {
+            let Some(its) = its else {
+                found.unclear.push(*later);
+                continue;
+            };
+            for (earlier, theirs) in &self.places[..at] {
+                let Some(theirs) = theirs else { continue };
+                let pairs = || its.iter().flat_map(|one| theirs.iter().map(move |other| (one, other)));
+                if pairs().any(|(one, other)| one.conflicts(other)) {
+                    found.conflicts.push((*earlier, *later));
+                } else if pairs().any(|(one, other)| one.may_wait(its, other, theirs)) {
+                    found.wider.push((*earlier, *later));
+                }
+            }
+        }
     }
 }

@@ -420,7 +420,8 @@ impl State {
     /// Notes the access of a task for a recording.
     #[cold]
     fn record(&self, held: &Held, task: RawTask, writes: bool) {
-        let part = held.part.as_ref().map(|part| Arc::new(part.area.clone()));
+        // What shares a place with another access waits as for the whole.
+        let part = held.part.as_ref().filter(|_| !held.merged).map(|part| Arc::new(part.area.clone()));
         let (task, chunk, turn) = (task.id.get(), held.chunk.id, self.turn);
         record::note(|| What::Access { task, chunk, turn, writes, part });
     }

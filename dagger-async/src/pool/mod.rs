@@ -27,10 +27,12 @@ pub(crate) use local::Local;
 pub(crate) use place::Place;
 
 use crate::error::quietly;
+use crate::record;
 use crate::task::{self, RawTask, TaskRef};
 use crossbeam_deque::{Injector, Stealer, Worker};
 use crossbeam_utils::CachePadded;
 use dagger_core::Processor;
+use dagger_core::record::What;
 use domain::Domains;
 use parking_lot::Mutex;
 use reactor::Reactor;
@@ -422,6 +424,7 @@ fn bump(count: &AtomicU64) {
 pub(crate) fn set_attempt(attempt: u32) {
     local::with(|local| {
         if let Some(task) = local.task() {
+            record::note(|| What::Retry { task: task.id.get(), attempt });
             let guard = task.state.lock();
             task.guarded(&guard).extra().attempt = attempt;
         }

@@ -1,4 +1,4 @@
-//! Blocks that change what `spawn!` does inside them: [`with_options`], [`in_order`], [`bulk`], [`datadeps`].
+//! Blocks that change what `spawn!` does inside them: [`with_options`], [`in_order`], [`bulk`], [`datadeps`], [`counted`].
 //!
 //! ```text
 //!   in_order { a  b  bulk { c  d }  e }      a ─▶ b ─┬─▶ c ─┬─▶ e
@@ -9,13 +9,18 @@
 //! 2. Options reach tasks, their children and grandchildren; order and holding back end with the block's own spawns.
 //! 3. A task spawned in a `bulk` waits for the block's end as for one more input.
 //! 4. A datadeps block does not order anything (the chunks do): it owns its tasks, waits for them and collects failures.
+//! 5. What only counts or records changes nothing else.
 
 mod block;
+mod counted;
 mod queue;
+mod recorded;
 
 pub use block::{Datadeps, datadeps};
+pub use counted::{Count, Counted, Counter, counted};
 pub(crate) use queue::Frame;
 pub use queue::{Bulk, InOrder, bulk, in_order};
+pub use recorded::{Recorded, recorded};
 
 use crate::options::Options;
 use crate::pool::local;

@@ -1,14 +1,17 @@
 //! [`in_order`] and [`bulk`].
 
 use super::block::{Over, Owned};
+use super::counted::Counting;
 use crate::error::Error;
 use crate::options::Ties;
 use crate::plan::Issue;
 use crate::pool::local;
-use crate::task::{self, Linker, Phase, RawTask, TaskRef};
+use crate::task::{self, Linker, Phase, RawTask, TaskId, TaskRef};
+use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// What a block remembers of the tasks spawned in it. Used by the thread that polls the block's body, or by its owner.
@@ -20,14 +23,41 @@ pub(super) struct Queue {
     pub(super) owned: RefCell<Owned>,
     /// Block: how its spawns are issued, if it is a run of a plan.
     pub(super) plan: Option<Issue>,
+    /// Look: what is told of each task.
+    pub(super) looks: Looks,
+}
+
+/// What a block does that only looks on.
+pub(super) enum Looks {
+    Nowhere,
+    Counts(Arc<Mutex<Counting>>),
+    /// The ids of all that was spawned in it.
+    Notices(RefCell<Vec<u64>>),
 }
 
 impl Queue {
     fn new(kind: Kind) -> Self {
-        Queue { kind, tasks: RefCell::new(Vec::new()), owned: RefCell::new(Owned::default()), plan: None }
+        let (tasks, owned) = (RefCell::new(Vec::new()), RefCell::new(Owned::default()));
+        Queue { kind, tasks, owned, plan: None, looks: Looks::Nowhere }
     }
     pub(super) fn block() -> Self {
         Self::new(Kind::Block)
+    }
+    pub(super) fn looking(looks: Looks) -> Self {
+        Queue { looks, ..Self::new(Kind::Look) }
+    }
+
+    /// A block that only looks on is told of a task.
+    #[cold]
+    fn look(&self, task: RawTask) {
+        match &self.looks {
+            Looks::Nowhere => {}
+            Looks::Counts(counting) => {
+                let over = counting.lock().add(task);
+                drop(over); // without the lock
+            }
+            Looks::Notices(noticed) => noticed.borrow_mut().push(task.id.get()),
+        }
     }
 
     pub(super) fn planned(issue: Issue) -> Self {
@@ -47,13 +77,15 @@ enum Kind {
     InOrder,
     Bulk,
     Block,
+    /// Counts or records.
+    Look,
 }
 
 /// A block whose body is being polled, and those around it.
 pub(crate) struct Frame {
     queue: *const Queue,
     outer: *const Frame,
-    /// All blocks from here outwards are datadeps blocks.
+    /// All blocks from here outwards are datadeps blocks, or only look on.
     only_owns: bool,
     /// One of them is a run of a plan.
     is_planned: bool,
@@ -64,7 +96,8 @@ impl Frame {
     pub(super) fn around<R>(queue: &Queue, poll: impl FnOnce() -> R) -> R {
         local::with(|local| {
             let outer = local.queue().map_or(std::ptr::null(), std::ptr::from_ref);
-            let only_owns = queue.kind == Kind::Block && local.queue().is_none_or(Frame::only_owns);
+            let owns = matches!(queue.kind, Kind::Block | Kind::Look);
+            let only_owns = owns && local.queue().is_none_or(Frame::only_owns);
             let is_planned = queue.plan.is_some() || local.queue().is_some_and(|outer| outer.is_planned);
             let frame = Frame { queue, outer, only_owns, is_planned };
             let _entered = local.enter_queue(&frame);
@@ -102,13 +135,21 @@ impl Frame {
 
     /// True inside a datadeps block.
     pub(crate) fn is_in_block(&self) -> bool {
-        self.only_owns || self.chain().any(|queue| queue.kind == Kind::Block)
+        self.chain().any(|queue| queue.kind == Kind::Block)
     }
 
     /// The blocks around a new task, that nobody else knows yet, become its owners.
     pub(crate) fn own(&self, task: RawTask) {
         let mut innermost = true;
-        for queue in self.chain().filter(|queue| queue.kind == Kind::Block) {
+        for queue in self.chain() {
+            match queue.kind {
+                Kind::Block => {}
+                Kind::Look => {
+                    queue.look(task);
+                    continue;
+                }
+                Kind::InOrder | Kind::Bulk => continue,
+            }
             if queue.owned.borrow_mut().add(task, innermost) {
                 queue.shorten();
             }
@@ -116,6 +157,15 @@ impl Frame {
                 task.state.observe_unshared();
             }
             innermost = false;
+        }
+    }
+
+    /// A task that the runtime has spawned here for its own ends, that no block owns, is recorded like others.
+    pub(crate) fn notice(&self, task: TaskId) {
+        for queue in self.chain() {
+            if let Looks::Notices(noticed) = &queue.looks {
+                noticed.borrow_mut().push(task.get());
+            }
         }
     }
 
@@ -159,7 +209,7 @@ impl Frame {
                     held = true;
                 }
                 Kind::InOrder if !held => drop(queue.tasks.replace(vec![TaskRef::new(task)])),
-                Kind::Block => {}
+                Kind::Block | Kind::Look => {}
                 Kind::InOrder => {} // The whole bulk is the step, when it ends.
             }
         }

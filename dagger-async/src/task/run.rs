@@ -14,6 +14,7 @@ use crate::options::Ties;
 use crate::plan::Run;
 use crate::pool::{Local, Pool, local, worker};
 use crate::record;
+use dagger_core::Scope;
 use dagger_core::record::{Cause, What};
 use smallvec::SmallVec;
 use std::sync::atomic::{Ordering::SeqCst, fence};
@@ -101,7 +102,7 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         // SAFETY: this thread took the task to `Running`.
         let poll = || unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) };
         if tracing::enabled!(target: "dagger", tracing::Level::DEBUG) {
-            in_span(task, first, poll)
+            in_span(task, first, pool, poll)
         } else {
             poll()
         }
@@ -124,7 +125,7 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 
 /// Polls a body inside the span of its task, which lasts from its first poll to its last.
 #[cold]
-fn in_span(task: RawTask, first: bool, poll: impl FnOnce() -> Step) -> Step {
+fn in_span(task: RawTask, first: bool, pool: &Pool, poll: impl FnOnce() -> Step) -> Step {
     let kept = if first {
         None
     } else {
@@ -134,7 +135,8 @@ fn in_span(task: RawTask, first: bool, poll: impl FnOnce() -> Step) -> Step {
     // A subscriber is foreign code, and may have come after the first poll.
     let span = kept.unwrap_or_else(|| {
         let (id, site) = (task.id.get(), task.origin.location());
-        tracing::debug_span!(target: "dagger", "task", name = task.name(), id, site = %site)
+        let scope = scope_of(task, pool);
+        tracing::debug_span!(target: "dagger", "task", name = task.name(), id, scope, %site)
     });
     let step = span.in_scope(poll);
     if matches!(step, Step::Pending) {
@@ -142,6 +144,18 @@ fn in_span(task: RawTask, first: bool, poll: impl FnOnce() -> Step) -> Step {
         task.guarded(&guard).extra().span = Some(span);
     }
     step
+}
+
+/// Where a task may run, as a scope is written.
+fn scope_of(task: RawTask, pool: &Pool) -> String {
+    let Some(spec) = &task.spec else { return Scope::default().to_string() };
+    match &spec.placement.domain {
+        _ if spec.placement.blocking => "beside the workers".to_owned(),
+        Some(domain) if domain.workers.len() < pool.processors.len() => {
+            Scope::threads(domain.workers.iter().map(|&worker| pool.processors[worker].thread)).to_string()
+        }
+        _ => Scope::default().to_string(),
+    }
 }
 
 fn suspend(task: RawTask, pool: &Pool, local: &Local) {

@@ -1,4 +1,5 @@
-//! Draws graphs and Gantt charts of invented runs at several sizes: `cargo run --example pictures -- DIRECTORY`.
+//! Draws graphs and Gantt charts of invented runs at several sizes: `cargo run --example pictures -- DIRECTORY`
+//! (with `--features raster` as `.png` and `.pdf` too).
 
 mod samples;
 
@@ -36,6 +37,12 @@ fn draw(directory: &Path, name: &str, trace: &Trace) -> Result<(), TraceError> {
     let gantt = begin.elapsed();
     trace.gantt(Lane::Task).save(directory.join(format!("tasks-{name}.svg")))?;
     trace.gantt(Lane::Scheduler).save(directory.join(format!("scheduler-{name}.svg")))?;
+    if cfg!(feature = "raster") {
+        for suffix in ["png", "pdf"] {
+            trace.graph().save(directory.join(format!("graph-{name}.{suffix}")))?;
+            trace.gantt(Lane::Processor).save(directory.join(format!("gantt-{name}.{suffix}")))?;
+        }
+    }
     println!(
         "{name}: {} tasks, {} edges, graph in {graph:.1?}, gantt in {gantt:.1?}",
         trace.tasks.len(),

@@ -153,6 +153,8 @@ pub(crate) fn simulate(plans: &[Plan], workers: usize) -> Trace {
             runs: Vec::new(),
             ended: None,
             end: Some(dagger_core::record::End::Done),
+            place: None,
+            retries: 0,
             accesses: plan
                 .touches
                 .iter()

@@ -1,6 +1,6 @@
 //! Looks at saved traces. `dagger-trace --help` says how.
 
-use dagger_trace::{Lane, Trace, TraceError};
+use dagger_trace::{Lane, Patterns, Trace, TraceError};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,9 +10,12 @@ Looks at traces that `Trace::save` has written.
 
 usage: dagger-trace COMMAND
   describe FILE       bounds, where the time of the workers went, run time by name, critical path
+    --category LABEL=REGEX   before or after FILE, any number of times: tables by category instead of by name; a task belongs
+                             to the first whose pattern matches a part of its name
   chrome FILE OUT     JSON for ui.perfetto.dev and chrome://tracing; OUT ends in .json
-  graph FILE OUT      the tasks and what comes after what; OUT ends in .svg or .dot
-  gantt FILE OUT      what ran when on which worker; OUT ends in .svg
+  graph FILE OUT      the tasks and what comes after what; OUT ends in .svg or .dot, with the feature raster also
+                      in .png or .pdf
+  gantt FILE OUT      what ran when on which worker; OUT ends as for graph, but for .dot
   diff BEFORE AFTER   which names of tasks became slower: counts, mean run times, their ratio
   --help, --version
 
@@ -22,7 +25,7 @@ exit status: 0 if it was done, 1 if a file could not be read or written, 2 if th
 /// What the user asks for.
 enum Command {
     Print(String),
-    Describe { file: OsString },
+    Describe { file: OsString, categories: Option<Patterns> },
     Chrome { file: OsString, out: OsString },
     Graph { file: OsString, out: OsString },
     Gantt { file: OsString, out: OsString },
@@ -40,10 +43,7 @@ fn parse(args: Vec<OsString>) -> Result<Command, String> {
     match name.as_str() {
         "--help" | "-h" | "help" => Ok(Command::Print(HELP.into())),
         "--version" | "-V" => Ok(Command::Print(format!("dagger-trace {}\n", env!("CARGO_PKG_VERSION")))),
-        "describe" => match <[OsString; 1]>::try_from(files) {
-            Ok([file]) => Ok(Command::Describe { file }),
-            Err(_) => wants("one file"),
-        },
+        "describe" => describe(files),
         "chrome" => match <[OsString; 2]>::try_from(files) {
             Ok([file, out]) => Ok(Command::Chrome { file, out }),
             Err(_) => wants("two files: FILE OUT"),
@@ -64,6 +64,30 @@ fn parse(args: Vec<OsString>) -> Result<Command, String> {
     }
 }
 
+/// The arguments of `describe`.
+fn describe(args: Vec<OsString>) -> Result<Command, String> {
+    let (mut files, mut categories) = (Vec::new(), Vec::new());
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        if arg != "--category" {
+            files.push(arg);
+            continue;
+        }
+        let given = args.next().ok_or("--category takes LABEL=REGEX")?;
+        let given = given.to_string_lossy().into_owned();
+        let Some((label, pattern)) = given.split_once('=').filter(|(label, _)| !label.is_empty()) else {
+            return Err(format!("--category takes LABEL=REGEX, found {given:?}"));
+        };
+        categories.push((label.to_owned(), pattern.to_owned()));
+    }
+    let Ok([file]) = <[OsString; 1]>::try_from(files) else { return Err("describe takes one file".into()) };
+    let categories = match categories.is_empty() {
+        true => None,
+        false => Some(Patterns::new(categories).map_err(|error| error.to_string())?),
+    };
+    Ok(Command::Describe { file, categories })
+}
+
 /// What is to be printed.
 fn run(command: Command) -> Result<String, String> {
     let load = |file: &OsString| {
@@ -74,7 +98,10 @@ fn run(command: Command) -> Result<String, String> {
     };
     match command {
         Command::Print(text) => Ok(text),
-        Command::Describe { file } => Ok(load(&file)?.describe()),
+        Command::Describe { file, categories } => {
+            let trace = load(&file)?;
+            Ok(categories.map_or_else(|| trace.describe(), |categories| trace.describe_by(&categories)))
+        }
         Command::Chrome { file, out } => {
             load(&file)?.save_chrome(&out).map_err(|error| error.to_string())?;
             Ok(String::new())

@@ -49,16 +49,12 @@ impl Trace {
 }
 
 impl Gantt<'_> {
-    /// Writes the picture to a file: `.svg`.
+    /// Writes the picture to a file: `.svg`; with the feature `raster` also `.png` and `.pdf`, with fonts of their own.
     ///
     /// # Errors
     /// [`TraceError::UnknownSuffix`] for any other suffix; [`TraceError::Io`] with the path if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TraceError> {
-        let path = path.as_ref();
-        match draw::suffix(path).as_str() {
-            "svg" => draw::write(path, &self.to_svg()),
-            _ => Err(draw::unknown(path, ".svg")),
-        }
+        draw::save(path.as_ref(), draw::with_raster!(".svg"), || self.to_svg())
     }
 
     /// The picture as the text of an SVG file.

@@ -64,6 +64,12 @@ fn tip(trace: &Trace, task: &Task, run: &Run, start: u64) -> String {
     if task.runs.len() > 1 {
         tip.push_str(&format!(", one of {}", many(task.runs.len(), "run", "runs")));
     }
+    if let Some(place) = &task.place {
+        tip.push_str(&format!("\nmay run on {}", draw::head(&place.to_string(), 100)));
+    }
+    if task.retries > 0 {
+        tip.push_str(&format!("\ntried again {}", many(task.retries as usize, "time", "times")));
+    }
     tip
 }
 

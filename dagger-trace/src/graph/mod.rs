@@ -100,16 +100,16 @@ impl Graph<'_> {
         self
     }
 
-    /// Writes the picture to a file: `.svg` for browsers, `.dot` for Graphviz and other tools.
+    /// Writes the picture to a file: `.svg` for browsers, `.dot` for Graphviz and other tools; with the feature `raster` also
+    /// `.png` and `.pdf`, with fonts of their own.
     ///
     /// # Errors
     /// [`TraceError::UnknownSuffix`] for any other suffix; [`TraceError::Io`] with the path if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TraceError> {
         let path = path.as_ref();
         match draw::suffix(path).as_str() {
-            "svg" => draw::write(path, &self.to_svg()),
-            "dot" | "gv" => draw::write(path, &self.to_dot()),
-            _ => Err(draw::unknown(path, ".svg, .dot")),
+            "dot" | "gv" => draw::write(path, self.to_dot()),
+            _ => draw::save(path, draw::with_raster!(".svg, .dot"), || self.to_svg()),
         }
     }
 

@@ -37,6 +37,8 @@ fn task(name: &str, runs: &[u64]) -> Task {
         runs: runs.iter().map(run).collect(),
         ended: None,
         end: Some(End::Done),
+        place: None,
+        retries: 0,
         accesses: Vec::new(),
     }
 }
@@ -316,10 +318,19 @@ fn a_long_chain_needs_no_deep_stack() {
 #[test]
 fn an_unknown_suffix_names_the_known_ones_and_a_bad_path_is_named() {
     let trace = trace(Vec::new(), &[]);
-    for path in ["graph.png", "graph", "graph.svg.gz", ""] {
+    for path in ["graph.jpg", "graph", "graph.svg.gz", ""] {
         let error = trace.graph().save(path).unwrap_err();
         assert!(matches!(error, TraceError::UnknownSuffix { .. }));
         assert!(error.to_string().contains(".svg, .dot"), "{error}");
+    }
+    if cfg!(not(feature = "raster")) {
+        for path in ["graph.png", "graph.pdf"] {
+            let error = trace.graph().save(path).unwrap_err().to_string();
+            assert!(
+                error.ends_with("supported: .svg, .dot (.png and .pdf with the feature `raster`)"),
+                "{error}"
+            );
+        }
     }
     let error = trace.graph().save("/no such folder/graph.svg").unwrap_err();
     assert!(

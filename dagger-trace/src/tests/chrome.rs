@@ -100,3 +100,19 @@ fn edges_become_arrows() {
     assert_eq!((nanos(source, "ts"), nanos(target, "ts")), (5, 21));
     assert_eq!((&source["name"], &source["tid"], &target["tid"]), (&"chunk 1".into(), &1.into(), &1.into()));
 }
+
+#[test]
+fn slices_and_tips_say_where_a_task_may_run_and_how_often_it_was_tried_again() {
+    let mut trace = super::trace(vec![(0, vec![(1, 5)], 1, true)], &[], 1, 0);
+    trace.nanos = 20;
+    (trace.tasks[0].place, trace.tasks[0].retries) = (None, 0);
+    assert!(!trace.to_chrome().contains("retries") && !trace.describe().contains("retries"));
+    trace.tasks[0].place = Some(crate::Place { workers: Some(vec![0, 2]), priority: -1, blocking: false });
+    trace.tasks[0].retries = 2;
+    let events = events(&trace);
+    let args = &kind(&events, "X")[0]["args"];
+    assert_eq!((&args["place"], &args["retries"]), (&"workers 0, 2, priority -1".into(), &2.into()));
+    let gantt = trace.gantt(crate::Lane::Task).to_svg();
+    assert!(gantt.contains("\nmay run on workers 0, 2, priority -1\ntried again 2 times"), "{gantt}");
+    assert!(trace.describe().lines().next().is_some_and(|line| line.ends_with("1 failed, 2 retries")));
+}

@@ -5,8 +5,9 @@ mod chrome;
 mod data;
 mod file;
 mod log;
+mod pattern;
 
-use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Run, Steal, Task, Trace};
+use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
 use dagger_core::record::End;
 use proptest::prelude::*;
 use std::time::{Duration, UNIX_EPOCH};
@@ -52,6 +53,12 @@ fn trace(mut raw: Vec<RawTask>, edges: &[(usize, usize, u8)], began: u32, lost: 
             runs,
             ended: ends.then_some(now + 1),
             end: ends.then_some([End::Done, End::Failed, End::Refused, End::Cancelled][parent % 4]),
+            place: (parent % 5 == 0).then(|| Place {
+                workers: (parent % 2 == 0).then(|| vec![parent % 7, 300]),
+                priority: at as i32 - 25,
+                blocking: ends,
+            }),
+            retries: (parent % 4) as u32,
             accesses: if parent % 3 == 0 { vec![access] } else { vec![] },
         });
     }
