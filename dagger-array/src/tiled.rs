@@ -9,11 +9,14 @@
 //! 1. Every function here is one datadeps block: it returns when all of its tasks have ended.
 //! 2. Tasks of different blocks over the same tiles are ordered too, so blocks need not be awaited one by one.
 
+mod choice;
+
 use std::fmt;
 use std::ops::Index;
 
 use dagger_async::prelude::*;
 
+pub use self::choice::{cholesky_tile, matmul_tile};
 use crate::kernels::{
     NotPositiveDefinite, add_product as add_tile_product, gemm, gemm_nn, gemm_tn, log_diagonal, potrf,
     solve_lower, solve_lower_transposed, syrk, trsm,

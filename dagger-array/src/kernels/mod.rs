@@ -20,8 +20,8 @@
 //! # Speed
 //! A product with a transposed second operand reads a row of it in every step, one page of memory after another. From
 //! about a hundred columns on that exhausts the first level of the TLB, so `gemm`, `syrk`, `trsm` and `potrf` go
-//! through their common dimension in slices of 64 columns. Tiles of 256 to 512 rows are good; 384 is the default to
-//! try first.
+//! through their common dimension in slices of 64 columns. Tiles of 256 to 512 rows are good;
+//! [`tiled::cholesky_tile`](crate::tiled::cholesky_tile) and [`tiled::matmul_tile`](crate::tiled::matmul_tile) choose.
 
 mod dense;
 mod gemm;
