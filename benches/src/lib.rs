@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod line;
+pub mod log;
 pub mod machine;
 pub mod peers;
 pub mod pingpong;

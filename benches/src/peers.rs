@@ -24,6 +24,8 @@ pub struct Call<'a> {
     pub benches: &'a [String],
     /// How many threads OpenBLAS uses inside it.
     pub blas_threads: usize,
+    /// The core whose kernels OpenBLAS uses (`OPENBLAS_CORETYPE`); its own choice unless given.
+    pub blas_core: Option<&'a str>,
 }
 
 impl Programs {
@@ -67,9 +69,9 @@ impl Programs {
 
     /// The lines of one repetition. None, and a word to the user, if the program fails.
     ///
-    /// OpenBLAS chooses its own kernels: what the environment says of them is removed.
+    /// What the environment says of OpenBLAS's kernels is removed.
     pub fn run(&self, call: Call<'_>) -> Vec<Line> {
-        let Call { program, threads, benches, blas_threads } = call;
+        let Call { program, threads, benches, blas_threads, blas_core } = call;
         let output = Command::new(self.build.join(program))
             .args([threads.to_string(), "1".to_owned()])
             .args(benches)
@@ -78,6 +80,7 @@ impl Programs {
             .env("STARPU_HOME", &self.build)
             .env_remove("OPENBLAS_CORETYPE")
             .env_remove("OPENBLAS_L2_SIZE")
+            .envs(blas_core.map(|core| ("OPENBLAS_CORETYPE", core)))
             .stderr(Stdio::piped())
             .output();
         match output {
@@ -130,7 +133,13 @@ mod tests {
         );
         script("bad", "exit 1");
         let programs = Programs { build: build.clone() };
-        let call = Call { program: "good", threads: 7, benches: &["x".to_owned()], blas_threads: 3 };
+        let call = Call {
+            program: "good",
+            threads: 7,
+            benches: &["x".to_owned()],
+            blas_threads: 3,
+            blas_core: None,
+        };
         let lines = programs.run(call);
         let expected = Line::new("x", "b", Some(1.0), "us").with("threads", 7).with("blas", 3);
         assert_eq!(lines, [expected]);

@@ -29,7 +29,7 @@ fn work(line: &Line, bench: &str) -> String {
 
 /// Peer and variant: `dagger inside`, `tbb rerun`, `starpu 512`.
 fn who(line: &Line) -> String {
-    let variants = ["from", "mode", "tile"].iter().filter_map(|key| {
+    let variants = ["from", "mode", "tile", "blas"].iter().filter_map(|key| {
         let value = line.params.get(*key)?;
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     });

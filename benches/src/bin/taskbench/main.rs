@@ -34,11 +34,10 @@ mod options;
 use bench::{Bench, PROGRAMS};
 use dagger_async::prelude::*;
 use dagger_benches::line::Line;
-use dagger_benches::machine::{Others, cpu_model};
+use dagger_benches::log::Log;
+use dagger_benches::machine::cpu_model;
 use dagger_benches::peers::{Call, Programs};
-use dagger_benches::pingpong::Probe;
 use dagger_benches::report::{self, Better, OURS};
-use dagger_core::Topology;
 use graph::basic::{Chain, Cholesky, Fanout, Random, Spawn};
 use graph::pattern::Points;
 use graph::stencil::{Grid, Stencil};
@@ -76,9 +75,8 @@ fn main() -> ExitCode {
 
 /// Measures everything in turn. Lines are printed as they come, a table at the end.
 fn measure(options: &Options) {
-    let probe = Probe::new(&Topology::detect());
     let programs = Programs::or_none(options.peers.as_deref());
-    let mut log = Log { json: options.json, probe, others: Others::new(), lines: Vec::new() };
+    let mut log = Log::new(options.json);
     for &threads in &options.threads {
         let runtime = Runtime::builder().threads(threads).build().expect("the system gives us threads");
         let peak = options
@@ -96,7 +94,7 @@ fn measure(options: &Options) {
                     programs.iter().flat_map(|all| PROGRAMS.into_iter().filter(|name| all.has(name)))
                 {
                     let Some(name) = bench.of_peer(program, threads) else { continue };
-                    let call = Call { program, threads, benches: &[name], blas_threads: 1 };
+                    let call = Call { program, threads, benches: &[name], blas_threads: 1, blas_core: None };
                     log.add(rep, || programs.iter().flat_map(|programs| programs.run(call)).collect());
                 }
             }
@@ -108,37 +106,7 @@ fn measure(options: &Options) {
              *: other processes ran too; {}\n",
             cpu_model()
         );
-        print!("{}", report::table(&log.lines, Better::Less, |line| line.bench.clone()));
-    }
-}
-
-/// What was measured, and with which state of the machine around it.
-struct Log {
-    json: bool,
-    probe: Option<Probe>,
-    others: Others,
-    lines: Vec<Line>,
-}
-
-impl Log {
-    /// Takes a sample and notes what the machine was like.
-    fn add(&mut self, rep: usize, sample: impl FnOnce() -> Vec<Line>) {
-        let look = || self.probe.as_ref().map(Probe::transfer_ns);
-        let before = look();
-        self.others.percent();
-        let lines = sample();
-        let others = self.others.percent().round() as u64;
-        let pingpong = before.zip(look());
-        for line in lines {
-            // A peer's program says itself what others used meanwhile.
-            let line = if line.peer == OURS { line.with("others_pct", others) } else { line };
-            let line = line.with("rep", rep).with_pingpong(pingpong);
-            match self.json {
-                true => println!("{line}"),
-                false => eprintln!("{line}"),
-            }
-            self.lines.push(line);
-        }
+        print!("{}", report::table(log.lines(), Better::Less, |line| line.bench.clone()));
     }
 }
 
