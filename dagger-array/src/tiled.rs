@@ -9,14 +9,17 @@
 //! 1. Every function here is one datadeps block: it returns when all of its tasks have ended.
 //! 2. Tasks of different blocks over the same tiles are ordered too, so blocks need not be awaited one by one.
 
+mod choice;
+
 use std::fmt;
 use std::ops::Index;
 
 use dagger_async::prelude::*;
 
+pub use self::choice::{cholesky_tile, matmul_tile};
 use crate::kernels::{
-    NotPositiveDefinite, gemm, gemm_nn, gemm_tn, log_diagonal, potrf, solve_lower, solve_lower_transposed,
-    syrk, trsm,
+    NotPositiveDefinite, add_product as add_tile_product, gemm, gemm_nn, gemm_tn, log_diagonal, potrf,
+    solve_lower, solve_lower_transposed, syrk, trsm,
 };
 use crate::{Element, Tile};
 
@@ -60,15 +63,38 @@ impl<T: Element> TileMatrix<T> {
         Self::make(n, n, tile, true, element)
     }
 
+    /// A `rows × cols` matrix of zeros.
+    ///
+    /// # Panics
+    /// If `tile` is 0.
+    pub fn zeros(rows: usize, cols: usize, tile: usize) -> Self {
+        Self::of_tiles(rows, cols, tile, false, |_, _, m, n| move || Tile::zeros(m, n))
+    }
+
     fn make<F>(rows: usize, cols: usize, tile: usize, lower: bool, element: F) -> Self
     where
         F: Fn(usize, usize) -> T + Clone + Send + Sync + 'static,
     {
+        Self::of_tiles(rows, cols, tile, lower, |i, j, m, n| {
+            let element = element.clone();
+            move || Tile::from_fn(m, n, |r, c| element(i * tile + r, j * tile + c))
+        })
+    }
+
+    /// `fill(i, j, rows, cols)` gives what makes tile (i, j).
+    fn of_tiles<F>(
+        rows: usize,
+        cols: usize,
+        tile: usize,
+        lower: bool,
+        fill: impl Fn(usize, usize, usize, usize) -> F,
+    ) -> Self
+    where
+        F: FnOnce() -> Tile<T> + Send + 'static,
+    {
         assert!(tile > 0, "a tile has at least one row and column");
         let make = |i: usize, j: usize| {
-            let element = element.clone();
-            let (m, n) = (tile.min(rows - i * tile), tile.min(cols - j * tile));
-            let fill = move || Tile::from_fn(m, n, |r, c| element(i * tile + r, j * tile + c));
+            let fill = fill(i, j, tile.min(rows - i * tile), tile.min(cols - j * tile));
             Chunk::from_task(spawn!(fill(); name = "fill tile"))
         };
         let columns = |i: usize| if lower { i + 1 } else { tiles(cols, tile) };
@@ -294,4 +320,84 @@ pub async fn log_determinant<T: Element>(l: &TileMatrix<T>) -> dagger_async::Res
         sum += part.await?;
     }
     Ok(sum + sum)
+}
+
+/// The product `A·B`, in tiles of the same size.
+///
+/// `a` is m × k, `b` is k × n, neither a lower triangle. 2·m·n·k flops, a task for each tile of the result and each step
+/// along `k`.
+///
+/// # Errors
+/// [`ShapeError`] if they do not fit; what has failed before in `a` or `b`.
+/// # Cancellation
+/// Dropping the future stops new tiles from starting; those that run finish in the background.
+///
+/// ```
+/// use dagger_array::prelude::*;
+/// # use dagger_async::prelude::*;
+/// # fn main() -> dagger_async::Result<()> { Runtime::new()?.block_on(async {
+/// let a = TileMatrix::from_fn(5, 7, 3, |i, j| (i + j) as f64);
+/// let b = TileMatrix::from_fn(7, 2, 3, |i, j| if i == j { 2.0 } else { 0.0 });
+/// let c = tiled::matmul(&a, &b).await?;
+/// assert_eq!(c.collect().await?[4], [8.0, 10.0]);
+/// # Ok(()) }) }
+/// ```
+pub async fn matmul<T: Element>(a: &TileMatrix<T>, b: &TileMatrix<T>) -> dagger_async::Result<TileMatrix<T>> {
+    check_product("matmul", a, b, None).await?;
+    let c = TileMatrix::zeros(a.rows, b.cols, a.tile);
+    spawn_products(a, b, &c).await?;
+    Ok(c)
+}
+
+/// `C ← C + A·B`.
+///
+/// `a` is m × k, `b` is k × n, `c` is m × n, none a lower triangle, in tiles of one size. Otherwise as [`matmul`]; if the future is
+/// dropped, the tiles of `c` that were not reached are poisoned with `Cancelled` until they are rewritten or recovered.
+///
+/// # Errors
+/// [`ShapeError`] if they do not fit, and `c` is as it was; what has failed before in `a`, `b` or `c`.
+pub async fn add_product<T: Element>(
+    a: &TileMatrix<T>,
+    b: &TileMatrix<T>,
+    c: &TileMatrix<T>,
+) -> dagger_async::Result<()> {
+    check_product("add_product", a, b, Some(c)).await?;
+    spawn_products(a, b, c).await
+}
+
+/// Tile after tile of the result, each step of it after the one before: a worker keeps the tile that it adds to.
+async fn spawn_products<T: Element>(
+    a: &TileMatrix<T>,
+    b: &TileMatrix<T>,
+    c: &TileMatrix<T>,
+) -> dagger_async::Result<()> {
+    datadeps(async {
+        for i in 0..c.tile_rows() {
+            for j in 0..c.tile_cols() {
+                room().await; // the only algorithm here with so many tasks for each tile
+                for k in 0..a.tile_cols() {
+                    spawn!(add_tile_product(In(&a[(i, k)]), In(&b[(k, j)]), InOut(&c[(i, j)])); name = "add_product");
+                }
+            }
+        }
+    })
+    .await
+}
+
+async fn check_product<T: Element>(
+    operation: &'static str,
+    a: &TileMatrix<T>,
+    b: &TileMatrix<T>,
+    c: Option<&TileMatrix<T>>,
+) -> dagger_async::Result<()> {
+    let full = |m: &TileMatrix<T>| !m.lower && m.tile == a.tile;
+    let fits = a.cols == b.rows
+        && full(a)
+        && full(b)
+        && c.is_none_or(|c| full(c) && (c.rows, c.cols) == (a.rows, b.cols));
+    let what = || match c {
+        Some(c) => format!("{a:?}, {b:?} and {c:?}"),
+        None => format!("{a:?} and {b:?}"),
+    };
+    check(fits, operation, what).await
 }

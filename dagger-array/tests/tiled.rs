@@ -153,6 +153,83 @@ fn tiles_of_f32_agree_with_the_dense_loops() {
     tiles_agree_with_the_dense_loops::<f32>();
 }
 
+/// C + A·B by its definition.
+fn plus_product(c: &Dense, a: &Dense, b: &Dense) -> Dense {
+    let entry = |i: usize, j: usize| c[i][j] + (0..b.len()).map(|k| a[i][k] * b[k][j]).sum::<f64>();
+    dense(c.len(), c.first().map_or(0, Vec::len), entry)
+}
+
+/// In `T`, with other numbers in each of the three.
+fn operand<T: Number>(which: usize, rows: usize, cols: usize, tile: usize) -> TileMatrix<T> {
+    TileMatrix::from_fn(rows, cols, tile, move |i, j| T::of(noise(i + 1000 * which, j)))
+}
+
+fn products_agree_with_the_triple_loop<T: Number>(threads: usize, [m, n, k]: [usize; 3], tile: usize) {
+    runtime(threads).block_on(async {
+        let what =
+            format!("{m} x {k} by {k} x {n} in tiles of {tile}, {threads} threads, {} bytes", size_of::<T>());
+        let (a, b, c) =
+            (operand::<T>(0, m, k, tile), operand::<T>(1, k, n, tile), operand::<T>(2, m, n, tile));
+        let of = |which: usize, rows, cols| dense(rows, cols, |i, j| noise(i + 1000 * which, j));
+        let expected = plus_product(&of(2, m, n), &of(0, m, k), &of(1, k, n));
+        tiled::add_product(&a, &b, &c).await.unwrap();
+        // Terms of at most 1: a bound that grows with their number.
+        let close = |actual: &[Vec<T>], expected: &Dense| {
+            assert_eq!(actual.len(), m, "{what}");
+            for (actual, expected) in actual.iter().zip(expected) {
+                assert_eq!(actual.len(), n, "{what}");
+                for (&x, &y) in actual.iter().zip(expected) {
+                    let x: f64 = x.into();
+                    assert!((x - y).abs() <= 2.0 * (k + 2) as f64 * T::EPSILON, "{what}: {x} for {y}");
+                }
+            }
+        };
+        close(&c.collect().await.unwrap(), &expected);
+        let product = tiled::matmul(&a, &b).await.unwrap();
+        assert_eq!((product.rows(), product.cols(), product.tile()), (m, n, tile));
+        let nothing = dense(m, n, |_, _| 0.0);
+        close(&product.collect().await.unwrap(), &plus_product(&nothing, &of(0, m, k), &of(1, k, n)));
+    });
+}
+
+#[test]
+fn products_of_odd_sizes_agree_with_the_triple_loop() {
+    for threads in [1, 2, 4] {
+        for shape in [[1, 1, 1], [7, 5, 3], [33, 65, 31], [64, 1, 100], [1, 64, 100], [97, 101, 103]] {
+            for tile in [1, 5, 32, 200] {
+                if shape.iter().product::<usize>() > 40_000 * tile * tile * tile {
+                    continue; // tens of thousands of tasks show nothing that thousands do not
+                }
+                products_agree_with_the_triple_loop::<f64>(threads, shape, tile);
+                products_agree_with_the_triple_loop::<f32>(threads, shape, tile);
+            }
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, ..Default::default() })]
+
+    #[test]
+    fn products_of_any_shape_agree_with_the_triple_loop(
+        m in 0..40usize, n in 0..40usize, k in 0..40usize, tile in 3..50usize, threads in 1..4usize,
+    ) {
+        products_agree_with_the_triple_loop::<f64>(threads, [m, n, k], tile);
+    }
+}
+
+#[test]
+fn products_have_the_same_bits_on_any_number_of_threads() {
+    let product = |threads| {
+        runtime(threads).block_on(async {
+            let (a, b) = (operand::<f64>(0, 70, 90, 16), operand::<f64>(1, 90, 50, 16));
+            tiled::matmul(&a, &b).await.unwrap().collect().await.unwrap()
+        })
+    };
+    let alone = product(1);
+    assert!([2, 4].into_iter().all(|threads| product(threads) == alone));
+}
+
 #[test]
 fn ten_tiles_to_a_side_are_220_tasks() {
     // Each thread takes the ids of tasks in runs, so on a new one they count what it spawns.
@@ -253,7 +330,39 @@ fn what_does_not_fit_is_a_shape_error_and_changes_nothing() {
             let transposed = tiled::solve_lower_transposed_in_place(&l, &b).await;
             named(transposed, "solve_lower_transposed_in_place", &what);
         }
+        // Products: every way in which two or three do not fit.
+        let (a, b, c) = (of(4, 6, 2), of(6, 3, 2), of(4, 3, 2));
+        let full = |rows, cols, tile| format!("TileMatrix({rows} x {cols} in tiles of {tile})");
+        let lower = "TileMatrix(lower 4 x 4 in tiles of 2)".to_owned();
+        for (x, y, z, shown) in [
+            (&a, &c, None, [full(4, 6, 2), full(4, 3, 2)].join(" and ")),
+            (&a, &of(6, 3, 3), None, [full(4, 6, 2), full(6, 3, 3)].join(" and ")),
+            (&l, &c, None, [lower.clone(), full(4, 3, 2)].join(" and ")),
+            (&of(4, 4, 2), &l, None, [full(4, 4, 2), lower.clone()].join(" and ")),
+            (
+                &a,
+                &b,
+                Some(&of(3, 4, 2)),
+                format!("{}, {} and {}", full(4, 6, 2), full(6, 3, 2), full(3, 4, 2)),
+            ),
+            (
+                &a,
+                &b,
+                Some(&of(4, 3, 3)),
+                format!("{}, {} and {}", full(4, 6, 2), full(6, 3, 2), full(4, 3, 3)),
+            ),
+            (&of(4, 4, 2), &of(4, 4, 2), Some(&l), format!("{0}, {0} and {lower}", full(4, 4, 2))),
+        ] {
+            match z {
+                Some(z) => named(tiled::add_product(x, y, z).await, "add_product", &shown),
+                None => named(tiled::matmul(x, y).await.map(|_| ()), "matmul", &shown),
+            }
+        }
+        assert_eq!(c.collect().await.unwrap()[3], [30.0, 31.0, 32.0]);
         // Nothing to do is no error.
+        let nothing = tiled::matmul(&of(3, 0, 2), &of(0, 2, 2)).await.unwrap();
+        assert_eq!(nothing.collect().await.unwrap(), vec![vec![0.0; 2]; 3]);
+        assert!(tiled::matmul(&of(0, 3, 2), &of(3, 0, 2)).await.unwrap().chunks().is_empty());
         let (none, empty) = (lower_tiles::<f64>(0, 4), of(0, 3, 4));
         tiled::cholesky(&none).await.unwrap();
         tiled::solve_lower_in_place(&none, &empty).await.unwrap();
@@ -306,6 +415,22 @@ fn blocks_over_the_same_tiles_need_not_be_awaited_one_by_one() {
             assert_close("in flight", &b.collect().await.unwrap(), &expected);
         });
     }
+}
+
+#[test]
+fn a_failed_operand_is_the_root_of_the_product() {
+    runtime(2).block_on(async {
+        let (a, b) = (operand::<f64>(0, 6, 6, 2), operand::<f64>(1, 6, 6, 2));
+        let fails = |_: &mut Tile<f64>| panic!("no such tile");
+        spawn!(fails(InOut(&a[(1, 2)])); name = "loader").wait().await;
+        let c = operand::<f64>(2, 6, 6, 2);
+        let error = tiled::add_product(&a, &b, &c).await.unwrap_err();
+        assert_eq!(error.root().unwrap().name(), "loader");
+        // One row of tiles depends on it.
+        for (i, j) in (0..3).flat_map(|i| (0..3).map(move |j| (i, j))) {
+            assert_eq!(c[(i, j)].read().await.is_err(), i == 1, "tile ({i}, {j})");
+        }
+    });
 }
 
 #[test]

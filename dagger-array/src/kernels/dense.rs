@@ -15,7 +15,7 @@ use faer::{Accum, Auto, MatMut, MatRef, Par, Spec};
 
 use crate::Tile;
 
-/// The four operations of a kernel, on views. The module is private, so nobody else can name or implement it.
+/// The operations of a kernel, on views. The module is private, so nobody else can name or implement it.
 pub trait Dense: Sized {
     /// A = L·Lᵀ in place. Writes the strict upper triangle too: whatever was there is lost.
     ///
@@ -31,6 +31,9 @@ pub trait Dense: Sized {
 
     /// C ← C − A·B.
     fn subtract_product(a: MatRef<'_, Self>, b: MatRef<'_, Self>, c: MatMut<'_, Self>);
+
+    /// C ← C + A·B.
+    fn add_product(a: MatRef<'_, Self>, b: MatRef<'_, Self>, c: MatMut<'_, Self>);
 
     /// The lower triangle of C ← C − A·B; the strict upper one is neither read nor written.
     fn subtract_product_lower(a: MatRef<'_, Self>, b: MatRef<'_, Self>, c: MatMut<'_, Self>);
@@ -61,6 +64,10 @@ macro_rules! dense {
 
             fn subtract_product(a: MatRef<'_, $t>, b: MatRef<'_, $t>, c: MatMut<'_, $t>) {
                 matmul(c, Accum::Add, a, b, -1.0, Par::Seq);
+            }
+
+            fn add_product(a: MatRef<'_, $t>, b: MatRef<'_, $t>, c: MatMut<'_, $t>) {
+                matmul(c, Accum::Add, a, b, 1.0, Par::Seq);
             }
 
             fn subtract_product_lower(a: MatRef<'_, $t>, b: MatRef<'_, $t>, c: MatMut<'_, $t>) {

@@ -4,7 +4,7 @@
 //!   factor    potrf        A = L·Lᵀ                  log_diagonal   Σ ln Lᵢᵢ
 //!   solve     trsm         B ← B·L⁻ᵀ                 solve_lower    B ← L⁻¹·B    solve_lower_transposed  B ← L⁻ᵀ·B
 //!   product   gemm         C ← C − A·Bᵀ              gemm_nn        C ← C − A·B  gemm_tn                 C ← C − Aᵀ·B
-//!             syrk         C ← C − A·Aᵀ (lower)
+//!             syrk         C ← C − A·Aᵀ (lower)       add_product    C ← C + A·B
 //! ```
 //!
 //! 1. A kernel runs on the thread that calls it and starts no other.
@@ -20,8 +20,8 @@
 //! # Speed
 //! A product with a transposed second operand reads a row of it in every step, one page of memory after another. From
 //! about a hundred columns on that exhausts the first level of the TLB, so `gemm`, `syrk`, `trsm` and `potrf` go
-//! through their common dimension in slices of 64 columns. Tiles of 256 to 512 rows are good; 384 is the default to
-//! try first.
+//! through their common dimension in slices of 64 columns. Tiles of 256 to 512 rows are good;
+//! [`tiled::cholesky_tile`](crate::tiled::cholesky_tile) and [`tiled::matmul_tile`](crate::tiled::matmul_tile) choose.
 
 mod dense;
 mod gemm;
@@ -34,7 +34,7 @@ mod trsm;
 mod tests;
 
 pub(crate) use self::dense::Dense;
-pub use self::gemm::{gemm, gemm_nn, gemm_tn};
+pub use self::gemm::{add_product, gemm, gemm_nn, gemm_tn};
 pub use self::potrf::{NotPositiveDefinite, log_diagonal, potrf};
 pub use self::syrk::syrk;
 pub use self::trsm::{solve_lower, solve_lower_transposed, trsm};

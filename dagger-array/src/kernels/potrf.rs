@@ -4,6 +4,7 @@ use faer::prelude::{Reborrow, ReborrowMut};
 
 use super::dense::{PANEL, panels, view_mut};
 use super::shapes::{require, shape};
+use super::syrk::subtract_gram;
 use super::trsm::solve_right;
 use crate::{Element, Tile};
 
@@ -60,7 +61,7 @@ pub fn potrf<T: Element>(a: &mut Tile<T>) -> Result<(), NotPositiveDefinite> {
         let (diagonal, _, mut below, trailing) =
             view_mut(a).submatrix_mut(k, k, n - k, n - k).split_at_mut(width, width);
         solve_right(diagonal.rb(), below.rb_mut());
-        T::subtract_product_lower(below.rb(), below.rb().transpose(), trailing);
+        subtract_gram(below.rb(), trailing);
     }
     Ok(())
 }

@@ -107,6 +107,12 @@ fn products_are_the_triple_loop<T: Number>(m: usize, n: usize, k: usize, seed: u
     gemm_nn(&a, &b, &mut actual);
     assert_close("gemm_nn", &actual, k, 1.0, |i, j| at(&c, i, j) - sum(k, |l| at(&a, i, l) * at(&b, l, j)));
 
+    let mut actual = c.clone();
+    add_product(&a, &b, &mut actual);
+    assert_close("add_product", &actual, k, 1.0, |i, j| {
+        at(&c, i, j) + sum(k, |l| at(&a, i, l) * at(&b, l, j))
+    });
+
     let (a, mut actual) = (a.transpose(), c.clone());
     gemm_tn(&a, &b, &mut actual);
     assert_close("gemm_tn", &actual, k, 1.0, |i, j| at(&c, i, j) - sum(k, |l| at(&a, l, i) * at(&b, l, j)));
@@ -292,7 +298,7 @@ fn an_error_names_the_pivot() {
 #[test]
 fn shapes_that_do_not_fit_are_refused_before_anything_is_written() {
     type Case = (&'static str, fn(&mut Tile<f64>), (usize, usize));
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         ("potrf: L*Lᵀ takes a of n×n, but a is 3x4", |t| assert!(potrf(t).is_ok()), (3, 4)),
         ("log_diagonal: l is n×n, but l is 3x4", |t| assert!(log_diagonal(t) > 0.0), (3, 4)),
         ("but l is 2x2, b is 2x3", |t| trsm(&Tile::zeros(2, 2), t), (2, 3)),
@@ -302,6 +308,11 @@ fn shapes_that_do_not_fit_are_refused_before_anything_is_written() {
         ("but a is 2x5, c is 3x3", |t| syrk(&Tile::zeros(2, 5), t), (3, 3)),
         ("but a is 2x5, b is 3x4, c is 2x3", |t| gemm(&Tile::zeros(2, 5), &Tile::zeros(3, 4), t), (2, 3)),
         ("but a is 2x5, b is 4x3, c is 2x3", |t| gemm_nn(&Tile::zeros(2, 5), &Tile::zeros(4, 3), t), (2, 3)),
+        (
+            "but a is 2x5, b is 4x3, c is 2x3",
+            |t| add_product(&Tile::zeros(2, 5), &Tile::zeros(4, 3), t),
+            (2, 3),
+        ),
         ("but a is 5x2, b is 4x3, c is 2x3", |t| gemm_tn(&Tile::zeros(5, 2), &Tile::zeros(4, 3), t), (2, 3)),
     ];
     for (message, kernel, (rows, cols)) in cases {

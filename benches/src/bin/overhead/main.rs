@@ -28,18 +28,19 @@
 //!   Rayon has no handles: a scope that ends is the await, results go to slots; it cannot express `chain`.
 //! * Peers alternate within each repetition; the first repetition is not counted. All use one allocator, the system's or
 //!   (feature `mimalloc`) mimalloc.
-//! * The ping-pong says which state the machine is in (see [`pingpong`]): compare rows of one state only.
+//! * The ping-pong says which state the machine is in (see `pingpong` in the library): compare rows of one state only.
 
 mod options;
 mod peers;
-mod pingpong;
 mod report;
 mod work;
 
+use dagger_benches::pingpong;
+use dagger_benches::spread::Spread;
 use dagger_core::Topology;
 use options::{Command, Options};
 use peers::Peer;
-use report::{Report, Spread};
+use report::Report;
 use std::process::ExitCode;
 use work::{Side, Work};
 

@@ -2,6 +2,7 @@
 
 use crate::peers;
 use crate::work::{Bench, Side};
+use dagger_benches::arguments::{choose, positive};
 
 /// What `--help` and a wrong argument print.
 pub(crate) const USAGE: &str = "\
@@ -67,25 +68,6 @@ impl Options {
         let reps = reps.unwrap_or(if quick { 3 } else { 7 });
         Ok(Command::Measure(Options { json, quick, threads, reps, benches, sides, peers }))
     }
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.trim().parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(format!("`{text}` is not a positive number")),
-    }
-}
-
-/// Those of `all` that the list names, in the order of `all`.
-fn choose<T: Copy>(list: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<Vec<T>, String> {
-    let wanted: Vec<&str> = list.split(',').map(str::trim).collect();
-    for wanted in &wanted {
-        if !all.iter().any(|&known| name(known) == *wanted) {
-            let known: Vec<&str> = all.iter().map(|&known| name(known)).collect();
-            return Err(format!("`{wanted}` is none of {}", known.join(", ")));
-        }
-    }
-    Ok(all.iter().copied().filter(|&known| wanted.contains(&name(known))).collect())
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What is printed: a table that people read, or a line of JSON for each figure.
 
 use crate::options::Options;
-use crate::pingpong::State;
 use crate::work::{Bench, Side};
+use dagger_benches::machine::cpu_model;
+use dagger_benches::pingpong::State;
+use dagger_benches::spread::Spread;
 use std::fmt::Write;
 
 /// One line, printed above the table.
@@ -12,34 +14,6 @@ const LEGEND: &str = "independent: spawn all, await all; chain: each takes the h
 
 /// What `dagger` costs at most from inside, as a part of `tokio`.
 const TARGET: f64 = 0.5;
-
-/// Median, smallest and largest of several measurements.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    /// `None` if there are none.
-    pub(crate) fn of(mut samples: Vec<f64>) -> Option<Spread> {
-        samples.sort_by(f64::total_cmp);
-        let (&min, &max) = (samples.first()?, samples.last()?);
-        let middle = samples.len() / 2;
-        let median = if samples.len() % 2 == 1 {
-            samples[middle]
-        } else {
-            (samples[middle - 1] + samples[middle]) / 2.0
-        };
-        Some(Spread { median, min, max })
-    }
-
-    fn cell(self) -> String {
-        let digits = if self.median < 10.0 { 1 } else { 0 };
-        format!("{:.digits$} [{:.digits$}–{:.digits$}]", self.median, self.min, self.max)
-    }
-}
 
 /// All peers on one bench.
 #[derive(Debug)]
@@ -169,14 +143,6 @@ fn line(cells: &[String]) -> String {
     })
 }
 
-/// As the system names it.
-fn cpu_model() -> String {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!("{cpus} CPUs ({})", model.map_or(std::env::consts::ARCH, |(_, model)| model.trim()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,13 +156,6 @@ mod tests {
             pingpong_ns: Some((40.04, 50.0)),
             spreads: vec![("dagger", exactly(dagger)), ("tokio", exactly(tokio))],
         }
-    }
-
-    #[test]
-    fn the_median_is_the_middle_or_between_the_two_middle_ones() {
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).map(|spread| spread.median), Some(2.5));
-        assert_eq!(Spread::of(Vec::new()), None);
     }
 
     #[test]

@@ -15,13 +15,13 @@ const SAMPLES: u64 = 15;
 const ROUNDS: u64 = 2000;
 
 /// Two CPUs that a line can go between.
-pub(crate) struct Probe {
+pub struct Probe {
     cpus: [usize; 2],
 }
 
 impl Probe {
     /// The CPUs of the first two workers, where there are two that a thread may be bound to.
-    pub(crate) fn new(topology: &Topology) -> Option<Probe> {
+    pub fn new(topology: &Topology) -> Option<Probe> {
         let cpus: Vec<usize> =
             topology.processors(0, 2).into_iter().filter_map(|processor| processor.cpu).collect();
         let two = topology.usable() >= 2 && cpus.len() == 2 && cpus[0] != cpus[1];
@@ -29,8 +29,8 @@ impl Probe {
         (two && cpus.iter().all(|&cpu| bindable(cpu))).then(|| Probe { cpus: [cpus[0], cpus[1]] })
     }
 
-    /// One way, in ns: the median of [`SAMPLES`]. Keeps both CPUs busy for about 10 ms.
-    pub(crate) fn transfer_ns(&self) -> f64 {
+    /// One way, in ns: the median of 15 samples. Keeps both CPUs busy for about 10 ms.
+    pub fn transfer_ns(&self) -> f64 {
         let line = Line(AtomicU64::new(0));
         let [here, there] = self.cpus;
         std::thread::scope(|scope| {
@@ -72,31 +72,33 @@ impl Line {
 
 /// What two measurements, before and after something, say of the machine meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
     /// Both below 80 ns.
     Near,
     /// Both above 120 ns.
     Far,
     /// In between, or the state changed.
-    Between,
+    Mixed,
 }
 
 impl State {
-    pub(crate) fn of(before_ns: f64, after_ns: f64) -> State {
+    /// What both say.
+    pub fn of(before_ns: f64, after_ns: f64) -> State {
         if before_ns.max(after_ns) < 80.0 {
             State::Near
         } else if before_ns.min(after_ns) > 120.0 {
             State::Far
         } else {
-            State::Between
+            State::Mixed
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// As it stands in tables and lines.
+    pub fn name(self) -> &'static str {
         match self {
             State::Near => "near",
             State::Far => "far",
-            State::Between => "between",
+            State::Mixed => "mixed",
         }
     }
 }
@@ -109,7 +111,7 @@ mod tests {
     fn a_state_needs_both_measurements() {
         assert_eq!(State::of(40.0, 79.0), State::Near);
         assert_eq!(State::of(121.0, 300.0), State::Far);
-        assert_eq!(State::of(40.0, 200.0), State::Between);
-        assert_eq!(State::of(100.0, 100.0), State::Between);
+        assert_eq!(State::of(40.0, 200.0), State::Mixed);
+        assert_eq!(State::of(100.0, 100.0), State::Mixed);
     }
 }

@@ -1,0 +1,210 @@
+//! What order costs: graphs of tiny tasks in ours and, if there are programs of theirs, in other runtimes.
+//!
+//! ```text
+//!   cargo run --release -p dagger-benches --bin taskbench -- --peers DIR
+//!
+//!   for each number of workers and each bench:
+//!     (ping-pong, a sample of ours, ping-pong, a sample of each peer, ..) × samples
+//! ```
+//!
+//! | bench | program | figure |
+//! | --- | --- | --- |
+//! | `spawn` | 10⁶ independent tasks | ns a task |
+//! | `chain` | 10⁵ tasks, each `InOut` on the same chunk | |
+//! | `fanout` | 10 times `InOut`, 1000 × `In`, `InOut` on one chunk | |
+//! | `random` | 10⁵ tasks, `In`, `In`, `InOut` on three of 100 chunks | |
+//! | `cholesky_dag` | the 11,480 tasks of a Cholesky of 40 × 40 tiles | |
+//! | `stencil` | 1000 steps of 4 and of 64 points, each reading itself and its neighbours | |
+//! | `trivial` .. `random_nearest` | the other patterns of Task Bench | |
+//! | `metg50`, `metg80` | the stencil with a kernel: the granularity at 50 and 80 % of the peak | µs |
+//!
+//! * A run is one datadeps block over chunks that are there: all tasks are spawned and waited for. A sample is the mean of the
+//!   runs of 0.1 s, after one that is not counted. Bodies are empty but in the stencil, whose tasks check that their inputs
+//!   are those of the step before, and in the patterns, which compute a number from what they read.
+//! * *Inside*: the program is itself a task, on one of the workers. *Outside*: it runs on the main thread.
+//! * The granularity is `threads × wall / tasks` for the shortest kernel with which the efficiency, kernel iterations a second
+//!   as a part of those of threads that do nothing else, reaches the target.
+
+mod bench;
+mod graph;
+mod kernel;
+mod metg;
+mod options;
+
+use bench::{Bench, PROGRAMS};
+use dagger_async::prelude::*;
+use dagger_benches::line::Line;
+use dagger_benches::log::Log;
+use dagger_benches::machine::cpu_model;
+use dagger_benches::peers::{Call, Programs};
+use dagger_benches::report::{self, Better, OURS};
+use graph::basic::{Chain, Cholesky, Fanout, Random, Spawn};
+use graph::pattern::Points;
+use graph::stencil::{Grid, Stencil};
+use graph::{Graph, region};
+use metg::Search;
+use options::{Command, Options, Side};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the runs of a sample take.
+const SAMPLE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
+    match Options::parse(std::env::args().skip(1), parallelism) {
+        Ok(Command::Measure(options)) => {
+            measure(&options);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Help) => {
+            println!("{}", options::USAGE);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("{message}\n{}", options::USAGE);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Measures everything in turn. Lines are printed as they come, a table at the end.
+fn measure(options: &Options) {
+    let programs = Programs::or_none(options.peers.as_deref());
+    let mut log = Log::new(options.json);
+    for &threads in &options.threads {
+        let runtime = Runtime::builder().threads(threads).build().expect("the system gives us threads");
+        let peak = options
+            .benches
+            .iter()
+            .any(|bench| matches!(bench, Bench::Metg { .. }))
+            .then(|| kernel::peak_iterations_per_second(threads, if options.quick { 1 } else { 20 }));
+        let ours = Ours { runtime, threads, peak: peak.unwrap_or_default(), quick: options.quick };
+        for &bench in &options.benches {
+            for rep in 0..options.samples {
+                for &side in options.sides(bench) {
+                    log.add(rep, || ours.sample(bench, side));
+                }
+                for program in
+                    programs.iter().flat_map(|all| PROGRAMS.into_iter().filter(|name| all.has(name)))
+                {
+                    let Some(name) = bench.of_peer(program, threads) else { continue };
+                    let call = Call { program, threads, benches: &[name], blas_threads: 1, blas_core: None };
+                    log.add(rep, || programs.iter().flat_map(|programs| programs.run(call)).collect());
+                }
+            }
+        }
+    }
+    if !options.json {
+        println!(
+            "ns a task, of metg µs; median [min–max]; better by: the best peer that builds its graph in each run ÷ ours; \
+             *: other processes ran too; {}\n",
+            cpu_model()
+        );
+        print!("{}", report::table(log.lines(), Better::Less, |line| line.bench.clone()));
+    }
+}
+
+/// Our runtime, with so many workers.
+struct Ours {
+    runtime: Runtime,
+    threads: usize,
+    /// Kernel iterations a second, where a bench needs them.
+    peak: f64,
+    quick: bool,
+}
+
+impl Ours {
+    fn sample(&self, bench: Bench, side: Side) -> Vec<Line> {
+        let line = |name: &str, value: Option<f64>, unit: &str| {
+            let line =
+                Line::new(OURS, name, value, unit).with("threads", self.threads).with("from", side.name());
+            bench.params().into_iter().fold(line, |line, (key, size)| line.with(key, size))
+        };
+        let ns = match bench {
+            Bench::Spawn { tasks } => self.ns_per_task(side, <Spawn>::new(tasks as u64)),
+            Bench::Chain { tasks } => self.ns_per_task(side, <Chain>::new(tasks as u64)),
+            Bench::Fanout { width, rounds } => {
+                self.ns_per_task(side, <Fanout>::new(width as u64, rounds as u64))
+            }
+            Bench::Random { tasks, data } => self.ns_per_task(side, <Random>::new(tasks as u64, data)),
+            Bench::CholeskyDag { tiles } => self.ns_per_task(side, <Cholesky>::new(tiles)),
+            Bench::Stencil { width, steps } => {
+                self.ns_per_task(side, Stencil::new(&Grid::new(width), steps, 0))
+            }
+            Bench::Pattern { pattern, width, steps } => {
+                self.ns_per_task(side, Points::new(pattern, width, steps))
+            }
+            Bench::Metg { width, steps, percent } => {
+                let targets = [(50, "metg50"), (80, "metg80")];
+                let targets =
+                    targets.into_iter().filter(|&(target, _)| percent.is_none_or(|only| only == target));
+                let search =
+                    |(target, name)| line(name, self.granularity_us(side, target, width, steps), "us");
+                return targets.map(search).collect();
+            }
+        };
+        vec![line(bench.name(), Some(ns), "ns/task")]
+    }
+
+    /// The mean over the runs of a sample, after one that is not counted.
+    fn ns_per_task(&self, side: Side, graph: impl Graph) -> f64 {
+        let (tasks, at_least) = (graph.tasks() as f64, if self.quick { Duration::ZERO } else { SAMPLE });
+        let run = self.on(side, async move {
+            region(&graph).await;
+            let (start, mut runs) = (Instant::now(), 0);
+            loop {
+                region(&graph).await;
+                runs += 1;
+                let time = start.elapsed();
+                if time >= at_least {
+                    return time.as_secs_f64() / f64::from(runs);
+                }
+            }
+        });
+        run * 1e9 / tasks
+    }
+
+    fn granularity_us(&self, side: Side, percent: u32, width: usize, steps: usize) -> Option<f64> {
+        let (grid, peak) = (Grid::new(width), self.peak);
+        let tasks = Stencil::new(&grid, steps, 0).tasks();
+        let mut calls = 0;
+        let search = Search { target: f64::from(percent) / 100.0, threads: self.threads, tasks, peak };
+        search.granularity_us(|iterations| {
+            calls += 1;
+            if self.quick && calls > 3 {
+                return tasks as f64 * iterations as f64 / peak; // as if it were perfect
+            }
+            self.wall(side, &grid, steps, iterations)
+        })
+    }
+
+    /// Seconds of all tasks with a kernel each.
+    fn wall(&self, side: Side, grid: &Arc<Grid>, steps: usize, iterations: u64) -> f64 {
+        let stencil = Stencil::new(grid, steps, iterations);
+        self.on(side, async move {
+            let start = Instant::now();
+            region(&stencil).await;
+            start.elapsed().as_secs_f64()
+        })
+    }
+
+    /// Runs a program as a task, or on this thread.
+    fn on<T: Send + Sync + 'static>(
+        &self,
+        side: Side,
+        program: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        self.runtime.block_on(async {
+            match side {
+                Side::Inside => dagger_async::spawn(program).await.expect("the program ends"),
+                Side::Outside => program.await,
+            }
+        })
+    }
+}
