@@ -117,7 +117,8 @@ impl Plan {
     /// # Errors
     /// The first failure of a task, as for a block; [`Error::Options`] if the plan is running already.
     pub fn run<F: Future>(&self, body: F) -> PlanRun<F> {
-        PlanRun { plan: self.0.clone(), state: State::New, block: Datadeps::planned(body, Issue::default()) }
+        let block = Datadeps::planned(body, Issue::default());
+        PlanRun { plan: self.0.clone(), state: State::New, output: None, block }
     }
 
     /// What became of the runs so far.
@@ -242,6 +243,8 @@ impl Issue {
 pub struct PlanRun<F: Future> {
     plan: Arc<Inner>,
     state: State,
+    /// Of the block, while the run has not given its places back.
+    output: Option<Result<F::Output>>,
     block: Datadeps<F>,
 }
 
@@ -256,9 +259,9 @@ impl<F: Future> Future for PlanRun<F> {
     type Output = Result<F::Output>;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: `block` is pinned when `self` is and only projected; the other fields are never pinned.
-        let (plan, state, mut block) = unsafe {
+        let (plan, state, output, mut block) = unsafe {
             let this = self.get_unchecked_mut();
-            (&this.plan, &mut this.state, Pin::new_unchecked(&mut this.block))
+            (&this.plan, &mut this.state, &mut this.output, Pin::new_unchecked(&mut this.block))
         };
         if matches!(state, State::New) {
             let graph = match std::mem::replace(&mut *plan.phase.lock(), Phase::Running) {
@@ -268,18 +271,33 @@ impl<F: Future> Future for PlanRun<F> {
             };
             *state = begin(plan, graph, block.issue());
         }
-        local::with(|local| local.awaits_room.set(false));
-        let polled = block.as_mut().poll(cx);
-        if let (true, Some(issue)) = (polled.is_pending(), block.issue()) {
-            if block.has_output() {
+        if output.is_none() {
+            local::with(|local| local.awaits_room.set(false));
+            let polled = block.as_mut().poll(cx);
+            if let (true, Some(issue)) = (polled.is_pending(), block.issue()) {
+                if block.has_output() {
+                    issue.close();
+                } else if !local::with(|local| local.awaits_room.get()) {
+                    issue.waits();
+                }
+            }
+            *output = Some(ready!(polled));
+            if let Some(issue) = block.issue() {
                 issue.close();
-            } else if !local::with(|local| local.awaits_room.get()) {
-                issue.waits();
             }
         }
-        let output = ready!(polled);
+        // Its tasks are over but for a few instructions: without its places the next run can begin by the graph. After a
+        // deadlock they may never be.
+        if let (State::Begun(_, Some(run)), Some(output)) = (&*state, &output)
+            && !matches!(output, Err(Error::Deadlock { .. }))
+        {
+            ready!(run.poll_over(cx));
+        }
         end(plan, state, block.issue(), true);
-        Poll::Ready(output)
+        match output.take() {
+            Some(output) => Poll::Ready(output),
+            None => Poll::Pending, // Polled after its end.
+        }
     }
 }
 
@@ -312,8 +330,7 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> Stat
 
 /// The run has ended, or is dropped. `finished`: all its tasks are over.
 fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
-    let State::Begun(graph, run) = std::mem::replace(state, State::Over) else { return };
-    let mut recorded = graph;
+    let State::Begun(mut recorded, _) = std::mem::replace(state, State::Over) else { return };
     // A run that follows the graph still is closed here.
     let issuing = issue.map(|issue| {
         issue.close();
@@ -335,14 +352,6 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
             }
         }
         _ => {}
-    }
-    if finished && let Some(run) = run {
-        // The last task is over but for a few instructions: without its places the next run can begin by the graph.
-        let mut round = 0;
-        while !run.is_over() && round < 256 {
-            crate::sync::relax(round);
-            round += 1;
-        }
     }
     *plan.phase.lock() = recorded.map_or(Phase::Empty, Phase::Recorded);
 }

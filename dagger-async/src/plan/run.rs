@@ -11,7 +11,9 @@
 //!    steps is the graph's alone, and they need no places.
 //! 2. `missing` of a node counts its predecessors and its own issue: who brings it to zero finds the task.
 //! 3. The run lives until `left` is zero, by its places: a step that is not completed may use it.
-//! 4. The memory of issued tasks is kept until the run is dropped, so that whoever looks for cycles may follow the graph.
+//! 4. A node names its task from its issue until it is completed, and the completion waits for whoever looks at the
+//!    node at that moment ([`LOOKED_AT`]): so those who look for cycles may follow the graph, and what is over
+//!    is not kept.
 
 use super::graph::Graph;
 use crate::chunk::{self, Tickets};
@@ -27,9 +29,13 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 
 /// In `left` until the run is closed: more than a plan has steps.
 const BIAS: u32 = 1 << 31;
+
+/// In the pointer of a node: somebody looks at its task.
+const LOOKED_AT: usize = 1;
 
 /// See the module.
 pub(crate) struct Run {
@@ -38,6 +44,8 @@ pub(crate) struct Run {
     nodes: Box<[Node]>,
     left: AtomicU32,
     over: AtomicBool,
+    /// Of who waits for that.
+    waker: Mutex<Option<Waker>>,
     pool: *const Pool,
     /// Those at the chunks of the graph, in their order.
     places: Mutex<Vec<Place>>,
@@ -51,14 +59,50 @@ unsafe impl Sync for Run {}
 struct Node {
     /// Invariant 2.
     missing: AtomicU32,
-    /// Null until it is issued; then counted as a holder (invariant 4).
+    /// Invariant 4.
     task: AtomicPtr<()>,
 }
 
 impl Node {
-    fn task(&self) -> Option<RawTask> {
+    fn issued(&self, task: RawTask) {
+        // Release: whoever finds the task sees its accesses.
+        self.task.store(task.as_ptr().cast_mut().cast(), Release);
+    }
+
+    /// The task of a step that cannot be completed meanwhile.
+    fn task(&self) -> RawTask {
         // Acquire: pairs with the Release of the issue.
-        NonNull::new(self.task.load(Acquire)).map(|task| RawTask::from_data(task.as_ptr()))
+        RawTask::from_data(self.task.load(Acquire).map_addr(|address| address & !LOOKED_AT))
+    }
+
+    /// The step is over.
+    fn completed(&self, task: RawTask) {
+        let issued = task.as_ptr().cast_mut().cast();
+        let mut round = 0;
+        while self.task.compare_exchange_weak(issued, null_mut(), AcqRel, Relaxed).is_err() {
+            crate::sync::relax(round);
+            round += 1;
+        }
+    }
+
+    /// Calls `visit` with the task of a step that was issued and is not over.
+    fn look(&self, visit: &mut dyn FnMut(RawTask)) {
+        let mut round = 0;
+        loop {
+            let task = self.task.load(Acquire);
+            if task.is_null() {
+                return;
+            }
+            let looked_at = task.map_addr(|address| address | LOOKED_AT);
+            if looked_at != task && self.task.compare_exchange(task, looked_at, AcqRel, Relaxed).is_ok() {
+                // Not during the visit, which may take locks: a holder does as well.
+                let kept = TaskRef::new(RawTask::from_data(task));
+                self.task.store(task, Release);
+                return visit(kept.raw());
+            }
+            crate::sync::relax(round);
+            round += 1;
+        }
     }
 }
 
@@ -75,6 +119,7 @@ impl Run {
             nodes: (0..graph.steps.len()).map(node).collect(),
             left: AtomicU32::new(BIAS),
             over: AtomicBool::new(false),
+            waker: Mutex::new(None),
             pool,
             places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
         });
@@ -121,9 +166,7 @@ impl Run {
             }
         }
         let node = &self.nodes[step];
-        std::mem::forget(TaskRef::new(task));
-        // Release, both: whoever brings `missing` to zero, or finds the task otherwise, sees its accesses.
-        node.task.store(task.as_ptr().cast_mut().cast(), Release);
+        node.issued(task);
         if node.missing.fetch_sub(1, AcqRel) != 1 {
             linker.waiting += 1;
         }
@@ -132,17 +175,16 @@ impl Run {
     /// A step has ended, and its accesses are released. Tells its successors through `tickets`.
     ///
     /// # Safety
-    /// Called once for each issued step.
-    pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, tickets: &mut Tickets) {
+    /// Called once for each issued step, whose task this is.
+    pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, tickets: &mut Tickets) {
         {
             // SAFETY: invariant 3: this step is not completed.
             let this = unsafe { run.as_ref() };
+            this.nodes[step as usize].completed(task);
             for &successor in this.graph.order.successors(step as usize) {
                 let node = &this.nodes[successor as usize];
-                if node.missing.fetch_sub(1, AcqRel) == 1
-                    && let Some(task) = node.task()
-                {
-                    tickets.push(Ticket::Task(task));
+                if node.missing.fetch_sub(1, AcqRel) == 1 {
+                    tickets.push(Ticket::Task(node.task()));
                 }
             }
         }
@@ -168,7 +210,14 @@ impl Run {
     fn end(&self, tickets: &mut Tickets) {
         let keep = self.me.upgrade(); // With the places goes what kept it.
         self.give_back(tickets);
-        self.over.store(true, Release);
+        let waker = {
+            let mut waker = self.waker.lock();
+            self.over.store(true, Release);
+            waker.take()
+        };
+        if let Some(waker) = waker {
+            crate::error::quietly(|| waker.wake());
+        }
         drop(keep);
     }
 
@@ -179,9 +228,19 @@ impl Run {
         }
     }
 
-    /// True once the places are given back.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Acquire)
+    /// Ends once the places are given back.
+    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.over.load(Acquire) {
+            return Poll::Ready(());
+        }
+        let mut waker = self.waker.lock();
+        if self.over.load(Acquire) {
+            return Poll::Ready(());
+        }
+        let before = waker.replace(cx.waker().clone());
+        drop(waker);
+        drop(before);
+        Poll::Pending
     }
 
     // Who waits for whom, for those who look for cycles. The callers keep the run: they look at a step that is not
@@ -189,25 +248,12 @@ impl Run {
 
     /// The tasks that a step waits for.
     pub(crate) fn visit_predecessors(&self, step: u32, visit: &mut dyn FnMut(RawTask)) {
-        let steps = self.graph.order.predecessors(step as usize).iter();
-        let tasks = steps.filter_map(|&step| self.nodes[step as usize].task());
-        tasks.filter(|task| !task.state.load().is_gone()).for_each(visit);
+        let steps = self.graph.order.predecessors(step as usize);
+        steps.iter().for_each(|&step| self.nodes[step as usize].look(visit));
     }
 
     /// The tasks that were issued and are not over.
     pub(crate) fn visit_unfinished(&self, visit: &mut dyn FnMut(RawTask)) {
-        let tasks = self.nodes.iter().filter_map(Node::task);
-        tasks.filter(|task| !task.state.load().is_gone()).for_each(visit);
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            if let Some(task) = node.task() {
-                task.release_holder();
-            }
-            node.task.store(null_mut(), Relaxed);
-        }
+        self.nodes.iter().for_each(|node| node.look(visit));
     }
 }

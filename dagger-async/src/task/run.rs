@@ -585,7 +585,7 @@ impl Work {
         }
         if let Some((run, step)) = step {
             // SAFETY: the accesses of the step are released, once.
-            unsafe { Run::complete(run, step, &mut self.tickets) };
+            unsafe { Run::complete(run, step, task, &mut self.tickets) };
         }
     }
 

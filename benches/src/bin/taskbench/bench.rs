@@ -53,6 +53,11 @@ impl Bench {
         "metg:64",
     ];
 
+    /// Its tasks access chunks: a plan has something to say.
+    pub(crate) fn has_data(self) -> bool {
+        !matches!(self, Bench::Spawn { .. })
+    }
+
     /// The benches that a name stands for: `chain`, `chain:500`, `stencil` (both usual widths), `patterns` (all of them).
     pub(crate) fn parse(name: &str) -> Result<Vec<Bench>, String> {
         let (bench, sizes) = name.split_once(':').unwrap_or((name, ""));

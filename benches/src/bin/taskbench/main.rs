@@ -88,7 +88,10 @@ fn measure(options: &Options) {
         for &bench in &options.benches {
             for rep in 0..options.samples {
                 for &side in options.sides(bench) {
-                    log.add(rep, || ours.sample(bench, side));
+                    log.add(rep, || ours.sample(bench, side, Mode::Block));
+                    if bench.has_data() {
+                        log.add(rep, || ours.sample(bench, side, Mode::Rerun));
+                    }
                 }
                 for program in
                     programs.iter().flat_map(|all| PROGRAMS.into_iter().filter(|name| all.has(name)))
@@ -110,6 +113,37 @@ fn measure(options: &Options) {
     }
 }
 
+/// How a graph runs again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// Built anew, as a block.
+    Block,
+    /// By a plan.
+    Rerun,
+}
+
+/// The runs of one graph.
+struct Runs(Option<Plan>);
+
+impl Runs {
+    fn new(mode: Mode) -> Self {
+        Runs((mode == Mode::Rerun).then(Plan::new))
+    }
+
+    async fn once(&self, graph: &impl Graph) {
+        match &self.0 {
+            None => region(graph).await,
+            Some(plan) => plan.run(graph.issue()).await.expect("no task fails"),
+        }
+    }
+
+    /// Panics if a run after the first one did not follow the graph of the plan.
+    fn check(&self) {
+        let Some(stats) = self.0.as_ref().map(Plan::stats) else { return };
+        assert_eq!(stats.replayed, (stats.runs - 1) * stats.steps as u64, "{stats:?}");
+    }
+}
+
 /// Our runtime, with so many workers.
 struct Ours {
     runtime: Runtime,
@@ -120,32 +154,33 @@ struct Ours {
 }
 
 impl Ours {
-    fn sample(&self, bench: Bench, side: Side) -> Vec<Line> {
+    fn sample(&self, bench: Bench, side: Side, mode: Mode) -> Vec<Line> {
         let line = |name: &str, value: Option<f64>, unit: &str| {
             let line =
                 Line::new(OURS, name, value, unit).with("threads", self.threads).with("from", side.name());
+            let line = if mode == Mode::Rerun { line.with("mode", "rerun") } else { line };
             bench.params().into_iter().fold(line, |line, (key, size)| line.with(key, size))
         };
         let ns = match bench {
-            Bench::Spawn { tasks } => self.ns_per_task(side, <Spawn>::new(tasks as u64)),
-            Bench::Chain { tasks } => self.ns_per_task(side, <Chain>::new(tasks as u64)),
+            Bench::Spawn { tasks } => self.ns_per_task(side, mode, <Spawn>::new(tasks as u64)),
+            Bench::Chain { tasks } => self.ns_per_task(side, mode, <Chain>::new(tasks as u64)),
             Bench::Fanout { width, rounds } => {
-                self.ns_per_task(side, <Fanout>::new(width as u64, rounds as u64))
+                self.ns_per_task(side, mode, <Fanout>::new(width as u64, rounds as u64))
             }
-            Bench::Random { tasks, data } => self.ns_per_task(side, <Random>::new(tasks as u64, data)),
-            Bench::CholeskyDag { tiles } => self.ns_per_task(side, <Cholesky>::new(tiles)),
+            Bench::Random { tasks, data } => self.ns_per_task(side, mode, <Random>::new(tasks as u64, data)),
+            Bench::CholeskyDag { tiles } => self.ns_per_task(side, mode, <Cholesky>::new(tiles)),
             Bench::Stencil { width, steps } => {
-                self.ns_per_task(side, Stencil::new(&Grid::new(width), steps, 0))
+                self.ns_per_task(side, mode, Stencil::new(&Grid::new(width), steps, 0))
             }
             Bench::Pattern { pattern, width, steps } => {
-                self.ns_per_task(side, Points::new(pattern, width, steps))
+                self.ns_per_task(side, mode, Points::new(pattern, width, steps))
             }
             Bench::Metg { width, steps, percent } => {
                 let targets = [(50, "metg50"), (80, "metg80")];
                 let targets =
                     targets.into_iter().filter(|&(target, _)| percent.is_none_or(|only| only == target));
                 let search =
-                    |(target, name)| line(name, self.granularity_us(side, target, width, steps), "us");
+                    |(target, name)| line(name, self.granularity_us(side, mode, target, width, steps), "us");
                 return targets.map(search).collect();
             }
         };
@@ -153,24 +188,33 @@ impl Ours {
     }
 
     /// The mean over the runs of a sample, after one that is not counted.
-    fn ns_per_task(&self, side: Side, graph: impl Graph) -> f64 {
+    fn ns_per_task(&self, side: Side, mode: Mode, graph: impl Graph) -> f64 {
         let (tasks, at_least) = (graph.tasks() as f64, if self.quick { Duration::ZERO } else { SAMPLE });
         let run = self.on(side, async move {
-            region(&graph).await;
-            let (start, mut runs) = (Instant::now(), 0);
+            let runs = Runs::new(mode);
+            runs.once(&graph).await;
+            let (start, mut count) = (Instant::now(), 0);
             loop {
-                region(&graph).await;
-                runs += 1;
+                runs.once(&graph).await;
+                count += 1;
                 let time = start.elapsed();
                 if time >= at_least {
-                    return time.as_secs_f64() / f64::from(runs);
+                    runs.check();
+                    return time.as_secs_f64() / f64::from(count);
                 }
             }
         });
         run * 1e9 / tasks
     }
 
-    fn granularity_us(&self, side: Side, percent: u32, width: usize, steps: usize) -> Option<f64> {
+    fn granularity_us(
+        &self,
+        side: Side,
+        mode: Mode,
+        percent: u32,
+        width: usize,
+        steps: usize,
+    ) -> Option<f64> {
         let (grid, peak) = (Grid::new(width), self.peak);
         let tasks = Stencil::new(&grid, steps, 0).tasks();
         let mut calls = 0;
@@ -180,17 +224,23 @@ impl Ours {
             if self.quick && calls > 3 {
                 return tasks as f64 * iterations as f64 / peak; // as if it were perfect
             }
-            self.wall(side, &grid, steps, iterations)
+            self.wall(side, mode, &grid, steps, iterations)
         })
     }
 
-    /// Seconds of all tasks with a kernel each.
-    fn wall(&self, side: Side, grid: &Arc<Grid>, steps: usize, iterations: u64) -> f64 {
+    /// Seconds of all tasks with a kernel each; a plan has recorded them before.
+    fn wall(&self, side: Side, mode: Mode, grid: &Arc<Grid>, steps: usize, iterations: u64) -> f64 {
         let stencil = Stencil::new(grid, steps, iterations);
         self.on(side, async move {
+            let runs = Runs::new(mode);
+            if mode == Mode::Rerun {
+                runs.once(&stencil).await;
+            }
             let start = Instant::now();
-            region(&stencil).await;
-            start.elapsed().as_secs_f64()
+            runs.once(&stencil).await;
+            let seconds = start.elapsed().as_secs_f64();
+            runs.check();
+            seconds
         })
     }
 
