@@ -16,6 +16,16 @@ pub(super) fn bind(cpu: usize) {
     let _ = cpu;
 }
 
+/// The CPU that the calling thread runs on at this moment.
+pub(super) fn here() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        Some(rustix::thread::sched_getcpu())
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// Lets the calling thread run on every CPU that the process had when the first thread was bound.
 pub(super) fn release() {
     #[cfg(target_os = "linux")]

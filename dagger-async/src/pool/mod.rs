@@ -170,6 +170,19 @@ impl Pool {
         }
     }
 
+    /// A thread that is no worker is about to wait, perhaps for what it has pushed. The worker of its own CPU can begin as soon
+    /// as it does; one that was woken on another CPU may take ten times as long to get there.
+    pub(crate) fn wake_near(&self) {
+        if !self.pin || self.injector.is_empty() {
+            return;
+        }
+        let Some(here) = affinity::here() else { return };
+        let near = self.processors.iter().take(self.stealers.len()).position(|near| near.cpu == Some(here));
+        if let Some(near) = near {
+            self.sleep.wake_this(near);
+        }
+    }
+
     /// Undoes `pin_to` for a thread that now runs what may block.
     fn unpin(&self) {
         if self.pin {

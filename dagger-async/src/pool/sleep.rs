@@ -179,6 +179,15 @@ impl Sleep {
         self.wake_one();
     }
 
+    /// Wakes this worker, if it sleeps, whoever searches.
+    pub(crate) fn wake_this(&self, worker: usize) {
+        if self.sleeping.load(Relaxed) != 0
+            && self.take(|sleepers| sleepers.iter().position(|&sleeper| sleeper == worker)).is_some()
+        {
+            self.tokens[worker].deliver();
+        }
+    }
+
     /// After a push that only these workers (ascending) may take: wakes one of them that sleeps.
     pub(crate) fn wake_one_of(&self, workers: &[usize]) {
         fence(SeqCst);

@@ -50,14 +50,27 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
         if !leave_waker(task, key, waker, local.task().is_some()) {
             return Poll::Ready(Ok(()));
         }
-        match check(task, Kind::Await, local) {
-            Some(error) => {
-                withdraw(task, key);
-                Poll::Ready(Err(error))
-            }
-            None => Poll::Pending,
+        if let Some(error) = check(task, Kind::Await, local) {
+            withdraw(task, key);
+            return Poll::Ready(Err(error));
         }
+        if local.place().is_none() {
+            wake_near(task);
+        }
+        Poll::Pending
     })
+}
+
+/// A thread that is no worker is about to wait for a task, which may have no worker yet.
+fn wake_near(task: RawTask) {
+    let pool = {
+        let guard = task.state.lock();
+        // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
+        (guard.phase() == Phase::Queued).then(|| unsafe { &*task.pool }.keep())
+    };
+    if let Some(pool) = pool {
+        pool.wake_near();
+    }
 }
 
 /// Writes down that the current task awaits another one.
