@@ -472,13 +472,19 @@ fn a_body_that_waits_for_somebody_who_uses_its_chunks_goes_on() {
                 spawn!((|x: &mut Vec<u64>| x[0] += 1)(InOut(&chunk)));
                 // Not a spawn nor a guard of the body: it cannot be seen before it waits.
                 let chunk = chunk.clone();
-                let seen = tokio::spawn(async move { chunk.read().await.unwrap()[0] }).await.unwrap();
-                assert_eq!(seen, run + 1);
+                let seen = {
+                    let chunk = chunk.clone();
+                    tokio::spawn(async move { chunk.read().await.unwrap()[0] }).await.unwrap()
+                };
+                assert_eq!(seen, 2 * run + 1);
+                spawn!((|x: &mut Vec<u64>| x[0] += 1)(InOut(&chunk)));
             })
             .await
             .unwrap();
         }
-        assert_eq!((plan.stats().replayed, plan.stats().left), (4, 4));
+        // A guard that waits ends the matching, one that comes when the first step is over does so as well.
+        let stats = plan.stats();
+        assert_eq!((stats.replayed, stats.left), (4, 4));
     });
 }
 
@@ -505,27 +511,254 @@ fn a_region_that_lies_outside_is_refused_when_its_turn_comes() {
 }
 
 #[test]
-fn a_step_that_waits_for_its_own_run_is_a_deadlock() {
+fn a_step_that_waits_for_a_step_after_it_is_a_deadlock_as_in_a_block() {
     on_all_workers(|_| async {
         let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
+        let body = async |inside: bool| {
+            let issued = Gate::new();
+            let (inner, all) = (b.clone(), issued.clone());
+            spawn!((move |a: &mut u64| {
+                *a += 1;
+                all.block();
+                !inside || {
+                    // Behind the step below, which waits for this one.
+                    let child = spawn!((|b: &u64| *b)(In(&inner)));
+                    matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
+                }
+            })(InOut(&a)));
+            let after = spawn!((|a: &u64, b: &mut u64| *b = *a)(In(&a), InOut(&b)));
+            issued.open();
+            after
+        };
+        for inside in [false, true] {
+            plan.run(body(inside)).await.unwrap();
+        }
+        datadeps(body(true)).await.unwrap();
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (3, 3));
+    });
+}
+
+#[test]
+fn a_step_that_waits_for_a_chunk_that_no_other_step_needs_goes_on() {
+    on_all_workers(|_| async {
+        let (a, b, plan) = (Chunk::new(0u64), Chunk::new(7u64), Plan::new());
+        for run in 0..4 {
+            plan.run(async {
+                spawn!((|b: &mut u64| *b += 1)(InOut(&b)));
+                let inner = b.clone();
+                let seen = spawn!((move |a: &mut u64| {
+                    *a += 1;
+                    spawn!((|b: &u64| *b)(In(&inner))).blocking_wait().unwrap()
+                })(InOut(&a)));
+                assert_eq!(seen.await.unwrap(), 8 + run);
+            })
+            .await
+            .unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_body_may_wait_for_its_own_tasks_and_goes_on_by_the_graph() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![1u64; 4]), Plan::new());
+        for _ in 0..5 {
+            plan.run(async {
+                for _ in 0..3 {
+                    spawn!(whole(InOut(&chunk), 1));
+                    let norm = spawn!((|x: &Data| x[0])(In(&chunk)));
+                    assert!(norm.await.unwrap() > 0);
+                }
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!((plan.stats().replayed, plan.stats().left), (24, 0));
+    });
+}
+
+#[test]
+fn others_wait_for_the_steps_at_their_chunk_and_for_no_more() {
+    on_all_workers(|_| async {
+        let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
+        for run in 0..4 {
+            plan.run(async {
+                // What the step on `a` waits for comes after a guard of `b`.
+                let gate = Gate::new();
+                spawn!(async held(InOut(&a), gate.clone()));
+                spawn!((|b: &mut u64| *b += 1)(InOut(&b)));
+                assert_eq!(*b.read().await.unwrap(), 2 * run + 1);
+                gate.open();
+                spawn!((|b: &mut u64| *b += 1)(InOut(&b)));
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (4, 8));
+        assert_eq!((plan.stats().replayed, plan.stats().left), (6, 3));
+    });
+}
+
+#[test]
+fn a_body_that_blocks_or_gives_up_room_is_not_waited_for() {
+    for workers in [1, 2] {
+        watched(move || {
+            let rt = Runtime::builder().threads(workers).pin(false).window(2).build().unwrap();
+            rt.block_on(async {
+                spawn(async {
+                    let (a, plan) = (Chunk::new(0u64), Plan::new());
+                    for run in 0..3 {
+                        plan.run(async {
+                            spawn!((|a: &mut u64| *a += 1)(InOut(&a)));
+                            let inner = a.clone();
+                            let seen = spawn!((move || {
+                                spawn!((|a: &u64| *a)(In(&inner))).blocking_wait().unwrap()
+                            })());
+                            assert_eq!(seen.blocking_wait().unwrap(), 2 * run + 1);
+                            spawn!((|a: &mut u64| *a += 1)(InOut(&a)));
+                            futures::future::select(room(), std::future::ready(())).await;
+                            let outer = a.clone();
+                            let seen = tokio::spawn(async move { *outer.read().await.unwrap() });
+                            assert_eq!(seen.await.unwrap(), 2 * run + 2);
+                        })
+                        .await
+                        .unwrap();
+                    }
+                })
+                .await
+                .unwrap();
+            });
+        });
+    }
+}
+
+#[test]
+fn a_plan_inside_the_body_of_another_keeps_the_order() {
+    on_all_workers(|_| async {
+        let (a, outer, inner) = (Chunk::new(0u64), Plan::new(), Plan::new());
+        for _ in 0..4 {
+            let seen = outer
+                .run(async {
+                    spawn!((|x: &mut u64| *x = 1)(InOut(&a)));
+                    let mut by_plan = Box::pin(inner.run(async {
+                        spawn!((|x: &mut u64| *x += 10)(InOut(&a)));
+                    }));
+                    let first = futures::poll!(&mut by_plan);
+                    spawn!((|x: &mut u64| *x *= 2)(InOut(&a)));
+                    if first.is_pending() {
+                        by_plan.await.unwrap();
+                    }
+                    spawn!((|x: &u64| *x)(In(&a)))
+                })
+                .await
+                .unwrap();
+            assert_eq!(seen.await.unwrap(), 22);
+        }
+    });
+}
+
+#[test]
+fn a_step_that_needs_who_waits_behind_the_run_comes_after_it() {
+    on_all_workers(|_| async {
+        let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
+        for run in 0..4 {
+            plan.run(async {
+                spawn!((|x: &mut u64| *x += 1)(InOut(&a)));
+                let (inner, waits) = (a.clone(), Gate::new());
+                let begun = waits.clone();
+                let outside = spawn(async move {
+                    let child = spawn!((|x: &u64| *x)(In(&inner)));
+                    begun.open();
+                    child.await.unwrap()
+                });
+                waits.pass().await;
+                spawn!((|b: &mut u64, seen: u64| *b = seen)(InOut(&b), outside));
+            })
+            .await
+            .unwrap();
+            assert_eq!(*b.read().await.unwrap(), run + 1);
+        }
+    });
+}
+
+#[test]
+fn a_run_that_is_leaked_keeps_nobody_from_its_chunks() {
+    for workers in [1, 2] {
+        watched(move || {
+            let rt = Runtime::builder().threads(workers).pin(false).build().unwrap();
+            let (a, plan) = (Chunk::new(0u64), Plan::new());
+            rt.block_on(async {
+                for run in 0..2 {
+                    let a = a.clone();
+                    let mut body = Box::pin(plan.run(async move {
+                        spawn!((|x: &mut u64| *x += 1)(InOut(&a)));
+                        if run == 1 {
+                            std::future::pending::<()>().await;
+                        }
+                    }));
+                    match run {
+                        0 => body.await.unwrap(),
+                        _ => {
+                            assert!(futures::poll!(&mut body).is_pending());
+                            std::mem::forget(body);
+                        }
+                    }
+                }
+                assert_eq!(*a.read().await.unwrap(), 2);
+                assert_eq!(spawn!((|x: &u64| *x)(In(&a))).await.unwrap(), 2);
+            });
+            futures::executor::block_on(rt.shutdown());
+        });
+    }
+}
+
+#[test]
+fn regions_that_meet_at_another_length_are_refused_in_any_run() {
+    use dagger_async::region::slice;
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 5]), Plan::new());
         for run in 0..2 {
             let result = plan
                 .run(async {
-                    // From its second run on it reads the other chunk inside.
-                    let inner = b.clone();
-                    spawn!((move |a: &mut u64| {
-                        *a += 1;
-                        run == 0 || {
-                            let child = spawn!((|b: &u64| *b)(In(&inner)));
-                            matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
-                        }
-                    })(InOut(&a)));
-                    spawn!((|a: &u64, b: &mut u64| *b = *a)(In(&a), InOut(&b)));
+                    let both = Deps(&chunk, (InOut(slice(step(0.., 3))), InOut(slice(step(4.., 2)))));
+                    spawn!((|(mut a, mut b): (VecMut<u64>, VecMut<u64>)| {
+                        a.for_each_mut(|x| *x += 1);
+                        b.for_each_mut(|x| *x += 1);
+                    })(both));
                 })
                 .await;
-            result.unwrap();
+            match run {
+                0 => result.unwrap(),
+                _ => assert!(matches!(result, Err(Error::Aliased { .. })), "{result:?}"),
+            }
+            chunk.write().await.unwrap().resize(10, 7);
         }
-        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (2, 2));
+        assert_eq!(plan.stats().replayed, 0);
+    });
+}
+
+#[test]
+fn a_region_without_elements_waits_for_what_may_change_the_length() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 4]), Plan::new());
+        for run in 0..20 {
+            let over = Arc::new(AtomicBool::new(false));
+            plan.run(async {
+                let (issued, ends) = (Gate::new(), over.clone());
+                let all = issued.clone();
+                spawn!((move |x: &mut Vec<u64>| {
+                    all.block();
+                    x.resize(run % 7, 0);
+                    ends.store(true, SeqCst);
+                })(InOut(&chunk)));
+                let over = over.clone();
+                spawn!((move |x: &[u64]| assert!(x.is_empty() && over.load(SeqCst)))(In(&chunk.slice(2..2))));
+                issued.open();
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!(plan.stats().replayed, 38);
     });
 }
 
@@ -567,6 +800,11 @@ fn a_shutdown_ends_a_run() {
             drop(never);
         });
     }
+}
+
+async fn held(x: &mut u64, gate: Gate) {
+    gate.pass().await;
+    *x += 1;
 }
 
 async fn wait(x: &mut u64, gate: Option<tokio::sync::oneshot::Receiver<()>>) {

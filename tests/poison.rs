@@ -1102,3 +1102,38 @@ fn a_whole_write_that_fails_poisons_what_it_has_made_and_all_its_elements_heal_i
         assert_eq!(*c.read().await.unwrap(), [5, 5, 5, 5, 6, 6, 6, 6]);
     });
 }
+
+/// An error whose drop panics.
+#[derive(Debug)]
+struct Bomb;
+
+impl std::fmt::Display for Bomb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the drop of an error");
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_its_chunk_is_dropped_costs_nobody_else() {
+    on_all_workers(|_| async {
+        let chunk = Chunk::new(vec![0u64; 4]);
+        let gate = Gate::new();
+        let fails = spawn!((|_: &mut Vec<u64>| -> Result<(), Bomb> { Err(Bomb) })(InOut(&chunk))?);
+        fails.wait().await;
+        let held = gate.clone();
+        // Heals a part: the error stays with the rest, and the queue is the last owner of the chunk.
+        let heals = spawn!((move |_: &mut [u64]| held.block())(Out(&chunk.slice(0..1))));
+        drop(chunk);
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(fails)));
+        gate.open();
+        heals.await.unwrap();
+    });
+}

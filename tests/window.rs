@@ -540,3 +540,34 @@ fn ten_times_as_many_tasks_of_a_block_inside_a_task_take_no_more_memory() {
         "inside",
     );
 }
+
+#[test]
+fn room_in_a_large_window_is_told_of_though_most_of_it_is_taken_and_something_runs() {
+    for workers in [1, 2] {
+        watched(move || {
+            let rt = runtime(workers, 256);
+            rt.block_on(async {
+                spawn(async {
+                    // 220 that wait for ever, and one body that runs all the time, beside the workers.
+                    let (stop, mut waits) = (Gate::new(), Vec::new());
+                    for _ in 0..220 {
+                        let (open, gate) = tokio::sync::oneshot::channel::<()>();
+                        waits.push(open);
+                        spawn(async move { gate.await.is_ok() });
+                    }
+                    let stopped = stop.clone();
+                    let runs = spawn!((move || stopped.block())(); blocking = true);
+                    for n in 0..2000u64 {
+                        room().await;
+                        spawn!((|n: u64| n)(n));
+                    }
+                    stop.open();
+                    drop(waits);
+                    runs.await.unwrap();
+                })
+                .await
+                .unwrap();
+            });
+        });
+    }
+}

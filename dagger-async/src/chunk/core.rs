@@ -21,7 +21,7 @@ use crate::plan::Run;
 use crate::pool::Pool;
 use crate::record;
 use crate::sync::{SpinGuard, SpinLock};
-use crate::task::RawTask;
+use crate::task::{RawTask, Work};
 use dagger_core::record::What;
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
 use smallvec::SmallVec;
@@ -55,8 +55,8 @@ pub(crate) enum Ticket {
     Task(RawTask),
     /// A guard, and which of its places.
     Guard(Arc<GuardWait>, u32),
-    /// The run of a plan, whose places are granted at once or not taken.
-    Plan(Arc<Run>),
+    /// The run of a plan, whose places are granted at once or not taken, and which of its chunks this is.
+    Plan(Arc<Run>, u32),
 }
 
 /// Those whose turn came, to be told outside the locks.
@@ -168,6 +168,8 @@ pub(crate) struct State {
     queue: AccessQueue<Ticket>,
     /// Invariant 5.
     keep: Option<Arc<dyn AnyChunk>>,
+    /// The run of a plan that has a place here, which is the first.
+    run: Option<Arc<Run>>,
     poison: Poison<Arc<Error>>,
     /// `None` when not measured since the last whole write.
     parts: Option<Box<Parts>>,
@@ -298,6 +300,7 @@ impl Core {
             state: SpinLock::new(State {
                 queue: AccessQueue::new(),
                 keep: None,
+                run: None,
                 poison: Poison::new(),
                 parts: None,
                 presence,
@@ -323,9 +326,11 @@ impl Core {
         self.state.lock()
     }
 
-    /// True if there is a value. For the one who drops the chunk.
-    pub(crate) fn is_here(&mut self) -> bool {
-        matches!(self.state.get_mut().presence, Presence::Here)
+    /// Takes the state apart for the one who drops the chunk: true if there is a value, and what may be a user's.
+    pub(crate) fn take_apart(&mut self) -> (bool, impl Sized + use<>) {
+        let state = self.state.get_mut();
+        let presence = std::mem::replace(&mut state.presence, Presence::Taken);
+        (matches!(presence, Presence::Here), (presence, std::mem::take(&mut state.poison)))
     }
 
     /// Makes accesses look before they use a grant.
@@ -404,6 +409,9 @@ impl State {
         if !granted {
             taken.waiting += 1;
             taken.foreign |= self.is_shared;
+            if let Some(run) = &self.run {
+                taken.behind.push(run.clone());
+            }
         }
         self.turn += 1;
         place
@@ -482,7 +490,7 @@ impl State {
     fn visit_blockers(&self, place: Place, visit: &mut dyn FnMut(RawTask)) {
         self.queue.blockers(place, &mut |ticket| match ticket {
             Ticket::Task(task) => visit(*task),
-            Ticket::Plan(run) => run.visit_unfinished(visit),
+            Ticket::Plan(run, chunk) => run.visit_at(*chunk, visit),
             Ticket::Guard(..) => {}
         });
     }
@@ -544,8 +552,8 @@ impl Held {
 
     /// Leaves the order to the run of a plan.
     #[inline]
-    pub(crate) fn follow(&mut self, run: &Arc<Run>, step: u32, silent: bool) {
-        self.run = Some(NonNull::from(&**run));
+    pub(crate) fn follow(&mut self, run: &Run, step: u32, silent: bool) {
+        self.run = Some(NonNull::from(run));
         (self.step, self.silent) = (step, silent);
     }
 
@@ -670,7 +678,7 @@ impl Held {
                 }
                 let keep = state.give(place, tickets);
                 drop(state);
-                return drop(keep);
+                return drop_owner(keep);
             }
         } else if self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look() {
             return;
@@ -730,7 +738,7 @@ impl Held {
             }
         }
         crate::error::quietly(|| drop(garbage));
-        drop(keep);
+        drop_owner(keep);
     }
 }
 
@@ -742,7 +750,7 @@ fn is_opaque(area: &Area) -> bool {
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
 /// once by its ticket. Those of the same chunk stand side by side afterwards.
 pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Refusal> {
-    let mut taken = Taken { waiting: 0, foreign: false };
+    let mut taken = Taken::nothing();
     // A handful at most, and often in order: insertion.
     for sorted in 1..held.len() {
         let mut at = sorted;
@@ -756,6 +764,9 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
         take_wholes(held, asker, &mut taken);
     } else {
         take_regions(held, asker, &mut taken)?;
+    }
+    if !taken.behind.is_empty() {
+        taken.contest();
     }
     Ok(taken)
 }
@@ -820,12 +831,22 @@ fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Resul
     Ok(())
 }
 
-/// Takes a place for the run of a plan, if nobody is there: it is granted then.
-pub(crate) fn take_idle(chunk: CorePtr, run: &Arc<Run>, writes: bool, pool: *const Pool) -> Option<Place> {
-    let mut taken = Taken { waiting: 0, foreign: false };
+/// Takes a place for the run of a plan at the chunk with this number, if nobody is there: it is granted then.
+pub(crate) fn take_idle(
+    chunk: CorePtr,
+    run: &Arc<Run>,
+    number: u32,
+    writes: bool,
+    pool: *const Pool,
+) -> Option<Place> {
     let mut state = chunk.lock();
-    let is_idle = state.queue.is_idle();
-    is_idle.then(|| state.take(chunk, Ticket::Plan(run.clone()), writes, &Area::Whole, pool, &mut taken))
+    if !state.queue.is_idle() {
+        return None;
+    }
+    let ticket = Ticket::Plan(run.clone(), number);
+    let place = state.take(chunk, ticket, writes, &Area::Whole, pool, &mut Taken::nothing());
+    state.run = Some(run.clone());
+    Some(place)
 }
 
 /// Gives the place of a run back.
@@ -834,9 +855,18 @@ pub(crate) fn give_idle(chunk: CorePtr, place: Place, writes: bool, tickets: &mu
     if writes {
         state.parts = None;
     }
+    let run = state.run.take();
     let keep = state.give(place, tickets);
     drop(state);
-    drop(keep);
+    drop(run);
+    drop_owner(keep);
+}
+
+/// Gives up what may be the last owner of a chunk: with it may go a user's value or error, whose drop may panic.
+fn drop_owner(owner: Option<Arc<dyn AnyChunk>>) {
+    if owner.is_some() {
+        crate::error::quietly(|| drop(owner));
+    }
 }
 
 /// True if accesses of one task to one chunk are to fields (or regions of a user's kind) and to no elements: the one may
@@ -870,6 +900,23 @@ pub(crate) struct Taken {
     pub(crate) waiting: u32,
     /// Some of those wait where tasks of another runtime do.
     pub(crate) foreign: bool,
+    /// Runs of plans that have a place before: they are to be told.
+    behind: SmallVec<[Arc<Run>; 1]>,
+}
+
+impl Taken {
+    fn nothing() -> Self {
+        Taken { waiting: 0, foreign: false, behind: SmallVec::new() }
+    }
+
+    /// Tells the runs that somebody waits behind them, without any lock.
+    fn contest(&mut self) {
+        for run in std::mem::take(&mut self.behind) {
+            let mut work = Work::new();
+            run.contest(&mut work.tickets);
+            work.drain();
+        }
+    }
 }
 
 pub(crate) fn clip(area: &Area, shape: &Shape) -> Result<Area, Refusal> {

@@ -13,7 +13,6 @@ use super::select::{Contiguous, Kind, Located, Whole};
 use super::{Chunk, ChunkCell};
 use crate::error::{Error, Result};
 use crate::pool::local;
-use crate::scoped::Frame;
 use crate::task::{self, RawTask, TaskRef, Work};
 use parking_lot::Mutex;
 use slab::Slab;
@@ -202,12 +201,6 @@ impl<P: Places> Access<P> {
             recovers: false,
             polled: false,
         };
-        // What is awaited here may be the end of the plan's run.
-        local::with(|local| {
-            if let Some(plan) = local.queue().and_then(Frame::plan) {
-                plan.waits();
-            }
-        });
         let taken = places.held().and_then(|mut held| {
             // A guard runs nowhere: no runtime.
             let taken = core::take_places(&mut held, Asker::Guard(&wait))?;

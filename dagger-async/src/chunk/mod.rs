@@ -93,10 +93,12 @@ impl<T: Send + Sync + 'static> AnyChunk for ChunkCell<T> {
 
 impl<T> Drop for ChunkCell<T> {
     fn drop(&mut self) {
-        if self.core.is_here() {
+        let (is_here, errors) = self.core.take_apart();
+        if is_here {
             // SAFETY: there is a value, and nobody else refers to the cell.
             crate::error::quietly(|| unsafe { self.value.get_mut().assume_init_drop() });
         }
+        crate::error::quietly(|| drop(errors));
     }
 }
 

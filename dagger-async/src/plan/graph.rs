@@ -23,10 +23,24 @@ pub(super) struct Step {
 /// One access of a step, as declared.
 pub(super) struct StepAccess {
     chunk: CorePtr,
+    /// The number of the chunk in the graph.
+    pub(super) index: u32,
     mode: Mode,
     part: Option<Area>,
     /// A success leaves nothing to do at the chunk.
     pub(super) silent: bool,
+}
+
+impl StepAccess {
+    /// As it stands in the order. What has no elements conflicts with nothing, but where they would be must not change
+    /// while that is looked at (as in the queue).
+    fn ordered(&self) -> (CorePtr, bool, &Area) {
+        match &self.part {
+            None => (self.chunk, self.mode.writes(), &Area::Whole),
+            Some(part) if part.is_empty() => (self.chunk, false, &Area::Whole),
+            Some(part) => (self.chunk, self.mode.writes(), part),
+        }
+    }
 }
 
 /// A chunk that a plan accesses, which the plan keeps.
@@ -34,6 +48,8 @@ pub(super) struct PlanChunk {
     pub(super) core: CorePtr,
     /// Some step writes it.
     pub(super) writes: bool,
+    /// Those that access it.
+    pub(super) steps: Vec<u32>,
     _owner: Arc<dyn AnyChunk>,
 }
 
@@ -43,6 +59,7 @@ impl Step {
             chunk: held.chunk,
             mode: held.mode,
             part: held.part().cloned(),
+            index: 0,
             silent: false,
         };
         Step { site: task.origin.address(), accesses: accesses.iter().map(access).collect() }
@@ -85,13 +102,29 @@ impl Recording {
     pub(super) fn note(&mut self, task: RawTask, accesses: &[Held]) {
         for held in accesses {
             let known = self.chunks.entry(held.chunk).or_insert_with(|| RecordedChunk {
-                chunk: PlanChunk { core: held.chunk, writes: false, _owner: held.chunk.owner() },
+                chunk: PlanChunk {
+                    core: held.chunk,
+                    writes: false,
+                    steps: Vec::new(),
+                    _owner: held.chunk.owner(),
+                },
                 has_parts: false,
             });
             known.chunk.writes |= held.mode.writes();
             known.has_parts |= held.part().is_some();
             self.intricate |= held.is_intricate();
         }
+        // What is apart as declared is apart whatever length the chunk has in a later run.
+        let meet = |one: &Held, other: &Held| {
+            one.chunk == other.chunk
+                && (one.mode.writes() || other.mode.writes())
+                && one.area().overlaps(other.area())
+        };
+        let mut pairs = accesses
+            .iter()
+            .enumerate()
+            .flat_map(|(at, one)| accesses[at + 1..].iter().map(move |other| (one, other)));
+        self.intricate |= pairs.any(|(one, other)| meet(one, other));
         self.steps.push(Step::of(task, accesses));
     }
 
@@ -110,18 +143,24 @@ impl Recording {
         if self.intricate || self.steps.is_empty() {
             return None;
         }
-        for access in self.steps.iter_mut().flat_map(|step| &mut step.accesses) {
-            // A whole write of a chunk that is accessed by part leaves its elements to be found anew.
-            access.silent = !access.mode.writes() || !self.chunks[&access.chunk].has_parts;
+        let order = Order::of(self.steps.iter().map(|step| step.accesses.iter().map(StepAccess::ordered)));
+        let mut chunks: Vec<RecordedChunk> = self.chunks.into_values().collect();
+        chunks.sort_by_key(|known| known.chunk.core);
+        let numbers: HashMap<CorePtr, usize> =
+            chunks.iter().enumerate().map(|(index, known)| (known.chunk.core, index)).collect();
+        for (at, step) in self.steps.iter_mut().enumerate() {
+            for access in &mut step.accesses {
+                let index = numbers[&access.chunk];
+                access.index = index as u32;
+                // A whole write of a chunk that is accessed by part leaves its elements to be found anew.
+                access.silent = !access.mode.writes() || !chunks[index].has_parts;
+                let steps = &mut chunks[index].chunk.steps;
+                if steps.last() != Some(&(at as u32)) {
+                    steps.push(at as u32);
+                }
+            }
         }
-        let steps = self.steps.iter().map(|step| {
-            step.accesses.iter().map(|access| {
-                (access.chunk, access.mode.writes(), access.part.as_ref().unwrap_or(&Area::Whole))
-            })
-        });
-        let order = Order::of(steps);
-        let mut chunks: Vec<PlanChunk> = self.chunks.into_values().map(|known| known.chunk).collect();
-        chunks.sort_by_key(|chunk| chunk.core);
+        let chunks: Vec<PlanChunk> = chunks.into_iter().map(|known| known.chunk).collect();
         Some(Graph { steps: self.steps.into(), order, chunks: chunks.into() })
     }
 }

@@ -40,13 +40,13 @@ use std::task::{Context, Poll, ready};
 /// predecessors are known: no queue is entered and no region looked at. Spawns without accesses to chunks do not matter.
 ///
 /// What differs falls back to a normal run from there on, with the same result, and is counted in
-/// [`stats`](Plan::stats); the run after it records anew. A run falls back for its rest, too, when its body awaits
-/// anything but [`room`](crate::room()), or takes a guard; and from the start when others access its chunks at that moment.
+/// [`stats`](Plan::stats); the run after it records anew. A run falls back for its rest, too, when somebody else comes to
+/// wait for one of its chunks (a guard, a task outside the plan); and from the start when others access its chunks at that
+/// moment.
 ///
-/// Results, errors, cancellation and poison are those of a [`datadeps`](crate::datadeps()) block. While a run follows the
-/// graph, accesses of others to its chunks wait for its end. So a task of a plan that spawns tasks on other chunks of the
-/// plan, or takes guards of them, and awaits them, would wait for itself: that is [`Error::Deadlock`]; such a program is
-/// no plan. A plan keeps the chunks that it has recorded.
+/// Results, errors, cancellation and poison are those of a [`datadeps`](crate::datadeps()) block. A plan keeps the chunks
+/// that it has recorded. Chunks with a scope, fields, regions of your own kind, and accesses of one task that may overlap
+/// depending on a length are not planned: a block with such runs normally every time.
 ///
 /// ```
 /// use dagger_async::prelude::*;
@@ -99,7 +99,7 @@ pub struct PlanStats {
     pub replayed: u64,
     /// Runs that left the graph because a spawn was another one than recorded.
     pub mismatches: u64,
-    /// Runs that left the graph because their body waited, or took a guard.
+    /// Runs that left the graph because others came to wait for its chunks.
     pub left: u64,
     /// Runs that did not begin by the graph because others accessed its chunks at that moment.
     pub contended: u64,
@@ -164,7 +164,7 @@ enum Issuing {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
     Mismatch,
-    Waits,
+    Contested,
 }
 
 impl Issue {
@@ -177,21 +177,33 @@ impl Issue {
     ) -> Option<Error> {
         // SAFETY: the task is being spawned, by the caller.
         let accesses = unsafe { task.new_accesses() };
-        let mut differs = false;
-        match &mut *self.0.borrow_mut() {
-            Issuing::Recording(recording) => recording.note(task, accesses),
+        let (why, work) = match &mut *self.0.borrow_mut() {
+            Issuing::Following { run, .. } if run.is_contested() => (Some(Why::Contested), None),
             Issuing::Following { run, next } => {
                 if linker.refused.is_none() && run.matches(*next, task, accesses) {
-                    run.issue(*next, task, accesses, linker);
-                    *next += 1;
-                    return None;
+                    match run.issue(*next, task, accesses, linker) {
+                        Ok(()) => {
+                            *next += 1;
+                            return None;
+                        }
+                        Err(work) => (Some(Why::Contested), Some(work)),
+                    }
+                } else {
+                    (Some(Why::Mismatch), None)
                 }
-                differs = true;
             }
-            Issuing::Normally | Issuing::Left { .. } | Issuing::Followed { .. } => {}
+            Issuing::Recording(recording) => {
+                recording.note(task, accesses);
+                (None, None)
+            }
+            Issuing::Normally | Issuing::Left { .. } | Issuing::Followed { .. } => (None, None),
+        };
+        // Both tell others, and may drop what is foreign: not while this is borrowed.
+        if let Some(mut work) = work {
+            work.drain();
         }
-        if differs {
-            self.leave(Why::Mismatch);
+        if let Some(why) = why {
+            self.stop_following(|replayed| Issuing::Left { why, replayed });
         }
         let refusal = take_places(linker);
         if let Issuing::Recording(recording) = &mut *self.0.borrow_mut() {
@@ -202,15 +214,6 @@ impl Issue {
             }
         }
         refusal
-    }
-
-    /// The body is about to wait for what may wait for the chunks of the plan.
-    pub(crate) fn waits(&self) {
-        self.leave(Why::Waits);
-    }
-
-    fn leave(&self, why: Why) {
-        self.stop_following(|replayed| Issuing::Left { why, replayed });
     }
 
     /// The body has ended: nothing more is issued.
@@ -272,14 +275,9 @@ impl<F: Future> Future for PlanRun<F> {
             *state = begin(plan, graph, block.issue());
         }
         if output.is_none() {
-            local::with(|local| local.awaits_room.set(false));
             let polled = block.as_mut().poll(cx);
-            if let (true, Some(issue)) = (polled.is_pending(), block.issue()) {
-                if block.has_output() {
-                    issue.close();
-                } else if !local::with(|local| local.awaits_room.get()) {
-                    issue.waits();
-                }
+            if let (true, Some(issue)) = (block.has_output(), block.issue()) {
+                issue.close();
             }
             *output = Some(ready!(polled));
             if let Some(issue) = block.issue() {
@@ -348,7 +346,7 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
                     plan.mismatches.fetch_add(1, Relaxed);
                     recorded = None;
                 }
-                Why::Waits => _ = plan.left.fetch_add(1, Relaxed),
+                Why::Contested => _ = plan.left.fetch_add(1, Relaxed),
             }
         }
         _ => {}

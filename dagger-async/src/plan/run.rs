@@ -1,54 +1,59 @@
 //! One run of a plan by its graph: which steps are issued, and which wait for which.
 //!
 //! ```text
-//!   start    a place at each chunk of the plan, if nobody is there           left = BIAS
-//!   issue    node.task = task, node.missing −= 1: not 0? one more input
-//!   complete successors' missing −= 1: 0? told                               left −= 1
-//!   close    no more steps are issued                                        left −= BIAS − issued
-//!   left = 0 the places are given back
+//!   start     a place at each chunk of the plan, if nobody is there            unclosed = BIAS
+//!   issue     node names its task, missing −= 1: not 0? one more input
+//!   complete  successors' missing −= 1: 0? told      node names nobody         unclosed −= 1
+//!   contest   somebody waits behind a place: nothing more is issued; each chunk is given back with its last step
+//!   close     nothing more is issued                                           unclosed −= BIAS − issued
+//!   unclosed = 0: the places that are left are given back
 //! ```
-//! 1. While a run has its places every other access to its chunks waits for its end; so the order among its own
+//! 1. While a run has its place at a chunk, every other access to it that conflicts waits behind; so the order among its own
 //!    steps is the graph's alone, and they need no places.
-//! 2. `missing` of a node counts its predecessors and its own issue: who brings it to zero finds the task.
-//! 3. The run lives until `left` is zero, by its places: a step that is not completed may use it.
+//! 2. Whoever comes to wait behind a place contests the run. So what its body does afterwards comes after that
+//!    access, as in a block, and the access waits for no more than the steps before it at that chunk.
+//! 3. `missing` of a node counts its predecessors and its own issue: who brings it to zero finds the task.
 //! 4. A node names its task from its issue until it is completed, and the completion waits for whoever looks at the
-//!    node at that moment ([`LOOKED_AT`]): so those who look for cycles may follow the graph, and what is over
-//!    is not kept.
+//!    node at that moment ([`LOOKED_AT`]). Issue and completion publish the node before they look whether the run is
+//!    contested, the contest before it looks at the nodes: of an issue and a contest at once one sees the other, and the
+//!    issue takes itself back.
+//! 5. The run lives until `unclosed` is zero: a step that is not completed, and the one who issues, may use it.
 
 use super::graph::Graph;
-use crate::chunk::{self, Tickets};
-use crate::chunk::{Held, Ticket};
+use crate::chunk::{self, Held, Ticket, Tickets};
 use crate::pool::Pool;
 use crate::record;
+use crate::sync::relax;
 use crate::task::{Linker, RawTask, TaskRef, Work};
 use dagger_core::Place;
 use parking_lot::Mutex;
 use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Release, SeqCst},
 };
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
-/// In `left` until the run is closed: more than a plan has steps.
+/// In `unclosed` until the run is closed: more than a plan has steps.
 const BIAS: u32 = 1 << 31;
-
 /// In the pointer of a node: somebody looks at its task.
 const LOOKED_AT: usize = 1;
 
 /// See the module.
 pub(crate) struct Run {
-    me: Weak<Run>,
     graph: Arc<Graph>,
     nodes: Box<[Node]>,
-    left: AtomicU32,
-    over: AtomicBool,
+    unclosed: AtomicU32,
+    is_contested: AtomicBool,
+    /// At the chunks of the graph, in their order.
+    places: Mutex<Vec<ChunkPlace>>,
+    is_over: AtomicBool,
     /// Of who waits for that.
     waker: Mutex<Option<Waker>>,
     pool: *const Pool,
-    /// Those at the chunks of the graph, in their order.
-    places: Mutex<Vec<Place>>,
+    /// Invariant 5: dropped by whoever brings `unclosed` to zero.
+    me: Mutex<Option<Arc<Run>>>,
 }
 
 // SAFETY: `pool` is only compared; all else is atomic, locked or constant.
@@ -56,33 +61,42 @@ unsafe impl Send for Run {}
 // SAFETY: as above.
 unsafe impl Sync for Run {}
 
+/// The place of a run at a chunk.
+struct ChunkPlace {
+    place: Option<Place>,
+    /// The steps at this chunk before this one are over, or will never be issued. Moves on once the run is contested.
+    next: usize,
+}
+
 struct Node {
-    /// Invariant 2.
+    /// Invariant 3.
     missing: AtomicU32,
     /// Invariant 4.
     task: AtomicPtr<()>,
 }
 
 impl Node {
-    fn issued(&self, task: RawTask) {
-        // Release: whoever finds the task sees its accesses.
-        self.task.store(task.as_ptr().cast_mut().cast(), Release);
-    }
-
-    /// The task of a step that cannot be completed meanwhile.
+    /// The task of a step that is issued and cannot be completed meanwhile.
     fn task(&self) -> RawTask {
-        // Acquire: pairs with the Release of the issue.
+        // Acquire: pairs with the issue.
         RawTask::from_data(self.task.load(Acquire).map_addr(|address| address & !LOOKED_AT))
     }
 
-    /// The step is over.
-    fn completed(&self, task: RawTask) {
-        let issued = task.as_ptr().cast_mut().cast();
+    fn name(&self, task: RawTask) {
+        self.task.store(task.as_ptr().cast_mut().cast(), SeqCst);
+    }
+
+    fn forget(&self, task: RawTask) {
+        let named = task.as_ptr().cast_mut().cast();
         let mut round = 0;
-        while self.task.compare_exchange_weak(issued, null_mut(), AcqRel, Relaxed).is_err() {
-            crate::sync::relax(round);
+        while self.task.compare_exchange_weak(named, null_mut(), SeqCst, Acquire).is_err() {
+            relax(round);
             round += 1;
         }
+    }
+
+    fn names_nobody(&self) -> bool {
+        self.task.load(SeqCst).is_null()
     }
 
     /// Calls `visit` with the task of a step that was issued and is not over.
@@ -94,13 +108,13 @@ impl Node {
                 return;
             }
             let looked_at = task.map_addr(|address| address | LOOKED_AT);
-            if looked_at != task && self.task.compare_exchange(task, looked_at, AcqRel, Relaxed).is_ok() {
+            if looked_at != task && self.task.compare_exchange(task, looked_at, AcqRel, Acquire).is_ok() {
                 // Not during the visit, which may take locks: a holder does as well.
                 let kept = TaskRef::new(RawTask::from_data(task));
                 self.task.store(task, Release);
                 return visit(kept.raw());
             }
-            crate::sync::relax(round);
+            relax(round);
             round += 1;
         }
     }
@@ -113,34 +127,35 @@ impl Run {
             let missing = graph.order.predecessors(step).len() as u32 + 1;
             Node { missing: AtomicU32::new(missing), task: AtomicPtr::new(null_mut()) }
         };
-        let run = Arc::new_cyclic(|me| Run {
-            me: me.clone(),
+        let run = Arc::new(Run {
             graph: graph.clone(),
             nodes: (0..graph.steps.len()).map(node).collect(),
-            left: AtomicU32::new(BIAS),
-            over: AtomicBool::new(false),
+            unclosed: AtomicU32::new(BIAS),
+            is_contested: AtomicBool::new(false),
+            places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
+            is_over: AtomicBool::new(false),
             waker: Mutex::new(None),
             pool,
-            places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
+            me: Mutex::new(None),
         });
-        // One after the other: whoever comes in between waits here and lets itself be waited for there, where the run
-        // finds it and gives everything back.
+        *run.me.lock() = Some(run.clone());
+        // One after the other: whoever comes in between waits here, and has its place there already, where the run finds it
+        // and gives everything back.
         let mut places = run.places.lock();
-        for chunk in &graph.chunks {
-            match chunk::take_idle(chunk.core, &run, chunk.writes, pool) {
-                Some(place) => places.push(place),
-                None => break,
+        for (index, chunk) in graph.chunks.iter().enumerate() {
+            let place = chunk::take_idle(chunk.core, &run, index as u32, chunk.writes, pool);
+            let is_taken = place.is_some();
+            places.push(ChunkPlace { place, next: 0 });
+            if !is_taken {
+                break;
             }
         }
-        let all = places.len() == graph.chunks.len();
+        let all = places.iter().all(|at| at.place.is_some());
         drop(places);
-        if all {
-            return Some(run);
+        if !all {
+            run.close(0);
         }
-        let mut work = Work::new();
-        run.give_back(&mut work.tickets);
-        work.drain();
-        None
+        all.then_some(run)
     }
 
     /// True if a task that is being spawned is the step with this number.
@@ -151,13 +166,25 @@ impl Run {
     }
 
     /// Makes a task that [`matches`](Self::matches) the step with this number.
+    ///
+    /// # Errors
+    /// What is to be drained, if the run is contested.
     pub(super) fn issue(
-        self: &Arc<Self>,
+        &self,
         step: usize,
         task: RawTask,
         accesses: &mut [Held],
         linker: &mut Linker,
-    ) {
+    ) -> Result<(), Box<Work>> {
+        let node = &self.nodes[step];
+        node.name(task);
+        if self.is_contested.load(SeqCst) {
+            node.forget(task);
+            // Whoever has contested it may have taken this for an issued step.
+            let mut work = Box::new(Work::new());
+            self.give_back_at(step, &mut work.tickets);
+            return Err(work);
+        }
         let planned = &self.graph.steps[step].accesses;
         for (held, planned) in accesses.iter_mut().zip(planned) {
             held.follow(self, step as u32, planned.silent);
@@ -165,41 +192,74 @@ impl Run {
                 held.record(task);
             }
         }
-        let node = &self.nodes[step];
-        node.issued(task);
+        // Release: whoever brings `missing` to zero sees the accesses.
         if node.missing.fetch_sub(1, AcqRel) != 1 {
             linker.waiting += 1;
         }
+        Ok(())
     }
 
-    /// A step has ended, and its accesses are released. Tells its successors through `tickets`.
+    /// A step has ended, and its accesses are released. Tells those that waited for it through `tickets`.
     ///
     /// # Safety
     /// Called once for each issued step, whose task this is.
     pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, tickets: &mut Tickets) {
-        {
-            // SAFETY: invariant 3: this step is not completed.
-            let this = unsafe { run.as_ref() };
-            this.nodes[step as usize].completed(task);
-            for &successor in this.graph.order.successors(step as usize) {
-                let node = &this.nodes[successor as usize];
-                if node.missing.fetch_sub(1, AcqRel) == 1 {
-                    tickets.push(Ticket::Task(node.task()));
-                }
+        // SAFETY: invariant 5: this step is not completed until the end of this function.
+        let this = unsafe { run.as_ref() };
+        for &successor in this.graph.order.successors(step as usize) {
+            let node = &this.nodes[successor as usize];
+            if node.missing.fetch_sub(1, AcqRel) == 1 {
+                tickets.push(Ticket::Task(node.task()));
             }
         }
-        // SAFETY: as above; afterwards it may be gone, unless this was the last.
-        let last = unsafe { run.as_ref() }.left.fetch_sub(1, AcqRel) == 1;
-        if last {
-            // SAFETY: the last one gives the places back, which keep the run until then.
-            unsafe { run.as_ref() }.end(tickets);
+        this.nodes[step as usize].forget(task);
+        if this.is_contested.load(SeqCst) {
+            this.give_back_at(step as usize, tickets);
+        }
+        if this.unclosed.fetch_sub(1, AcqRel) == 1 {
+            this.end(tickets);
+        }
+    }
+
+    /// Somebody waits behind a place of the run (invariant 2).
+    pub(crate) fn contest(&self, tickets: &mut Tickets) {
+        if self.is_contested.swap(true, SeqCst) {
+            return;
+        }
+        let mut places = self.places.lock();
+        for index in 0..places.len() {
+            self.advance(index, &mut places[index], tickets);
+        }
+    }
+
+    /// A step is over, or will not be: gives back the places at its chunks that wait for no other step.
+    fn give_back_at(&self, step: usize, tickets: &mut Tickets) {
+        let mut places = self.places.lock();
+        for access in &self.graph.steps[step].accesses {
+            if let Some(at) = places.get_mut(access.index as usize) {
+                self.advance(access.index as usize, at, tickets);
+            }
+        }
+    }
+
+    /// Gives a place back if no step at its chunk is issued and not over. The run is contested.
+    fn advance(&self, index: usize, at: &mut ChunkPlace, tickets: &mut Tickets) {
+        let chunk = &self.graph.chunks[index];
+        while let Some(&step) = chunk.steps.get(at.next) {
+            if !self.nodes[step as usize].names_nobody() {
+                return;
+            }
+            at.next += 1;
+        }
+        if let Some(place) = at.place.take() {
+            chunk::give_idle(chunk.core, place, chunk.writes, tickets);
         }
     }
 
     /// No more steps are issued than these.
-    pub(super) fn close(self: &Arc<Self>, issued: usize) {
+    pub(super) fn close(&self, issued: usize) {
         let rest = BIAS - issued as u32;
-        if self.left.fetch_sub(rest, AcqRel) == rest {
+        if self.unclosed.fetch_sub(rest, AcqRel) == rest {
             let mut work = Work::new();
             self.end(&mut work.tickets);
             work.drain();
@@ -208,36 +268,39 @@ impl Run {
 
     /// The last step has been completed and the run is closed.
     fn end(&self, tickets: &mut Tickets) {
-        let keep = self.me.upgrade(); // With the places goes what kept it.
-        self.give_back(tickets);
+        let me = self.me.lock().take();
+        for (chunk, at) in self.graph.chunks.iter().zip(&mut *self.places.lock()) {
+            if let Some(place) = at.place.take() {
+                chunk::give_idle(chunk.core, place, chunk.writes, tickets);
+            }
+        }
         let waker = {
             let mut waker = self.waker.lock();
-            self.over.store(true, Release);
+            self.is_over.store(true, Release);
             waker.take()
         };
         if let Some(waker) = waker {
             crate::error::quietly(|| waker.wake());
         }
-        drop(keep);
+        drop(me);
     }
 
-    fn give_back(&self, tickets: &mut Tickets) {
-        let places = std::mem::take(&mut *self.places.lock());
-        for (chunk, place) in self.graph.chunks.iter().zip(places) {
-            chunk::give_idle(chunk.core, place, chunk.writes, tickets);
-        }
+    /// True once somebody has come to wait behind it.
+    pub(super) fn is_contested(&self) -> bool {
+        self.is_contested.load(Acquire)
     }
 
     /// Ends once the places are given back.
     pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.over.load(Acquire) {
+        if self.is_over.load(Acquire) {
             return Poll::Ready(());
         }
+        let new = cx.waker().clone();
         let mut waker = self.waker.lock();
-        if self.over.load(Acquire) {
+        if self.is_over.load(Acquire) {
             return Poll::Ready(());
         }
-        let before = waker.replace(cx.waker().clone());
+        let before = waker.replace(new);
         drop(waker);
         drop(before);
         Poll::Pending
@@ -252,8 +315,10 @@ impl Run {
         steps.iter().for_each(|&step| self.nodes[step as usize].look(visit));
     }
 
-    /// The tasks that were issued and are not over.
-    pub(crate) fn visit_unfinished(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.nodes.iter().for_each(|node| node.look(visit));
+    /// The unfinished tasks at one of its chunks: for whom its place there waits.
+    pub(crate) fn visit_at(&self, chunk: u32, visit: &mut dyn FnMut(RawTask)) {
+        if let Some(chunk) = self.graph.chunks.get(chunk as usize) {
+            chunk.steps.iter().for_each(|&step| self.nodes[step as usize].look(visit));
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 thread_local! {
     static LOCAL: Local = const {
-        Local { place: Cell::new(null()), employer: Cell::new(null()), pool: Cell::new(null()), task: Cell::new(None), lost_place: Cell::new(false), awaits_room: Cell::new(false), thread: Cell::new(usize::MAX),
+        Local { place: Cell::new(null()), employer: Cell::new(null()), pool: Cell::new(null()), task: Cell::new(None), lost_place: Cell::new(false), thread: Cell::new(usize::MAX),
             depth: Cell::new(0), searched: Cell::new(0), layer: Cell::new(null()), queue: Cell::new(null()) }
     };
 }
@@ -30,8 +30,6 @@ pub(crate) struct Local {
     task: Cell<Option<RawTask>>,
     /// The body on this stack gave its place to a spare thread.
     pub(crate) lost_place: Cell<bool>,
-    /// A body that is being polled has awaited room, and there was none.
-    pub(crate) awaits_room: Cell<bool>,
     /// The number of the worker (or of the thread beside the workers) that runs here.
     pub(crate) thread: Cell<usize>,
     /// How many tasks the deadlock searches of this poll have looked at.

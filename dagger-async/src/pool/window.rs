@@ -2,8 +2,8 @@
 //!
 //! 1. Only threads that are no workers wait, and only while a worker runs something: when everything that is left is
 //!    suspended or waits for data, what is awaited may need the very thread that waits. Then the window grows.
-//! 2. Whoever waits is told by a task that ends while there is room (a quarter of the window, if it is large), and by the
-//!    last worker that goes to sleep.
+//! 2. Whoever waits is told by a task that ends while there is room (a quarter of the window, if it is large), by each worker
+//!    that finds nothing to do while there is any, and by the last one that goes to sleep.
 //! 3. A body that runs may itself wait for the thread that spawns, which nobody can see: a wait in which no task ends
 //!    for [`PATIENCE`] is over.
 
@@ -87,13 +87,18 @@ impl Pool {
     #[inline]
     pub(super) fn tell_room_after(&self, ended: u64) {
         if self.window.is_waited_for() && (self.window.limit < LARGE || ended.is_multiple_of(PERIOD)) {
-            self.tell_room();
+            self.tell_if(Self::has_much_room);
         }
     }
 
-    /// Tells those who wait for room, if there is enough to make it worth while, or nothing runs.
+    /// A worker finds nothing to do: tells those who wait for room, if there is any or nothing runs. They could give it
+    /// something.
     pub(super) fn tell_room(&self) {
-        if self.window.is_waited_for() && (self.has_much_room() || self.nothing_runs()) {
+        self.tell_if(|pool| pool.has_room() || pool.nothing_runs());
+    }
+
+    fn tell_if(&self, there_is: impl FnOnce(&Self) -> bool) {
+        if self.window.is_waited_for() && there_is(self) {
             let waiters = {
                 let mut waiters = self.window.waiters.lock();
                 self.window.waiting.store(0, SeqCst);
@@ -204,11 +209,7 @@ pub fn room() -> impl Future<Output = ()> + Send + Unpin {
             pool.window.add(wait, cx.waker().clone());
             told = true;
             fence(SeqCst);
-            if pool.lets_in() {
-                return Poll::Ready(());
-            }
-            local.awaits_room.set(true);
-            Poll::Pending
+            if pool.lets_in() { Poll::Ready(()) } else { Poll::Pending }
         })
     })
 }

@@ -601,7 +601,7 @@ impl Work {
                             ready_into(task, self);
                         }
                     }
-                    Ticket::Plan(_) => {} // Its places are granted when they are taken.
+                    Ticket::Plan(..) => {} // Its places are granted when they are taken.
                     Ticket::Guard(wait, index) => {
                         let (wait, index) = (wait.clone(), *index);
                         wait.granted(index, &mut self.tickets);
