@@ -111,3 +111,21 @@ async fn a_chunk_outlives_its_handles_for_as_long_as_a_task_accesses_it() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_region_without_elements_beside_another_is_over_before_the_chunk_is() {
+    use dagger_async::region::slice;
+    // Under AddressSanitizer this says more: the access without elements has no place of its own.
+    for _ in 0..20 {
+        let chunk = Chunk::new(vec![1u64; 4]);
+        let both = Deps(&chunk, (InOut(slice(2..2)), InOut(slice(0..1))));
+        let task = spawn!((|(a, b): (&mut [u64], &mut [u64])| (a.len(), b.len()))(both));
+        drop(chunk);
+        assert_eq!(task.await.unwrap(), (0, 1));
+        // So too for guards of a chunk that is poisoned.
+        let chunk = Chunk::new(vec![1u64; 4]);
+        spawn!((|_: &mut Vec<u64>| Err::<(), _>("no"))(InOut(&chunk))?).await.unwrap_err();
+        let (empty, first) = access((Out(&chunk.slice(2..2)), Out(&chunk.slice(0..1)))).await.unwrap();
+        drop((chunk, first, empty));
+    }
+}

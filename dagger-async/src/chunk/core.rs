@@ -570,14 +570,6 @@ impl Held {
         self.run.map(|run| (run, self.step))
     }
 
-    /// Notes an access that takes no place of its own for a recording.
-    #[cold]
-    pub(crate) fn record(&self, task: RawTask) {
-        let mut state = self.chunk.lock();
-        state.turn += 1;
-        state.record(self, task, self.mode.writes() && !self.has_no_elements());
-    }
-
     pub(crate) fn area(&self) -> &Area {
         static WHOLE: Area = Area::Whole;
         self.part.as_ref().map_or(&WHOLE, |part| &part.area)
@@ -692,6 +684,10 @@ impl Held {
         let mut garbage: Vec<Arc<Error>> = Vec::new();
         // One that was refused has no place, and has touched nothing.
         if !self.has_place() {
+            return;
+        }
+        // Beside others of its task it has no place; the one that has may be given back already, and the chunk with it.
+        if self.place.is_none() && self.run.is_none() && self.has_no_elements() {
             return;
         }
         let mut keep = None;

@@ -336,19 +336,21 @@ impl<P: Places> Future for Access<P> {
 /// Read access to a chunk, or to a region of it, outside tasks. Derefs to what it reads; other kinds of regions than the
 /// whole and slices by [`get`](Self::get).
 pub struct ReadGuard<T: Send + Sync + 'static, K: Kind<T> = Whole> {
+    /// Given back while `cell` keeps the chunk.
+    _hold: Hold,
     cell: Arc<ChunkCell<T>>,
     kind: K,
     at: Located,
-    _hold: Hold,
 }
 
 /// Write access to a chunk, or to a region of it, outside tasks. Derefs to what it writes; other kinds of regions than
 /// the whole and slices by [`get`](Self::get) and [`get_mut`](Self::get_mut).
 pub struct WriteGuard<T: Send + Sync + 'static, K: Kind<T> = Whole> {
+    /// Given back while `cell` keeps the chunk.
+    hold: Hold,
     cell: Arc<ChunkCell<T>>,
     kind: K,
     at: Located,
-    hold: Hold,
 }
 
 macro_rules! guard {

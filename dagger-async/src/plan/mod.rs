@@ -21,6 +21,7 @@ pub(crate) use run::Run;
 use crate::chunk::Held;
 use crate::error::{Error, Result};
 use crate::pool::local;
+use crate::record;
 use crate::scoped::Datadeps;
 use crate::task::{Linker, RawTask};
 use graph::{Graph, Recording};
@@ -42,7 +43,7 @@ use std::task::{Context, Poll, ready};
 /// What differs falls back to a normal run from there on, with the same result, and is counted in
 /// [`stats`](Plan::stats); the run after it records anew. A run falls back for its rest, too, when somebody else comes to
 /// wait for one of its chunks (a guard, a task outside the plan); and from the start when others access its chunks at that
-/// moment.
+/// moment, or a recording is on.
 ///
 /// Results, errors, cancellation and poison are those of a [`datadeps`](crate::datadeps()) block. A plan keeps the chunks
 /// that it has recorded. Chunks with a scope, fields, regions of your own kind, and accesses of one task that may overlap
@@ -306,7 +307,9 @@ fn is_running() -> Error {
 
 fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> State {
     plan.runs.fetch_add(1, Relaxed);
-    let run = graph.as_ref().and_then(|graph| {
+    // A recording finds the order by the places in the queues, which a run by the graph does not take.
+    let followed = graph.as_ref().filter(|_| !record::is_on());
+    let run = followed.and_then(|graph| {
         local::with(|local| {
             let pool = local.pool().unwrap_or_else(|| crate::runtime::default_pool());
             Run::start(graph, pool)
@@ -315,7 +318,7 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> Stat
     let issuing = match (&graph, &run) {
         (_, Some(run)) => Issuing::Following { run: run.clone(), next: 0 },
         (Some(_), None) => {
-            plan.contended.fetch_add(1, Relaxed);
+            plan.contended.fetch_add(u64::from(followed.is_some()), Relaxed);
             Issuing::Normally
         }
         (None, None) => Issuing::Recording(Recording::default()),

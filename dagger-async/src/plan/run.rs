@@ -22,7 +22,6 @@
 use super::graph::Graph;
 use crate::chunk::{self, Held, Ticket, Tickets};
 use crate::pool::Pool;
-use crate::record;
 use crate::sync::relax;
 use crate::task::{Linker, RawTask, TaskRef, Work};
 use dagger_core::Place;
@@ -188,9 +187,6 @@ impl Run {
         let planned = &self.graph.steps[step].accesses;
         for (held, planned) in accesses.iter_mut().zip(planned) {
             held.follow(self, step as u32, planned.silent);
-            if record::is_on() {
-                held.record(task);
-            }
         }
         // Release: whoever brings `missing` to zero sees the accesses.
         if node.missing.fetch_sub(1, AcqRel) != 1 {
@@ -216,9 +212,8 @@ impl Run {
         if this.is_contested.load(SeqCst) {
             this.give_back_at(step as usize, tickets);
         }
-        if this.unclosed.fetch_sub(1, AcqRel) == 1 {
-            this.end(tickets);
-        }
+        let me = if this.unclosed.fetch_sub(1, AcqRel) == 1 { this.end(tickets) } else { None };
+        drop(me); // Perhaps the last: it is not used any more.
     }
 
     /// Somebody waits behind a place of the run (invariant 2).
@@ -257,17 +252,19 @@ impl Run {
     }
 
     /// No more steps are issued than these.
-    pub(super) fn close(&self, issued: usize) {
+    pub(super) fn close(self: &Arc<Self>, issued: usize) {
         let rest = BIAS - issued as u32;
         if self.unclosed.fetch_sub(rest, AcqRel) == rest {
             let mut work = Work::new();
-            self.end(&mut work.tickets);
+            let me = self.end(&mut work.tickets);
             work.drain();
+            drop(me); // Not the last: the caller has one.
         }
     }
 
-    /// The last step has been completed and the run is closed.
-    fn end(&self, tickets: &mut Tickets) {
+    /// The last step has been completed and the run is closed. What it gives has kept the run.
+    #[must_use]
+    fn end(&self, tickets: &mut Tickets) -> Option<Arc<Run>> {
         let me = self.me.lock().take();
         for (chunk, at) in self.graph.chunks.iter().zip(&mut *self.places.lock()) {
             if let Some(place) = at.place.take() {
@@ -282,7 +279,7 @@ impl Run {
         if let Some(waker) = waker {
             crate::error::quietly(|| waker.wake());
         }
-        drop(me);
+        me
     }
 
     /// True once somebody has come to wait behind it.
