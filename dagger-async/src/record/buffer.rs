@@ -4,13 +4,15 @@
 //!   the thread          segment                                  whoever stops
 //!   store words  ─▶     [ used | words .................. ]
 //!   used: Release ─▶    [ used | ####### .............. ]  ─▶    used: Acquire, then that many words
-//!   full: the next one, from those that lie ready, into the lane's list under the lock
+//!   full: a new one, into the lane's list under the lock
 //! ```
 //! 1. Only its thread writes to a segment that is in a lane, and never again to words below `used`.
-//! 2. A segment is used again only by who holds the last reference to it: nobody reads it then, nor writes.
-//! 3. Lanes are of one generation: from the first of the recordings that overlap to the end of the last. A thread that comes
+//! 2. Lanes are of one generation: from the first of the recordings that overlap to the end of the last. A thread that comes
 //!    late from an older one finds its segment in no lane, or sees that the generation is over, and its record is gone.
-//! 4. What lies ready is bounded ([`READY_MAX`]), besides one segment for each thread that has recorded.
+//! 3. A segment is in one lane, once, and is not used again. After the last recording each thread that has written keeps one,
+//!    until it ends or writes again.
+//!
+//! Segments that later recordings use again, so that their memory is mapped, were tried and gave nothing: the allocator does so.
 //!
 //! The words are atomics, so none of this is unsafe: a mistake would show as a wrong record, not as undefined behaviour.
 
@@ -28,23 +30,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 /// Words of a segment, of which the first is how many are used: 32 KiB, for 250 tasks with three accesses.
 const SEGMENT_WORDS: usize = 4096;
 
-/// Segments that lie ready for the next recordings: 16 MiB. Their memory is mapped, which is much of what fresh memory costs.
-const READY_MAX: usize = 512;
-
 /// The generation of the recordings that are on; 0 while none is.
 static ON: AtomicU64 = AtomicU64::new(0);
 static LOST: AtomicU64 = AtomicU64::new(0);
 /// Records that a thread keeps.
 static RECORDS_MAX: AtomicUsize = AtomicUsize::new(0);
-static LANES: Mutex<Lanes> =
-    Mutex::new(Lanes { all: Vec::new(), ready: Vec::new(), recordings: 0, generation: 0 });
+static LANES: Mutex<Lanes> = Mutex::new(Lanes { all: Vec::new(), recordings: 0, generation: 0 });
 
 /// The first word is how many are used, itself included.
 type Segment = Arc<[AtomicU64]>;
 
 struct Lanes {
     all: Vec<Written>,
-    ready: Vec<Segment>,
     recordings: u32,
     generation: u64,
 }
@@ -93,10 +90,11 @@ pub(super) fn is_on() -> bool {
     ON.load(Relaxed) != 0
 }
 
-/// Writes something down. `what` is made where there is room for it.
+/// Writes something down. `what` is made where there is room for it, and records nothing itself. A closure, so that each caller
+/// has code of its own, in which the kind is known.
 #[inline(always)]
-pub(super) fn write(what: What) {
-    with_writer(|writer| words::put(writer, what));
+pub(super) fn write(what: impl FnOnce() -> What) {
+    with_writer(|writer| words::put(writer, what()));
 }
 
 /// Writes the spawn of a task down.
@@ -109,7 +107,7 @@ pub(super) fn write_spawn(task: u64, parent: u64, origin: Origin, body: &'static
 
 #[inline(always)]
 fn with_writer(write: impl FnOnce(&mut Writer)) {
-    // Who sees a generation here that is over writes where nobody looks (invariant 3).
+    // Who sees a generation here that is over writes where nobody looks (invariant 2).
     let generation = ON.load(Relaxed);
     let tried = WRITER.try_with(|own| {
         let mut own = own.borrow_mut();
@@ -143,9 +141,7 @@ fn make_room(own: &mut Option<Writer>, generation: u64) -> bool {
             writer.used <= SEGMENT_WORDS - WORDS_MAX || writer.turn_page()
         }
         _ => {
-            // The segment of an older generation lies in no lane any more.
-            let segment = own.take().map(|writer| writer.segment);
-            *own = Writer::enter(generation, segment);
+            *own = Writer::enter(generation);
             own.is_some()
         }
     }
@@ -153,16 +149,16 @@ fn make_room(own: &mut Option<Writer>, generation: u64) -> bool {
 
 impl Writer {
     /// Opens this thread's lane; `None` if the generation is over.
-    fn enter(generation: u64, segment: Option<Segment>) -> Option<Writer> {
+    fn enter(generation: u64) -> Option<Writer> {
         let name: Arc<str> = std::thread::current().name().unwrap_or("a thread").into();
         let worker = local::with(|local| local.place().map(|place| place.index));
         let asides = Arc::default();
         let labels = Box::new([None; LABELS]);
+        let segment = new_segment();
         let mut lanes = LANES.lock();
         if lanes.recordings == 0 || lanes.generation != generation {
             return None;
         }
-        let segment = segment.and_then(emptied).unwrap_or_else(|| lanes.segment());
         let lane = lanes.all.len();
         let segments = vec![segment.clone()];
         lanes.all.push(Written { name, worker, segments, asides: Arc::clone(&asides) });
@@ -190,12 +186,14 @@ impl Writer {
 
     /// Goes on in another segment; false if the generation is over.
     fn turn_page(&mut self) -> bool {
+        let segment = new_segment();
         let mut lanes = LANES.lock();
         if lanes.recordings == 0 || lanes.generation != self.generation {
             return false;
         }
-        self.segment = lanes.segment();
-        lanes.all[self.lane].segments.push(self.segment.clone());
+        lanes.all[self.lane].segments.push(segment.clone());
+        drop(lanes);
+        self.segment = segment;
         self.used = 1;
         self.spawning = 0; // `words.rs`, invariant 1.
         true
@@ -248,21 +246,10 @@ impl Sink for Writer {
     }
 }
 
-/// The segment with nothing in it, if this is the last reference to it (invariant 2).
-fn emptied(mut segment: Segment) -> Option<Segment> {
-    *Arc::get_mut(&mut segment)?.first_mut()?.get_mut() = 1;
-    Some(segment)
-}
-
-impl Lanes {
-    /// A segment with nothing in it.
-    fn segment(&mut self) -> Segment {
-        self.ready.pop().unwrap_or_else(|| {
-            // Zeros touch the memory once before it is written: 2 ns a task.
-            let words = std::iter::once(1).chain(std::iter::repeat_n(0, SEGMENT_WORDS - 1));
-            words.map(AtomicU64::new).collect()
-        })
-    }
+/// A segment with nothing in it.
+fn new_segment() -> Segment {
+    let words = std::iter::once(1).chain(std::iter::repeat_n(0, SEGMENT_WORDS - 1));
+    words.map(AtomicU64::new).collect()
 }
 
 /// Turns recording on, and gives how many records were lost before.
@@ -286,12 +273,6 @@ pub(super) fn end() {
     if lanes.recordings == 0 {
         ON.store(0, Relaxed);
         garbage = std::mem::take(&mut lanes.all);
-        for segment in garbage.iter_mut().flat_map(|lane| lane.segments.drain(..)) {
-            if lanes.ready.len() == READY_MAX {
-                break;
-            }
-            lanes.ready.extend(emptied(segment));
-        }
     }
     drop(lanes);
     drop(garbage);
@@ -363,7 +344,7 @@ mod tests {
     }
 
     /// ```text
-    /// writers            who stops, 30 times
+    /// writers            who stops, 10 times
     /// n, n+1, n+2 ..     start .. stop: some n..m of each, without a gap
     /// ```
     #[test]
@@ -387,7 +368,7 @@ mod tests {
                 });
             }
             let mut seen = 0;
-            for round in 0..30 {
+            for round in 0..10 {
                 let outer = record::start_with(1 << 24);
                 let mut inner = None;
                 for of in [u64::MAX - 1, u64::MAX - 2] {
@@ -421,7 +402,7 @@ mod tests {
                     );
                 }
             }
-            assert!(seen > 30 * SEGMENT_WORDS);
+            assert!(seen > 10 * SEGMENT_WORDS);
             over.store(true, Relaxed);
         });
     }
@@ -435,24 +416,42 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_used_again_and_few_lie_ready() {
+    fn a_spawn_that_meets_the_end_of_a_segment_keeps_its_accesses() {
         let _alone = ALONE.lock();
-        let of = u64::MAX - 3;
-        let record_some = |records: u32| {
-            let recording = record::start_with(records as usize + 100);
-            (0..records).for_each(|attempt| record::note(|| What::Retry { task: of, attempt }));
-            let log = recording.stop();
-            assert_eq!(retries(&log, of), [(0..records).collect::<Vec<_>>()]);
-        };
-        // More than may lie ready: 3 words each.
-        record_some(((READY_MAX + 40) * SEGMENT_WORDS / 3) as u32);
-        let ready = LANES.lock().ready.len();
-        assert!(0 < ready && ready <= READY_MAX, "{ready}");
-        for _ in 0..3 {
-            record_some(SEGMENT_WORDS as u32 * 10);
-            let now = LANES.lock().ready.len();
-            assert!(now <= READY_MAX && now + 2 >= ready, "{now} of {ready}");
+        let tasks = u64::MAX - (SEGMENT_WORDS as u64 * 2)..u64::MAX - 9;
+        let recording = record::start();
+        for task in tasks.clone() {
+            let (name, site) = (Name::Callee("a"), std::panic::Location::caller());
+            record::note(|| What::Spawn { task, parent: 0, name, site });
+            for turn in 0..3 {
+                record::note(|| What::Access { task, chunk: 7, turn, writes: false, part: None });
+            }
         }
+        let log = recording.stop();
+        let records = log.lanes.iter().flat_map(|lane| &lane.records);
+        let accesses: Vec<(u64, u64)> = records
+            .filter_map(|record| match record.what {
+                What::Access { task, turn, chunk: 7, .. } => Some((task, turn)),
+                _ => None,
+            })
+            .collect();
+        let expected: Vec<(u64, u64)> = tasks.flat_map(|task| (0..3).map(move |turn| (task, turn))).collect();
+        assert_eq!(accesses, expected);
+    }
+
+    #[test]
+    fn a_thread_that_comes_late_writes_where_nobody_looks() {
+        let _alone = ALONE.lock();
+        let old = record::start();
+        let generation = ON.load(Relaxed);
+        let mut late = Writer::enter(generation).expect("this generation is on");
+        drop(old);
+        assert!(Writer::enter(generation).is_none());
+        let new = record::start();
+        let of = u64::MAX - 5;
+        words::put(&mut late, What::Retry { task: of, attempt: 1 });
+        assert!(Writer::enter(generation).is_none() && !late.turn_page());
+        assert_eq!(retries(&new.stop(), of), [[0; 0]; 0]);
     }
 
     #[test]
