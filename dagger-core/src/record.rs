@@ -10,6 +10,8 @@
 //!    on the lane of that record. A recording that begins or ends in the middle of a run lacks some of them.
 //! 3. Order by data is not recorded as edges but as accesses, in the order of the queue of each chunk (`turn`): what came
 //!    before and conflicts is an edge. So recording costs the same whatever waits.
+//! 4. What a task comes after by its spawn, and what it accesses, has the time of that spawn or a later one: the order of
+//!    accesses is that of turns, not of times.
 //!
 //! It knows nothing of how a log is made, or shown.
 
