@@ -9,7 +9,8 @@
 //! ```
 //! 1. Two steps that access overlapping areas of a chunk, one of them to write, are ordered as in the sequence, directly or
 //!    through others.
-//! 2. Steps that do not conflict are not ordered but through others: an edge is between two that conflict.
+//! 2. Steps that do not conflict are not ordered but through others: an edge is between two that conflict. It is left out
+//!    where another access to the same chunk lies between.
 //! 3. What a later write covers is forgotten: whoever conflicts with it conflicts with that write too.
 //!
 //! What [`AccessQueue`](crate::AccessQueue) finds step by step, while steps come and go, this finds for a whole sequence.
@@ -67,17 +68,22 @@ impl Order {
             let first = predecessors.items.len();
             for (key, writes, area) in accesses {
                 let live = live.entry(key).or_default();
-                let mut covered = false;
-                for other in live.iter().filter(|other| other.step != step as u32) {
-                    if (writes || other.writes) && other.area.overlaps(area) {
+                let step = step as u32;
+                let conflicts = |other: &Live| {
+                    other.step != step && (writes || other.writes) && other.area.overlaps(area)
+                };
+                for (at, other) in live.iter().enumerate().filter(|(_, other)| conflicts(other)) {
+                    // A write comes before whatever came to overlap it since: through that, if it conflicts with this too.
+                    let mut since = live[at + 1..].iter().filter(|since| since.step != other.step);
+                    let through = |since: &Live| conflicts(since) && since.area.overlaps(other.area);
+                    if !(other.writes && since.any(through)) {
                         predecessors.items.push(other.step);
-                        covered |= writes;
                     }
                 }
-                if covered {
-                    live.retain(|other| other.step == step as u32 || !area.covers(other.area));
+                if writes {
+                    live.retain(|other| other.step == step || !area.covers(other.area));
                 }
-                live.push(Live { step: step as u32, writes, area });
+                live.push(Live { step, writes, area });
             }
             predecessors.items[first..].sort_unstable();
             let mut kept = first;
