@@ -17,7 +17,7 @@ mod programs {
 
 use dagger_async::Runtime;
 use programs::oracle::{Tally, check};
-use programs::run::{Program, program, run};
+use programs::run::{Program, program, run, run_by_plan};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -132,5 +132,44 @@ fn random_programs_give_what_they_give_without_their_spawns() {
             eprintln!("seed {last}: panicked\n{}", program(last as u64, size(last)));
             std::panic::resume_unwind(payload)
         }
+    }
+}
+
+#[test]
+fn random_programs_give_by_a_plan_what_they_give_without_their_spawns() {
+    let (count, first) = (number("DAGGER_PROGRAMS", 1500), number("DAGGER_SEED", 1));
+    let size = |seed: usize| 2 + seed % 13;
+    let (at, next) = mpsc::channel::<usize>();
+    let runs = std::thread::spawn(move || {
+        let benches: [Runtime; 4] = std::array::from_fn(bench);
+        let mut all = 0;
+        for seed in first..first + count {
+            let _ = at.send(seed);
+            let program = program(seed as u64, size(seed));
+            let (seen, replayed) = benches[seed % benches.len()].block_on(run_by_plan(&program, 3));
+            all += replayed;
+            for (nth, seen) in seen.iter().enumerate() {
+                if let Err(text) = check(&program, seen) {
+                    panic!("seed {seed}, run {nth}: {text}\n{program}");
+                }
+            }
+        }
+        all
+    });
+    let mut last = first;
+    loop {
+        match next.recv_timeout(Duration::from_secs(10)) {
+            Ok(seed) => last = seed,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("seed {last}: {HANGS}\n{}", program(last as u64, size(last)));
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    match runs.join() {
+        Ok(replayed) => {
+            assert!(count < 100 || replayed as usize > count / 2, "{replayed} of {count} programs")
+        }
+        Err(payload) => std::panic::resume_unwind(payload),
     }
 }

@@ -24,6 +24,7 @@ pub struct Fields {
 }
 
 /// What a program works on. By number: 0 and 1 are `v`, 2 `a`, 3 `m`, 4 `s`.
+#[derive(Clone)]
 pub struct Chunks {
     pub v: [Chunk<Vec<i64>>; 2],
     pub a: Chunk<[i64; 5]>,

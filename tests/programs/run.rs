@@ -672,6 +672,8 @@ fn result(result: &dagger_async::Result<i64>) -> Outcome {
 }
 
 struct Env {
+    /// Of the block with this number.
+    plan: Option<(usize, Arc<Plan>)>,
     chunks: Chunks,
     log: Arc<Log>,
     ready: DTask<i64>,
@@ -722,8 +724,41 @@ pub async fn contents(chunks: &Chunks) -> Vec<Vec<i64>> {
 /// Runs a program where it is awaited.
 pub fn run(program: &Program) -> Pin<Box<dyn Future<Output = Seen> + Send + '_>> {
     Box::pin(async move {
+        let chunks = chunks(program);
+        run_on(program, chunks, None).await
+    })
+}
+
+/// Runs the main block of a program by a plan, so many times on the same chunks, and says how many spawns were replayed.
+pub fn run_by_plan(
+    program: &Program,
+    times: usize,
+) -> Pin<Box<dyn Future<Output = (Vec<Seen>, u64)> + Send + '_>> {
+    Box::pin(async move {
+        let (all, plan) = (chunks(program), Arc::new(Plan::new()));
+        let mut seen = Vec::new();
+        for _ in 0..times {
+            let Chunks { v: [v, w], a, m, s } = chunks(program);
+            *all.v[0].recover().await.unwrap() = v.into_inner().await.unwrap();
+            *all.v[1].recover().await.unwrap() = w.into_inner().await.unwrap();
+            *all.a.recover().await.unwrap() = a.into_inner().await.unwrap();
+            *all.m.recover().await.unwrap() = m.into_inner().await.unwrap();
+            *all.s.recover().await.unwrap() = s.into_inner().await.unwrap();
+            seen.push(run_on(program, all.clone(), Some(plan.clone())).await);
+        }
+        (seen, plan.stats().replayed)
+    })
+}
+
+fn run_on(
+    program: &Program,
+    chunks: Chunks,
+    plan: Option<Arc<Plan>>,
+) -> Pin<Box<dyn Future<Output = Seen> + Send + '_>> {
+    Box::pin(async move {
         let env = Env {
-            chunks: chunks(program),
+            plan: plan.map(|plan| (program.no, plan)),
+            chunks,
             log: Arc::default(),
             ready: spawn!((|| 7)()),
             handles: Mutex::default(),
@@ -765,12 +800,15 @@ pub fn run(program: &Program) -> Pin<Box<dyn Future<Output = Seen> + Send + '_>>
 
 fn block<'a>(no: usize, stmts: &'a [Stmt], env: &'a Env) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
     Box::pin(async move {
-        let done = datadeps(async {
+        let body = async {
             for one in stmts {
                 stmt(one, env).await;
             }
-        })
-        .await;
+        };
+        let done = match &env.plan {
+            Some((planned, plan)) if *planned == no => plan.run(body).await,
+            _ => datadeps(body).await,
+        };
         let failures = match &done {
             Ok(()) => Vec::new(),
             Err(error) => std::iter::once(error).chain(error.others()).map(outcome).collect(),
