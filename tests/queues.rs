@@ -3,6 +3,7 @@
 use dagger_async::prelude::*;
 use dagger_tests::{Body, Gate, Kind, Output, for_each_case, isolated, on_all_workers, on_workers};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
@@ -625,5 +626,25 @@ fn queues_and_options_nest_both_ways() {
         case.rt.idle().await;
         diary.assert_order("a", "b");
         assert!(wait_all([first, second, third]).await.iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn a_bulk_that_is_a_step_ends_with_the_option_inline_too() {
+    on_all_workers(|_| async {
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = || {
+            let done = done.clone();
+            spawn!((move || done.fetch_add(1, SeqCst))())
+        };
+        with_options(Options::new().inline(), async {
+            in_order(async {
+                bulk(async { (count(), count()) }).await;
+                count();
+            })
+            .await;
+        })
+        .await;
+        assert_eq!(done.load(SeqCst), 3);
     });
 }

@@ -729,22 +729,34 @@ pub fn run(program: &Program) -> Pin<Box<dyn Future<Output = Seen> + Send + '_>>
     })
 }
 
-/// Runs the main block of a program by a plan, so many times on the same chunks, and says how many spawns were replayed.
+/// What was seen of each of several runs, with the program as it was then; and how many spawns were replayed.
+type Runs = (Vec<(Program, Seen)>, u64);
+
+/// Runs the main block of a program by a plan, so many times on the same chunks. Their values are new each time, and, if it
+/// `grows`, longer.
 pub fn run_by_plan(
     program: &Program,
     times: usize,
-) -> Pin<Box<dyn Future<Output = (Vec<Seen>, u64)> + Send + '_>> {
+    grows: bool,
+) -> Pin<Box<dyn Future<Output = Runs> + Send + '_>> {
     Box::pin(async move {
         let (all, plan) = (chunks(program), Arc::new(Plan::new()));
         let mut seen = Vec::new();
-        for _ in 0..times {
-            let Chunks { v: [v, w], a, m, s } = chunks(program);
+        for run in 0..times {
+            let more = if grows { run } else { 0 };
+            let program = Program {
+                lens: program.lens.map(|len| len + 3 * more),
+                dims: (program.dims.0 + more, program.dims.1 + more),
+                ..program.clone()
+            };
+            let Chunks { v: [v, w], a, m, s } = chunks(&program);
             *all.v[0].recover().await.unwrap() = v.into_inner().await.unwrap();
             *all.v[1].recover().await.unwrap() = w.into_inner().await.unwrap();
             *all.a.recover().await.unwrap() = a.into_inner().await.unwrap();
             *all.m.recover().await.unwrap() = m.into_inner().await.unwrap();
             *all.s.recover().await.unwrap() = s.into_inner().await.unwrap();
-            seen.push(run_on(program, all.clone(), Some(plan.clone())).await);
+            let one = run_on(&program, all.clone(), Some(plan.clone())).await;
+            seen.push((program, one));
         }
         (seen, plan.stats().replayed)
     })

@@ -292,10 +292,11 @@ impl<F: Future> Future for Bulk<F> {
             Poll::Pending => return Poll::Pending,
         };
         let tasks = queue.tasks.take();
-        crate::spawn::end_step(&tasks);
         for task in &tasks {
             release(task);
         }
+        // After that: with the option `inline` it waits for them.
+        crate::spawn::end_step(&tasks);
         Poll::Ready(output)
     }
 }
