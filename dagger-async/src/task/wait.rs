@@ -18,7 +18,7 @@ use super::state::{Locked, Phase};
 use super::{run, waker};
 use crate::chunk::WaitingPlace;
 use crate::error::{Error, TaskInfo};
-use crate::pool::{Local, local};
+use crate::pool::{Local, Pool, local};
 use crate::record;
 use dagger_core::record::{Cause, What};
 use smallvec::{SmallVec, smallvec};
@@ -65,8 +65,11 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
 fn wake_near(task: RawTask) {
     let pool = {
         let guard = task.state.lock();
-        // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
-        (guard.phase() == Phase::Queued).then(|| unsafe { &*task.pool }.keep())
+        match guard.phase() {
+            // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock. Tasks of models have no pool.
+            Phase::Queued => unsafe { task.pool.as_ref() }.map(Pool::keep),
+            _ => None,
+        }
     };
     if let Some(pool) = pool {
         pool.wake_near();
