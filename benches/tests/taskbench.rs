@@ -39,7 +39,8 @@ fn every_sample_is_a_line_of_json() {
         }
         let of = |key: &str| params[key].as_u64().unwrap();
         let from = params["from"].as_str().unwrap().to_owned();
-        assert!(seen.insert((bench, from, of("threads"), of("rep"))), "twice: {line}");
+        let by_plan = params.get("mode").is_some_and(|mode| mode == "rerun");
+        assert!(seen.insert((bench, by_plan, from, of("threads"), of("rep"))), "twice: {line}");
     }
     let mut benches: Vec<&str> =
         NAMES.split(',').map(|name| name.trim().split(':').next().unwrap()).collect();
@@ -47,9 +48,13 @@ fn every_sample_is_a_line_of_json() {
     benches.extend(["metg50", "metg80"]);
     for bench in benches {
         for (threads, rep) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
-            for from in ["inside", "outside"] {
-                let row = (bench.to_owned(), from.to_owned(), threads, rep);
-                assert_eq!(seen.contains(&row), from == "inside" || bench == "spawn", "{row:?}");
+            for (from, by_plan) in
+                [("inside", false), ("outside", false), ("inside", true), ("outside", true)]
+            {
+                let row = (bench.to_owned(), by_plan, from.to_owned(), threads, rep);
+                // What accesses nothing has no plan, and is measured from both sides.
+                let is_there = if bench == "spawn" { !by_plan } else { from == "inside" };
+                assert_eq!(seen.contains(&row), is_there, "{row:?}");
             }
         }
     }
