@@ -1,0 +1,249 @@
+//! One access of a task or guard: what it is, what it waits for, and what its end leaves at the chunk.
+
+use super::{
+    Core, CorePtr, Denied, Held, HeldPart, Measure, Mode, Outcome, Presence, Refusal, State, Tickets,
+    WaitingPlace, clip, drop_owner, is_opaque,
+};
+use crate::error::Error;
+use crate::plan::Run;
+use crate::pool::Pool;
+use crate::task::RawTask;
+use dagger_core::Area;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+impl Held {
+    /// An access that has no place yet.
+    #[inline]
+    pub(crate) fn new(
+        chunk: CorePtr,
+        mode: Mode,
+        part: Option<(Area, Option<Measure>)>,
+        fills: bool,
+    ) -> Self {
+        let part = part.map(|(area, measure)| Box::new(HeldPart { area, measure }));
+        Held {
+            chunk,
+            mode,
+            part,
+            place: None,
+            run: None,
+            step: 0,
+            argument: 0,
+            merged: false,
+            fills,
+            silent: false,
+        }
+    }
+
+    pub(super) fn measure(&self) -> Option<Measure> {
+        self.part.as_ref().and_then(|part| part.measure)
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.chunk
+    }
+
+    /// It has a place, or shares that of another access of its task, or that of the run of its plan.
+    #[inline]
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.is_some() || self.merged || self.run.is_some()
+    }
+
+    /// The declared part; `None` is the whole.
+    pub(crate) fn part(&self) -> Option<&Area> {
+        self.part.as_ref().map(|part| &part.area)
+    }
+
+    /// Only its turn, or its runtime, decides whether it may be, or it moves what others measure.
+    pub(crate) fn is_intricate(&self) -> bool {
+        self.merged || self.fills || self.chunk.is_placed || is_opaque(self.area())
+    }
+
+    /// Leaves the order to the run of a plan.
+    #[inline]
+    pub(crate) fn follow(&mut self, run: &Run, step: u32, silent: bool) {
+        self.run = Some(NonNull::from(run));
+        (self.step, self.silent) = (step, silent);
+    }
+
+    /// The run that orders it, and its step there.
+    #[inline]
+    pub(crate) fn step(&self) -> Option<(&Run, u32)> {
+        // SAFETY: the step is not completed while there is this access of it.
+        self.run.map(|run| (unsafe { run.as_ref() }, self.step))
+    }
+
+    /// As [`step`](Self::step), for the one who completes it.
+    #[inline]
+    pub(crate) fn followed(&self) -> Option<(NonNull<Run>, u32)> {
+        self.run.map(|run| (run, self.step))
+    }
+
+    pub(crate) fn area(&self) -> &Area {
+        static WHOLE: Area = Area::Whole;
+        self.part.as_ref().map_or(&WHOLE, |part| &part.area)
+    }
+
+    /// The area is what will be accessed: the length is known, or does not matter.
+    pub(super) fn is_exact(&self) -> bool {
+        self.measure().is_none() || self.area().is_resolved()
+    }
+
+    /// A region of elements that has none.
+    pub(super) fn has_no_elements(&self) -> bool {
+        matches!(self.area(), Area::Grid(grid) if grid.is_empty())
+    }
+
+    /// Checks the access against what is known of the chunk now.
+    pub(super) fn prepare(&mut self, state: &mut State, pool: *const Pool) -> Result<(), Refusal> {
+        let core: &Core = &self.chunk;
+        if let Some(home) = &core.home
+            && !pool.is_null()
+            && !std::ptr::eq(home.as_ptr(), pool)
+        {
+            return Err(Refusal::Foreign { content: core.content });
+        }
+        if let Some(part) = &mut self.part
+            && let Some(shape) = state.stable_shape(self.chunk.value(), part.measure)
+        {
+            part.area = clip(&part.area, &shape)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn argument(&self) -> u16 {
+        self.argument
+    }
+
+    pub(crate) fn set_argument(&mut self, argument: u16) {
+        self.argument = argument;
+    }
+
+    pub(super) fn is_same_chunk(&self, other: &Held) -> bool {
+        self.chunk == other.chunk
+    }
+
+    /// As a user would write it.
+    pub(super) fn describe(&self) -> String {
+        match self.area() {
+            Area::Whole => {
+                format!("argument {}, {:?} of a chunk of `{}`", self.argument, self.mode, self.core().content)
+            }
+            _ => {
+                let content = self.core().content;
+                format!(
+                    "argument {}, {:?} of {} of a chunk of `{content}`",
+                    self.argument,
+                    self.mode,
+                    self.area()
+                )
+            }
+        }
+    }
+
+    /// True if the place was granted. Under the lock of its chunk.
+    pub(crate) fn is_granted(&self, state: &State) -> bool {
+        self.place.is_none_or(|place| state.queue.is_granted(place))
+    }
+
+    /// Why it cannot be used although it was granted, if so.
+    pub(crate) fn denied(&self, state: &mut State) -> Option<Denied> {
+        state.deny(self.area(), self.mode, self.chunk.value(), self.measure())
+    }
+
+    /// Its place, to look at from elsewhere while it waits.
+    pub(crate) fn waiting_place(&self) -> Option<WaitingPlace> {
+        self.place.map(|place| WaitingPlace { chunk: self.chunk.owner(), place })
+    }
+
+    /// The tasks that it waits for.
+    pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
+        if let Some((run, step)) = self.step() {
+            run.visit_predecessors(step, visit);
+        }
+        if let Some(place) = self.place {
+            self.core().lock().visit_blockers(place, visit);
+        }
+    }
+
+    /// Ends the access. Tells through `tickets` whose turn came.
+    #[inline]
+    pub(crate) fn release(self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        if let (Some(place), None, false, false, Outcome::Wrote) =
+            (self.place, &self.part, self.merged, self.fills, outcome)
+        {
+            let mut state = self.chunk.lock();
+            if self.mode != Mode::Out || state.poison.is_clean() {
+                if self.mode.writes() {
+                    state.parts = None;
+                }
+                let keep = state.give(place, tickets);
+                drop(state);
+                return drop_owner(keep);
+            }
+        } else if self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look() {
+            return;
+        }
+        self.release_slowly(outcome, tickets);
+    }
+
+    #[cold]
+    fn release_slowly(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        // Errors are the user's: their drop is not run under the lock.
+        let mut garbage: Vec<Arc<Error>> = Vec::new();
+        // One that was refused has no place, and has touched nothing.
+        if !self.has_place() {
+            return;
+        }
+        // Beside others of its task it has no place; the one that has may be given back already, and the chunk with it.
+        if self.place.is_none() && self.run.is_none() && self.has_no_elements() {
+            return;
+        }
+        let mut keep = None;
+        {
+            let chunk = self.chunk;
+            let mut state = chunk.lock();
+            let state = &mut *state;
+            if self.mode.writes() {
+                let whole = self.part.is_none();
+                match outcome {
+                    Outcome::Failed(error) => {
+                        let cause = Arc::new(error.clone());
+                        if self.fills {
+                            state.presence = Presence::Missing(Some(cause));
+                        } else if let Some(area) = state.resolved(&self) {
+                            // What was measured before a whole write says nothing about what it has left.
+                            let shape = state.parts.as_ref().map(|parts| parts.shape).filter(|_| !whole);
+                            state.poison.add(area, shape.as_ref(), cause);
+                        }
+                        chunk.look();
+                    }
+                    Outcome::Wrote if self.fills => state.presence = Presence::Here,
+                    Outcome::Wrote if self.mode == Mode::Out && !state.poison.is_clean() => {
+                        // A whole write that failed knew no elements; this access has measured them.
+                        if let Some(parts) = &state.parts {
+                            state.poison.measured(&parts.shape);
+                        }
+                        if let Some(area) = state.resolved(&self) {
+                            garbage.extend(state.poison.causes().cloned());
+                            state.poison.heal(&area);
+                        }
+                    }
+                    Outcome::Wrote | Outcome::Void => {}
+                }
+                if !matches!(self.area(), Area::Grid(_)) {
+                    state.parts = None;
+                }
+                if is_opaque(self.area()) && !self.merged && self.run.is_none() {
+                    state.opaque_writes -= 1;
+                }
+            }
+            if let Some(place) = self.place.take() {
+                keep = state.give(place, tickets);
+            }
+        }
+        crate::error::quietly(|| drop(garbage));
+        drop_owner(keep);
+    }
+}

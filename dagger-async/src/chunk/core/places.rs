@@ -1,0 +1,207 @@
+//! Taking places: all those of a task or guard at once, or one for the run of a plan.
+
+use super::{Asker, CorePtr, Held, Refusal, State, Ticket, Tickets, clip, drop_owner, is_opaque};
+use crate::plan::Run;
+use crate::pool::Pool;
+use crate::record;
+use crate::sync::SpinGuard;
+use crate::task::Work;
+use dagger_core::{Area, Place};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
+/// once by its ticket. Those of the same chunk stand side by side afterwards.
+pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Refusal> {
+    let mut taken = Taken::nothing();
+    // A handful at most, and often in order: insertion.
+    for sorted in 1..held.len() {
+        let mut at = sorted;
+        while at > 0 && held[at].chunk < held[at - 1].chunk {
+            held.swap(at, at - 1);
+            at -= 1;
+        }
+    }
+    let are_wholes = held.iter().all(|held| held.part.is_none() && !held.chunk.is_placed);
+    if are_wholes && held.windows(2).all(|pair| !pair[0].is_same_chunk(&pair[1])) {
+        take_wholes(held, asker, &mut taken);
+    } else {
+        take_regions(held, asker, &mut taken)?;
+    }
+    if !taken.behind.is_empty() {
+        taken.contest();
+    }
+    Ok(taken)
+}
+
+/// Takes the places for accesses to different chunks as a whole: what most tasks do, and what cannot be refused.
+fn take_wholes(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) {
+    let Some((first, others)) = held.split_first_mut() else { return };
+    let chunk = first.chunk;
+    let mut state = chunk.lock();
+    // All locks are taken on the way down and given back on the way up.
+    take_wholes(others, asker, taken);
+    let writes = first.mode.writes();
+    first.place =
+        Some(state.take(chunk, asker.ticket(first.argument), writes, &Area::Whole, asker.pool(), taken));
+    if let Asker::Task(task) = asker
+        && record::is_on()
+    {
+        state.record(first, task, writes);
+    }
+}
+
+fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Result<(), Refusal> {
+    let pool = asker.pool();
+    let chunks: SmallVec<[CorePtr; 4]> =
+        held.chunk_by(Held::is_same_chunk).map(|group| group[0].chunk).collect();
+    let mut locks: SmallVec<[SpinGuard<'_, State>; 4]> = chunks.iter().map(|chunk| chunk.lock()).collect();
+    // First all that can be refused: a task that is refused takes no place anywhere.
+    let mut coarse: SmallVec<[bool; 4]> = SmallVec::new();
+    for (state, group) in locks.iter_mut().zip(held.chunk_by_mut(Held::is_same_chunk)) {
+        group.iter_mut().try_for_each(|held| held.prepare(state, pool))?;
+        coarse.push(group.len() > 1 && (overlap(group)? || is_mixed(group)));
+        if coarse.last() == Some(&true) && pool.is_null() {
+            // Guards end one by one, and could not share a place.
+            return Err(aliased(&group[0], &group[1]));
+        }
+    }
+    let groups = held.chunk_by_mut(Held::is_same_chunk);
+    for ((state, group), coarse) in locks.iter_mut().zip(groups).zip(coarse) {
+        if coarse {
+            // The length is not known yet, and neither is whether they overlap. They share one place, which covers all,
+            // and the turn decides.
+            group.iter_mut().for_each(|held| held.merged = true);
+            group[0].core().look();
+        }
+        let places = if coarse { 1 } else { group.len() };
+        let has_elements = group.iter().any(|held| !held.has_no_elements());
+        for held in &mut group[..places] {
+            // One without elements needs no place of its own beside one with some.
+            if !coarse && has_elements && held.has_no_elements() {
+                held.merged = true;
+                continue;
+            }
+            state.enqueue(held, asker.ticket(held.argument), pool, taken);
+            if let Asker::Task(task) = asker
+                && record::is_on()
+            {
+                let writes = held.merged || !held.has_no_elements() && held.mode.writes();
+                state.record(held, task, writes);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes a place for the run of a plan at the chunk with this number, if nobody is there: it is granted then.
+pub(crate) fn take_idle(
+    chunk: CorePtr,
+    run: &Arc<Run>,
+    number: u32,
+    writes: bool,
+    pool: *const Pool,
+) -> Option<Place> {
+    let mut state = chunk.lock();
+    if !state.queue.is_idle() {
+        return None;
+    }
+    let ticket = Ticket::Plan(run.clone(), number);
+    let place = state.take(chunk, ticket, writes, &Area::Whole, pool, &mut Taken::nothing());
+    state.run = Some(run.clone());
+    Some(place)
+}
+
+/// Gives the place of a run back.
+pub(crate) fn give_idle(chunk: CorePtr, place: Place, writes: bool, tickets: &mut Tickets) {
+    let mut state = chunk.lock();
+    if writes {
+        state.parts = None;
+    }
+    let run = state.run.take();
+    let keep = state.give(place, tickets);
+    drop(state);
+    drop(run);
+    drop_owner(keep);
+}
+
+/// True if accesses of one task to one chunk are to fields (or regions of a user's kind) and to no elements: the one may
+/// move what the other measures.
+fn is_mixed(group: &[Held]) -> bool {
+    group.iter().any(|held| is_opaque(held.area())) && group.iter().any(Held::has_no_elements)
+}
+
+/// True if accesses of one task to one chunk may overlap, one of them writing.
+///
+/// # Errors
+/// If they do.
+fn overlap(group: &[Held]) -> Result<bool, Refusal> {
+    let mut may = false;
+    for (at, one) in group.iter().enumerate() {
+        for other in &group[at + 1..] {
+            if (one.mode.writes() || other.mode.writes()) && one.area().overlaps(other.area()) {
+                if one.is_exact() && other.is_exact() {
+                    return Err(aliased(one, other));
+                }
+                may = true;
+            }
+        }
+    }
+    Ok(may)
+}
+
+/// What taking places came to.
+pub(crate) struct Taken {
+    /// How many are still to be granted.
+    pub(crate) waiting: u32,
+    /// Some of those wait where tasks of another runtime do.
+    pub(crate) foreign: bool,
+    /// Runs of plans that have a place before: they are to be told.
+    pub(super) behind: SmallVec<[Arc<Run>; 1]>,
+}
+
+impl Taken {
+    fn nothing() -> Self {
+        Taken { waiting: 0, foreign: false, behind: SmallVec::new() }
+    }
+
+    /// Tells the runs that somebody waits behind them, without any lock.
+    fn contest(&mut self) {
+        for run in std::mem::take(&mut self.behind) {
+            let mut work = Work::new();
+            run.contest(&mut work.tickets);
+            work.drain();
+        }
+    }
+}
+
+fn aliased(one: &Held, other: &Held) -> Refusal {
+    let (first, second) = if one.argument <= other.argument { (one, other) } else { (other, one) };
+    Refusal::Aliased { first: first.describe(), second: second.describe() }
+}
+
+/// Checks what could not be checked when the places were taken. The places are granted.
+pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(), Refusal> {
+    let merged: SmallVec<[&Held; 4]> = held.filter(|held| held.merged).collect();
+    for (at, one) in merged.iter().enumerate() {
+        for other in merged[at + 1..].iter().filter(|other| other.is_same_chunk(one)) {
+            if !one.mode.writes() && !other.mode.writes() {
+                continue;
+            }
+            let mut state = one.core().lock();
+            let mut resolve = |held: &Held| match held.measure() {
+                Some(measure) => {
+                    let parts = state.measured(held.chunk.value(), measure, false);
+                    clip(held.area(), &parts.shape)
+                }
+                None => Ok(held.area().clone()),
+            };
+            let (first, second) = (resolve(one)?, resolve(other)?);
+            drop(state);
+            if first.overlaps(&second) {
+                return Err(aliased(one, other));
+            }
+        }
+    }
+    Ok(())
+}
