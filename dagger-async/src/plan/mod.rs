@@ -277,13 +277,11 @@ impl<F: Future> Future for PlanRun<F> {
         }
         if output.is_none() {
             let polled = block.as_mut().poll(cx);
-            if let (true, Some(issue)) = (block.has_output(), block.issue()) {
-                issue.close();
+            // The body has ended, whether or not its tasks have.
+            if polled.is_ready() || block.has_output() {
+                block.issue().into_iter().for_each(Issue::close);
             }
             *output = Some(ready!(polled));
-            if let Some(issue) = block.issue() {
-                issue.close();
-            }
         }
         // Its tasks are over but for a few instructions: without its places the next run can begin by the graph. After a
         // deadlock they may never be.
