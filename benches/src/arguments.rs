@@ -1,5 +1,40 @@
 //! What the command lines have in common.
 
+use std::process::ExitCode;
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command<O> {
+    /// To measure, with these options.
+    Measure(O),
+    /// To say what can be asked for.
+    Help,
+}
+
+/// Parses the arguments of the program, on a machine with the number of CPUs that is handed over, and does what they ask for.
+/// Wrong ones are answered by what is wrong with them, the usage and status 2.
+pub fn run<O>(
+    usage: &str,
+    parse: impl FnOnce(std::iter::Skip<std::env::Args>, usize) -> Result<Command<O>, String>,
+    measure: impl FnOnce(&O),
+) -> ExitCode {
+    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
+    match parse(std::env::args().skip(1), parallelism) {
+        Ok(Command::Measure(options)) => {
+            measure(&options);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Help) => {
+            println!("{usage}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("{message}\n{usage}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 /// A number above 0.
 ///
 /// # Errors

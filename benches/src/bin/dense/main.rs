@@ -21,12 +21,13 @@ mod ours;
 mod own_faer;
 mod theirs;
 
+use dagger_benches::arguments;
 use dagger_benches::line::Line;
 use dagger_benches::log::Log;
 use dagger_benches::machine::cpu_model;
 use dagger_benches::peers::Programs;
 use dagger_benches::report::{self, Better, OURS};
-use options::{Algorithm, Command, Options};
+use options::{Algorithm, Options};
 use ours::Ours;
 use std::process::ExitCode;
 
@@ -35,26 +36,15 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
-    match Options::parse(std::env::args().skip(1), parallelism) {
-        Ok(Command::Measure(options)) if options.describe => {
-            for (threads, algorithm, n) in each(&options) {
-                println!("{}", Ours::start(threads, options.tile).describe(algorithm, n));
-            }
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Measure(options)) => {
-            measure(&options);
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Help) => {
-            println!("{}", options::USAGE);
-            ExitCode::SUCCESS
-        }
-        Err(message) => {
-            eprintln!("{message}\n{}", options::USAGE);
-            ExitCode::from(2)
-        }
+    arguments::run(options::USAGE, Options::parse, |options| {
+        if options.describe { describe(options) } else { measure(options) }
+    })
+}
+
+/// Where the time of one run of each goes.
+fn describe(options: &Options) {
+    for (threads, algorithm, n) in each(options) {
+        println!("{}", Ours::start(threads, options.tile).describe(algorithm, n));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use dagger_benches::arguments::{choose, positive, positives};
+use dagger_benches::arguments::{Command, choose, positive, positives};
 use std::path::PathBuf;
 
 /// What `--help` and a wrong argument print.
@@ -16,13 +16,6 @@ usage: dense [--json] [--sizes 2048,4096,8192] [--threads 2] [--only cholesky,ma
   --peers      a directory with other people's programs and a Makefile: built, and run in turn with ours
   --blas-core  measures OpenBLAS with the kernels of this core too (OPENBLAS_CORETYPE), beside its own choice
   --describe   where the time of one run of ours goes, instead of any figures";
-
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Measure(Options),
-    Help,
-}
 
 /// An algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +63,7 @@ impl Options {
     pub(crate) fn parse(
         arguments: impl IntoIterator<Item = String>,
         parallelism: usize,
-    ) -> Result<Command, String> {
+    ) -> Result<Command<Options>, String> {
         let mut options = Options {
             json: false,
             describe: false,

@@ -35,10 +35,11 @@ mod peers;
 mod report;
 mod work;
 
+use dagger_benches::arguments;
 use dagger_benches::pingpong;
 use dagger_benches::spread::Spread;
 use dagger_core::Topology;
-use options::{Command, Options};
+use options::Options;
 use peers::Peer;
 use report::Report;
 use std::process::ExitCode;
@@ -49,21 +50,7 @@ use work::{Side, Work};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
-    match Options::parse(std::env::args().skip(1), parallelism) {
-        Ok(Command::Measure(options)) => {
-            measure(&options);
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Help) => {
-            println!("{}", options::USAGE);
-            ExitCode::SUCCESS
-        }
-        Err(message) => {
-            eprintln!("{message}\n{}", options::USAGE);
-            ExitCode::from(2)
-        }
-    }
+    arguments::run(options::USAGE, Options::parse, measure)
 }
 
 /// Measures every row and prints it as soon as it is there.

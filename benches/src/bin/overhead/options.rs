@@ -2,7 +2,7 @@
 
 use crate::peers;
 use crate::work::{Bench, Side};
-use dagger_benches::arguments::{choose, positive};
+use dagger_benches::arguments::{Command, choose, positive, positives};
 
 /// What `--help` and a wrong argument print.
 pub(crate) const USAGE: &str = "\
@@ -15,13 +15,6 @@ usage: overhead [--json] [--quick] [--threads 1,2] [--reps 7] [--only BENCH,..] 
   --from     of inside,outside
   --peers    of dagger,tokio,async-executor,rayon,dagger+record (default: all but the last)
   --trace    dagger alone, beside itself with a recording on";
-
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Measure(Options),
-    Help,
-}
 
 /// What to measure, and how to print it.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +34,9 @@ impl Options {
     pub(crate) fn parse(
         arguments: impl IntoIterator<Item = String>,
         parallelism: usize,
-    ) -> Result<Command, String> {
+    ) -> Result<Command<Options>, String> {
         let (mut json, mut quick, mut reps) = (false, false, None);
-        let mut threads = vec![1, parallelism];
+        let mut threads = if parallelism > 1 { vec![1, parallelism] } else { vec![1] };
         let mut benches = Bench::ALL.to_vec();
         let mut sides = Side::ALL.to_vec();
         let mut peers = peers::PEERS.to_vec();
@@ -56,15 +49,13 @@ impl Options {
                 "--trace" => peers = vec!["dagger", "dagger+record"],
                 "--help" | "-h" => return Ok(Command::Help),
                 "--reps" => reps = Some(positive(&value()?)?),
-                "--threads" => threads = value()?.split(',').map(positive).collect::<Result<_, _>>()?,
+                "--threads" => threads = positives(&value()?)?,
                 "--only" => benches = choose(&value()?, &Bench::ALL, |bench| bench.name())?,
                 "--from" => sides = choose(&value()?, &Side::ALL, |side| side.name())?,
                 "--peers" => peers = choose(&value()?, &peers::NAMES, |name| name)?,
                 _ => return Err(format!("unknown argument `{argument}`")),
             }
         }
-        threads.sort_unstable();
-        threads.dedup();
         let reps = reps.unwrap_or(if quick { 3 } else { 7 });
         Ok(Command::Measure(Options { json, quick, threads, reps, benches, sides, peers }))
     }

@@ -33,6 +33,7 @@ mod options;
 
 use bench::{Bench, PROGRAMS};
 use dagger_async::prelude::*;
+use dagger_benches::arguments;
 use dagger_benches::line::Line;
 use dagger_benches::log::Log;
 use dagger_benches::machine::cpu_model;
@@ -43,7 +44,7 @@ use graph::pattern::Points;
 use graph::stencil::{Grid, Stencil};
 use graph::{Graph, region};
 use metg::Search;
-use options::{Command, Options, Side};
+use options::{Options, Side};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,21 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SAMPLE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let parallelism = std::thread::available_parallelism().map_or(1, usize::from);
-    match Options::parse(std::env::args().skip(1), parallelism) {
-        Ok(Command::Measure(options)) => {
-            measure(&options);
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Help) => {
-            println!("{}", options::USAGE);
-            ExitCode::SUCCESS
-        }
-        Err(message) => {
-            eprintln!("{message}\n{}", options::USAGE);
-            ExitCode::from(2)
-        }
-    }
+    arguments::run(options::USAGE, Options::parse, measure)
 }
 
 /// Measures everything in turn. Lines are printed as they come, a table at the end.

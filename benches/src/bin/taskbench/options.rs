@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::bench::Bench;
-use dagger_benches::arguments::{choose, positive, positives};
+use dagger_benches::arguments::{Command, choose, positive, positives};
 use std::path::PathBuf;
 
 /// What `--help` and a wrong argument print.
@@ -19,13 +19,6 @@ NAME is BENCH[:SIZE[:SIZE]]; without any: spawn chain fanout random cholesky_dag
   spawn:TASKS  chain:TASKS  fanout:WIDTH:ROUNDS  random:TASKS:DATA  cholesky_dag:TILES  stencil:WIDTH:STEPS
   metg:WIDTH:STEPS (metg50 and metg80)  patterns (all that follow), each with WIDTH:STEPS:
   trivial no_comm stencil_1d_periodic dom tree fft all_to_all nearest spread random_nearest";
-
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Measure(Options),
-    Help,
-}
 
 /// Where the program runs that submits the tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +58,7 @@ impl Options {
     pub(crate) fn parse(
         arguments: impl IntoIterator<Item = String>,
         parallelism: usize,
-    ) -> Result<Command, String> {
+    ) -> Result<Command<Options>, String> {
         let mut options = Options {
             json: false,
             quick: false,
