@@ -339,6 +339,7 @@ fn a_field_is_a_field_of_a_struct_and_has_its_type() {
     let wrong = "let c = Plain::chunk(); c.field(field!(Inner, deep));";
     refuses("field_of_other", DATA, wrong, &["mismatched types", "Inner"], right);
     let wrong = "struct Together { a: Rc<u8>, b: Rc<u8> }
+        // SAFETY: both stay together, and are never sent apart: what `field!` would undo.
         unsafe impl Send for Together {} unsafe impl Sync for Together {}
         let a = Rc::new(1); let c = Chunk::new(Together { b: a.clone(), a }); c.field(field!(Together, a));";
     refuses("field_not_send", DATA, wrong, &["Rc<u8>", "between threads safely"], right);

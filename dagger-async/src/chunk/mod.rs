@@ -1,9 +1,9 @@
 //! [`Chunk`]: a value that belongs to the runtime, and that tasks access in program order.
 //!
 //! ```text
-//!   Chunk ─▶ ChunkCell ┬ Core: queue, poison, where elements lie      (core.rs)
+//!   Chunk ─▶ ChunkCell ┬ Core: queue, poison, where elements lie      (core/)
 //!                      └ value                                          (reached by raw pointer only)
-//!   In(&c.slice(0..3))  = a chunk and a kind of region                  (select.rs)  ─▶ view (view.rs)
+//!   In(&c.slice(0..3))  = a chunk and a kind of region                  (select/)    ─▶ view (view.rs)
 //!   c.read(), access((..)) = places held outside tasks                  (guard.rs)
 //! ```
 //! 1. Every reference to the value derives from the one pointer of its cell, and is made for somebody who has a granted

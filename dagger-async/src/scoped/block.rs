@@ -57,13 +57,6 @@ struct Failure {
     own: bool,
 }
 
-impl Listed {
-    fn is_over(&self) -> bool {
-        let state = self.task.state.load();
-        state.is_done() && state.is_gone()
-    }
-}
-
 impl Owned {
     /// Lists a task that nobody else knows yet. True if it is time to [`shorten`](Self::shorten) the list.
     #[must_use]
@@ -82,7 +75,7 @@ impl Owned {
     /// Takes the oldest off the list that are over, or all, if that does not help.
     pub(super) fn shorten(&mut self, over: &mut Over) {
         while over.len() < LEAVE_MAX
-            && let Some(listed) = self.tasks.pop_front_if(|oldest| oldest.is_over())
+            && let Some(listed) = self.tasks.pop_front_if(|oldest| oldest.task.is_over())
         {
             collect(&mut self.failures, &listed);
             over.push(listed);
@@ -99,7 +92,7 @@ impl Owned {
         let mut over = Over::new();
         for _ in 0..self.tasks.len() {
             let Some(listed) = self.tasks.pop_front() else { break };
-            if listed.is_over() {
+            if listed.task.is_over() {
                 collect(&mut self.failures, &listed);
                 over.push(listed);
             } else {

@@ -66,11 +66,7 @@ impl Counting {
     /// Takes what is over off the list.
     #[must_use]
     fn prune(&mut self) -> Vec<TaskRef> {
-        let is_over = |task: &mut TaskRef| {
-            let state = task.state.load();
-            state.is_done() && state.is_gone()
-        };
-        self.tasks.extract_if(.., is_over).collect()
+        self.tasks.extract_if(.., |task| task.is_over()).collect()
     }
 }
 

@@ -504,6 +504,12 @@ impl Header {
         unsafe { *self.error.get() = error };
     }
 
+    /// It has an outcome, and its body is gone: nothing more happens to it.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state.load();
+        state.is_done() && state.is_gone()
+    }
+
     pub(crate) fn info(&self) -> TaskInfo {
         TaskInfo::new(self.id, self.name(), self.origin.location())
     }
