@@ -15,6 +15,7 @@
 //! - [`Area`]: which elements of a chunk an access touches: everything, slices, boxes, triangles, bands, fields.
 //! - [`AccessQueue`]: who waits for whom at one chunk; [`Poison`]: which of its elements a failed write has spoilt.
 //! - [`Order`]: who waits for whom in a whole sequence of accesses, for a program that runs again.
+//! - [`Eviction`]: who leaves memory when it is full.
 //!
 //! ```
 //! use dagger_core::{OptionSet, Scope, Topology};
@@ -27,6 +28,7 @@
 //! ```
 
 mod access;
+mod eviction;
 mod options;
 mod order;
 mod poison;
@@ -37,6 +39,7 @@ mod scope;
 mod topology;
 
 pub use access::{AccessQueue, Place};
+pub use eviction::{Eviction, Resident};
 pub use options::OptionSet;
 pub use order::Order;
 pub use poison::Poison;
@@ -45,4 +48,4 @@ pub use region::{Area, Axis, Band, Grid, Indices, Outside, Progression, Region, 
 pub use scope::Scope;
 #[cfg(feature = "hwloc")]
 pub use topology::TopologyError;
-pub use topology::{Cpu, Topology};
+pub use topology::{Cpu, Topology, usable_memory};

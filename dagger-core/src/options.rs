@@ -43,6 +43,8 @@ pub struct OptionSet {
     pub timeout: Option<Duration>,
     /// Whether the body may block its thread, so that it must not run on a pinned worker; by default not.
     pub blocking: Option<bool>,
+    /// Bytes of memory that the task needs while it runs, beside the chunks that it accesses; by default 0.
+    pub memory: Option<u64>,
 }
 
 impl OptionSet {
@@ -65,6 +67,7 @@ impl OptionSet {
             priority: first(&inner.priority, &outer.priority),
             timeout: first(&inner.timeout, &outer.timeout),
             blocking: first(&inner.blocking, &outer.blocking),
+            memory: first(&inner.memory, &outer.memory),
         }
     }
 
@@ -113,15 +116,17 @@ mod tests {
             option::of(0i32..3),
             option::of((0u64..3).prop_map(Duration::from_secs)),
             option::of(any::<bool>()),
+            option::of(0u64..3),
         );
         (names, scopes(), scopes(), rest).prop_map(
-            |(name, scope, result_scope, (priority, timeout, blocking))| OptionSet {
+            |(name, scope, result_scope, (priority, timeout, blocking, memory))| OptionSet {
                 name,
                 scope,
                 result_scope,
                 priority,
                 timeout,
                 blocking,
+                memory,
             },
         )
     }

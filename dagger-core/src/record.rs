@@ -4,6 +4,7 @@
 //!   lane 0 (worker 0)   Spawn 1   After 2←1   Access 2   Ready 1   Start 1   End 1   Start 2 ..
 //!   lane 1 (worker 1)             Steal 3     Start 3    Suspend 3           Resume 3   End 3
 //!   lane 2 (main)       Spawn 3 ..
+//!   lane 3 (store)      Moved 7   Resident    Moved 8   Resident
 //! ```
 //! 1. A lane is a thread; its records are in the order of their times. Times count from the start of the recording.
 //! 2. A task has at most one `Spawn` and one `End`; between its `Start` (or `Resume`) and its next `Suspend` or `End` it runs
@@ -12,6 +13,7 @@
 //!    before and conflicts is an edge. So recording costs the same whatever waits.
 //! 4. What a task comes after by its spawn, and what it accesses, has the time of that spawn or a later one: the order of
 //!    accesses is that of turns, not of times.
+//! 5. A move of data is written down at its end, and says how long it took: a lane may have several under way at once.
 //!
 //! It knows nothing of how a log is made, or shown.
 
@@ -35,7 +37,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Keeps the records of these tasks and their descendants only, and when workers slept and stole.
+    /// Keeps the records of these tasks and their descendants only, and those of no task: when workers slept and stole, and
+    /// what stores moved, for whatever task.
     ///
     /// A descendant is known by the record of its spawn: one that was spawned before the recording, or whose spawn was lost, is
     /// left out with what it has spawned. Lanes of other threads that have nothing left go.
@@ -120,6 +123,20 @@ pub enum End {
     Refused,
     /// Cancelled, timed out, or ended by the shutdown.
     Cancelled,
+}
+
+/// How a value got into memory, or out of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Move {
+    /// It was written out: it may leave memory.
+    Spilled,
+    /// It left memory without being written: an equal copy lies elsewhere.
+    Dropped,
+    /// It was read back.
+    Reloaded,
+    /// It was made, by the first who needed it.
+    Made,
 }
 
 /// What happened. Tasks are named by their id.
@@ -214,10 +231,31 @@ pub enum What {
     Sleep,
     /// It was woken.
     Wake,
+    /// A store has moved the value of a chunk. The record is of the end of the move, by the thread that saw it.
+    Moved {
+        /// The chunk, by the number that it has in `Access`.
+        chunk: u64,
+        /// The size of the value in memory.
+        bytes: u64,
+        /// How.
+        how: Move,
+        /// How long it took.
+        nanos: u64,
+    },
+    /// What a store holds in memory from here on. The order of those of a store is that of their times, whatever thread wrote
+    /// them down.
+    Resident {
+        /// The store: a number of its own in this process.
+        store: u64,
+        /// All that is resident.
+        bytes: u64,
+        /// What of it may not leave now.
+        pinned: u64,
+    },
 }
 
 impl What {
-    /// The task that it happened to; `None` if it happened to a worker.
+    /// The task that it happened to; `None` if it happened to a worker or a store.
     #[must_use]
     pub fn task(&self) -> Option<u64> {
         match *self {
@@ -231,7 +269,9 @@ impl What {
             | What::Suspend { task }
             | What::Resume { task }
             | What::End { task, .. } => Some(task),
-            What::Steal { .. } | What::Sleep | What::Wake => None,
+            What::Steal { .. } | What::Sleep | What::Wake | What::Moved { .. } | What::Resident { .. } => {
+                None
+            }
         }
     }
 }
@@ -256,6 +296,7 @@ mod tests {
             lane(Some(1), vec![spawn(3, 1), What::Ready { task: 9 }]),
             lane(None, vec![What::Start { task: 9 }]),
             lane(Some(2), vec![What::Start { task: 9 }]),
+            lane(None, vec![What::Resident { store: 9, bytes: 1, pinned: 0 }, What::Start { task: 9 }]),
         ];
         let mut log = Log { began: SystemTime::UNIX_EPOCH, nanos: 2, lanes, lost: 0 };
         log.retain_tasks([1, 5]);
@@ -264,6 +305,6 @@ mod tests {
             .iter()
             .map(|lane| lane.records.iter().map(|record| record.what.task()).collect())
             .collect();
-        assert_eq!(shown, [vec![Some(1), Some(5)], vec![Some(4), None], vec![Some(3)], vec![]]);
+        assert_eq!(shown, [vec![Some(1), Some(5)], vec![Some(4), None], vec![Some(3)], vec![], vec![None]]);
     }
 }

@@ -230,6 +230,13 @@ impl<T: Clone> AccessQueue<T> {
         });
     }
 
+    /// The ticket of the oldest live access, granted or waiting, and whether it writes. It looks at every live access.
+    #[must_use]
+    pub fn oldest(&self) -> Option<(&T, bool)> {
+        let entry = self.entries.iter().min_by_key(|entry| entry.sequence)?;
+        Some((entry.ticket.as_ref()?, entry.writes))
+    }
+
     /// Visits the tickets of the accesses that wait, in program order.
     pub fn waiting(&self, visit: &mut dyn FnMut(&T)) {
         self.in_order(visit, |entry| entry.missing > 0);

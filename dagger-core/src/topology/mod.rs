@@ -20,9 +20,12 @@
 mod cpulist;
 #[cfg(feature = "hwloc")]
 mod hwloc;
+mod memory;
 mod sysfs;
 #[cfg(test)]
 mod tests;
+
+pub use memory::usable_memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
