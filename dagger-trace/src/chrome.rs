@@ -5,16 +5,27 @@
 //!   lane                          ╰─f▶▕ X trsm ▏            M  the name of a lane
 //!   async track                    b ── download ── e       b, e  a task that waits inside its body
 //!   counters       ready ▁▂▅▂▁  running ▁▁▂▂▁               C
+//!
+//!   store  moves   ▕ X spill ▏   ▕ X reload ▏               the second process, if anything moved
+//!          moves        ▕ X reload ▏
+//!   counters       resident ▁▃▇▇▅  pinned ▁▁▂▂▁
 //! ```
-//! 1. One process, one lane per thread; times are microseconds with three decimals.
+//! 1. Tasks are in one process, one lane per thread; times are microseconds with three decimals. Moves are in another, in as
+//!    few lanes as keep those apart that overlap: a thread may have several under way.
 //! 2. A flow starts in the last run of the earlier task and ends in a run of the later one; an edge between tasks of which one
 //!    never ran has none, nor has one that would lead back in time.
 //!
 //! The format: "Trace Event Format" of the Chromium project, read by `chrome://tracing`, ui.perfetto.dev and Speedscope.
 
 use crate::error::TraceError;
-use crate::model::{EdgeCause, Run, Task, Trace};
+use crate::model::{EdgeCause, Run, Sample, Task, Trace};
+use crate::moves;
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// The processes that events are of.
+const TASKS: u64 = 1;
+const STORE: u64 = 2;
 
 impl Trace {
     /// Writes [`Trace::to_chrome`] to a `.json` file; open it in ui.perfetto.dev or `chrome://tracing`.
@@ -30,14 +41,19 @@ impl Trace {
     }
 
     /// The trace as a JSON object in the Trace Event Format: runs as slices of their threads, edges as flow arrows, tasks that
-    /// wait inside their bodies as asynchronous slices, and the numbers of ready and of running tasks as counters.
+    /// wait inside their bodies as asynchronous slices, and the numbers of ready and of running tasks as counters. What stores
+    /// moved is in a process of its own, as slices, with the bytes that they held as counters.
     ///
-    /// About 0.5 KB per task and 0.2 KB per edge.
+    /// About 0.5 KB per task, and 0.2 KB per edge, move and sample.
     #[must_use]
     pub fn to_chrome(&self) -> String {
         let mut json = Json {
-            text: String::with_capacity(512 + 512 * self.tasks.len() + 224 * self.edges.len()),
+            text: String::with_capacity(
+                512 + 512 * self.tasks.len()
+                    + 224 * (self.edges.len() + self.moves.len() + self.samples.len()),
+            ),
             first: true,
+            process: TASKS,
         };
         json.text.push_str("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
         self.write_lanes(&mut json);
@@ -47,22 +63,19 @@ impl Trace {
         }
         self.write_flows(&mut json);
         self.write_counters(&mut json);
+        if !self.moves.is_empty() || !self.samples.is_empty() {
+            json.process = STORE;
+            self.write_moves(&mut json);
+            self.write_samples(&mut json);
+        }
         json.text.push_str("\n]}\n");
         json.text
     }
 
     fn write_lanes(&self, json: &mut Json) {
-        json.event("M", None, 0);
-        json.text.push_str(",\"name\":\"process_name\",\"args\":{\"name\":\"dagger\"}}");
+        json.process_name("dagger");
         for (lane, info) in self.lanes.iter().enumerate() {
-            json.event("M", Some(lane), 0);
-            json.text.push_str(",\"name\":\"thread_name\",\"args\":{\"name\":");
-            json.string(&info.name);
-            json.text.push_str("}}");
-            json.event("M", Some(lane), 0);
-            json.text.push_str(",\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":");
-            json.number(lane as u64);
-            json.text.push_str("}}");
+            json.lane(lane, &info.name);
         }
     }
 
@@ -166,12 +179,47 @@ impl Trace {
         json.counter("ready", ready);
         json.counter("running", running);
     }
+
+    fn write_moves(&self, json: &mut Json) {
+        json.process_name("store");
+        let (lanes, many) = moves::apart(&self.moves);
+        (0..many).for_each(|lane| json.lane(lane, "moves"));
+        for (moved, lane) in self.moves.iter().zip(lanes) {
+            json.event("X", Some(lane), moved.start);
+            json.text.push_str(",\"dur\":");
+            json.micros(moved.nanos());
+            json.text.push_str(",\"cat\":\"move\",\"name\":");
+            json.string(moves::verb(moved.how));
+            json.text.push_str(",\"args\":{\"chunk\":");
+            json.number(moved.chunk);
+            json.text.push_str(",\"bytes\":");
+            json.number(moved.bytes);
+            if let Some(info) = self.lanes.get(moved.lane) {
+                json.text.push_str(",\"thread\":");
+                json.string(&info.name);
+            }
+            json.text.push_str("}}");
+        }
+    }
+
+    fn write_samples(&self, json: &mut Json) {
+        let mut stores: BTreeMap<u64, Vec<&Sample>> = BTreeMap::new();
+        for sample in &self.samples {
+            stores.entry(sample.store).or_default().push(sample);
+        }
+        for (store, samples) in &stores {
+            let of = if stores.len() == 1 { String::new() } else { format!(" in store {store}") };
+            json.levels(&format!("resident{of}"), samples.iter().map(|sample| (sample.at, sample.bytes)));
+            json.levels(&format!("pinned{of}"), samples.iter().map(|sample| (sample.at, sample.pinned)));
+        }
+    }
 }
 
 /// Events, one per line.
 struct Json {
     text: String,
     first: bool,
+    process: u64,
 }
 
 impl Json {
@@ -180,10 +228,32 @@ impl Json {
         self.text.push_str(if std::mem::take(&mut self.first) { "\n" } else { ",\n" });
         self.text.push_str("{\"ph\":\"");
         self.text.push_str(phase);
-        self.text.push_str("\",\"pid\":1,\"tid\":");
+        self.text.push_str("\",\"pid\":");
+        self.number(self.process);
+        self.text.push_str(",\"tid\":");
         self.number(lane.map_or(0, |lane| lane as u64 + 1));
         self.text.push_str(",\"ts\":");
         self.micros(at);
+    }
+
+    /// The name of the process.
+    fn process_name(&mut self, name: &str) {
+        self.event("M", None, 0);
+        self.text.push_str(",\"name\":\"process_name\",\"args\":{\"name\":");
+        self.string(name);
+        self.text.push_str("}}");
+    }
+
+    /// The name and the place of a lane.
+    fn lane(&mut self, lane: usize, name: &str) {
+        self.event("M", Some(lane), 0);
+        self.text.push_str(",\"name\":\"thread_name\",\"args\":{\"name\":");
+        self.string(name);
+        self.text.push_str("}}");
+        self.event("M", Some(lane), 0);
+        self.text.push_str(",\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":");
+        self.number(lane as u64);
+        self.text.push_str("}}");
     }
 
     /// A counter from its steps; one event for each time at which it changes.
@@ -196,13 +266,32 @@ impl Json {
                 continue;
             }
             shown = value;
-            self.event("C", None, at[0].0);
-            self.text.push_str(",\"name\":\"");
-            self.text.push_str(name);
-            self.text.push_str("\",\"args\":{\"tasks\":");
-            self.number(value.unsigned_abs()); // never negative: each step down follows its step up
-            self.text.push_str("}}");
+            // Never negative: each step down follows its step up.
+            self.count(name, at[0].0, "tasks", value.unsigned_abs());
         }
+    }
+
+    /// A counter of bytes from what it shows, in the order of time; of several at once the last one counts.
+    fn levels(&mut self, name: &str, levels: impl Iterator<Item = (u64, u64)>) {
+        let mut levels = levels.peekable();
+        let mut shown = None;
+        while let Some((at, level)) = levels.next() {
+            let is_last = levels.peek().is_none_or(|&(next, _)| at < next);
+            if is_last && shown.replace(level) != Some(level) {
+                self.count(name, at, "bytes", level);
+            }
+        }
+    }
+
+    fn count(&mut self, name: &str, at: u64, unit: &str, value: u64) {
+        self.event("C", None, at);
+        self.text.push_str(",\"name\":");
+        self.string(name);
+        self.text.push_str(",\"args\":{");
+        self.string(unit);
+        self.text.push(':');
+        self.number(value);
+        self.text.push_str("}}");
     }
 
     fn micros(&mut self, nanos: u64) {

@@ -2,8 +2,8 @@
 
 use crate::analysis::{Analysis, WorkerTime};
 use crate::model::{Task, Trace};
-use crate::show::{count, percent, short, time};
-use dagger_core::record::End;
+use crate::show::{bytes, count, percent, short, time};
+use dagger_core::record::{End, Move};
 use rustc_hash::FxHashMap;
 use std::fmt::Write;
 
@@ -15,7 +15,8 @@ const PATH_MAX: usize = 6;
 const NAME_CHARS_MAX: usize = 36;
 
 impl Trace {
-    /// What a run shows, on less than 40 lines: bounds, where the time of the workers went, run time by name, critical path.
+    /// What a run shows, on less than 40 lines: bounds, where the time of the workers went, run time by name, critical path; and
+    /// what stores moved, on less than 10 more, if they did.
     ///
     /// ```text
     /// 100,000 tasks in 10.0 ms on 8 workers: 100,000 done
@@ -33,9 +34,14 @@ impl Trace {
     /// ..
     /// critical path by name                   steps     total    share
     /// trsm                                   12,500   4.62 ms  100.0 %
+    ///
+    /// moved by stores                         count     total     bytes      mean       max
+    /// spilled: written out                      768    1.72 s  1.50 GiB   2.24 ms   9.10 ms
+    /// reloaded: read back                     1,024    1.31 s  2.00 GiB   1.28 ms   4.40 ms
+    /// most bytes at a time: 256 MiB resident, 12.0 MiB pinned
     /// ```
     ///
-    /// What the columns say: [`Analysis`], [`WorkerTime`] and [`Row`](crate::Row).
+    /// What the columns say: [`Analysis`], [`WorkerTime`], [`Row`](crate::Row) and [`MoveRow`](crate::MoveRow).
     #[must_use]
     pub fn describe(&self) -> String {
         self.describe_as(["name", "names"], &|task| &task.name)
@@ -50,6 +56,7 @@ impl Trace {
         let _ = self.write_workers(&mut text, &analysis.workers);
         let _ = self.write_names(&mut text, &analysis, kind, key);
         let _ = self.write_path(&mut text, &analysis, kind, key);
+        let _ = self.write_stores(&mut text);
         text
     }
 
@@ -204,6 +211,35 @@ impl Trace {
         }
         if rows.len() > PATH_MAX {
             writeln!(text, "and {}", more(rows.len() - PATH_MAX, kind))?;
+        }
+        Ok(())
+    }
+
+    fn write_stores(&self, text: &mut String) -> std::fmt::Result {
+        let rows = self.by_move();
+        if !rows.is_empty() {
+            writeln!(
+                text,
+                "\n{:<NAME_CHARS_MAX$}{:>9}{:>10}{:>10}{:>10}{:>10}",
+                "moved by stores", "count", "total", "bytes", "mean", "max"
+            )?;
+        }
+        for row in &rows {
+            let how = match row.how {
+                Move::Spilled => "spilled: written out",
+                Move::Dropped => "dropped: a copy was elsewhere",
+                Move::Reloaded => "reloaded: read back",
+                Move::Made => "made: by the first who needed it",
+                _ => "moved in another way",
+            };
+            let [total, mean, max] = [row.total, row.mean, row.max].map(time);
+            let (many, bytes) = (count(row.count), bytes(row.bytes));
+            writeln!(text, "{how:<NAME_CHARS_MAX$}{many:>9}{total:>10}{bytes:>10}{mean:>10}{max:>10}")?;
+        }
+        if let Some((resident, pinned)) = self.resident_max() {
+            let line_before = if rows.is_empty() { "\n" } else { "" };
+            let [resident, pinned] = [resident, pinned].map(bytes);
+            writeln!(text, "{line_before}most bytes at a time: {resident} resident, {pinned} pinned")?;
         }
         Ok(())
     }

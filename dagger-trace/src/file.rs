@@ -1,24 +1,26 @@
 //! Traces as files.
 //!
 //! ```text
-//!   dagtrace   version    began, nanos, lost, texts, lanes, tasks, edges, idle, steals    checksum
-//!   8 bytes    2 bytes    numbers: LEB128; texts: length and UTF-8, referred to by index  8 bytes, FNV-1a of all before
+//!   dagtrace   version    began, nanos, lost, texts, lanes, tasks, edges, idle, steals, moves, samples   checksum
+//!   8 bytes    2 bytes    numbers: LEB128; texts: length and UTF-8, referred to by index                 8 bytes, FNV-1a
 //! ```
 //! 1. What is read back equals what was written, if it had the invariants of `model.rs` (and was not as in 2).
 //! 2. Reading never panics, whatever the bytes; it takes memory in proportion to them. A trace whose texts take more than 256
 //!    times the file (and 64 MiB) is refused: each of its tasks would have a name of kilobytes.
-//! 3. What was read has invariants 2 to 4 of `model.rs`: indices and times are within bounds, runs are in order.
-//! 4. A changed byte is noticed, if not by what it says then by the checksum.
+//! 3. What was read has invariants 2 to 5 of `model.rs`: indices and times are within bounds, runs, moves and samples in order.
+//! 4. A changed byte is noticed, if not by what it says then by the checksum of all before it.
 
 use crate::error::TraceError;
-use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
-use dagger_core::record::End;
+use crate::model::{
+    Access, At, Edge, EdgeCause, Idle, LaneInfo, Moved, Place, Run, Sample, Steal, Task, Trace,
+};
+use dagger_core::record::{End, Move};
 use rustc_hash::FxHashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MAGIC: &[u8; 8] = b"dagtrace";
-const VERSION: u16 = 2; // 1 had no places and retries
+const VERSION: u16 = 3; // 1 had no places and retries, 2 no moves and samples
 /// How long the texts of a trace may be, all uses together, for a small file, and for each byte of a file.
 const TEXT_BYTES_MAX: usize = 64 << 20;
 const TEXT_BYTES_PER_BYTE: usize = 256;
@@ -188,6 +190,36 @@ impl<'a> Writer<'a> {
             self.number(steal.at);
             self.count(steal.from);
         }
+        self.store(trace);
+    }
+
+    fn store(&mut self, trace: &Trace) {
+        self.count(trace.moves.len());
+        let mut before = 0;
+        for moved in &trace.moves {
+            self.count(moved.lane);
+            self.number(moved.start.saturating_sub(before));
+            self.number(moved.nanos());
+            before = moved.start;
+            self.number(moved.chunk);
+            self.number(moved.bytes);
+            self.bytes.push(match moved.how {
+                Move::Spilled => 0,
+                Move::Dropped => 1,
+                Move::Reloaded => 2,
+                // `Move` may grow; the test of all kinds fails then.
+                _ => 3,
+            });
+        }
+        self.count(trace.samples.len());
+        before = 0;
+        for sample in &trace.samples {
+            self.number(sample.store);
+            self.number(sample.at.saturating_sub(before));
+            before = sample.at;
+            self.number(sample.bytes);
+            self.number(sample.pinned);
+        }
     }
 
     fn number(&mut self, mut number: u64) {
@@ -283,6 +315,10 @@ impl Reader<'_> {
             let lane = reader.index(lanes.len(), "lane")?;
             Ok(Steal { lane, at: reader.time(0)?, from: reader.index(usize::MAX, "worker")? })
         })?;
+        let (moves, samples) = match self.version {
+            1 | 2 => (Vec::new(), Vec::new()),
+            _ => (self.moves(lanes.len())?, self.samples()?),
+        };
 
         let sum_at = self.at;
         let sum = self.take(8)?.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
@@ -292,7 +328,7 @@ impl Reader<'_> {
         if self.at != self.bytes.len() {
             return bad(self.at, "more bytes than a trace has");
         }
-        Ok(Trace { began, nanos: self.nanos, lanes, tasks, edges, idle, steals, lost })
+        Ok(Trace { began, nanos: self.nanos, lanes, tasks, edges, idle, steals, moves, samples, lost })
     }
 
     fn began(&mut self) -> Read<SystemTime> {
@@ -386,6 +422,34 @@ impl Reader<'_> {
             _ => return bad(at, "an unknown cause of an edge"),
         };
         Ok(Edge { from, to, cause })
+    }
+
+    fn moves(&mut self, lanes: usize) -> Read<Vec<Moved>> {
+        let mut before = 0;
+        self.list(|reader| {
+            let lane = reader.index(lanes, "lane")?;
+            let start = reader.time(before)?;
+            before = start;
+            let end = reader.time(start)?;
+            let (chunk, bytes, at) = (reader.number()?, reader.number()?, reader.at);
+            let how = match reader.take(1)?[0] {
+                0 => Move::Spilled,
+                1 => Move::Dropped,
+                2 => Move::Reloaded,
+                3 => Move::Made,
+                _ => return bad(at, "an unknown way to move"),
+            };
+            Ok(Moved { lane, start, end, chunk, bytes, how })
+        })
+    }
+
+    fn samples(&mut self) -> Read<Vec<Sample>> {
+        let mut before = 0;
+        self.list(|reader| {
+            let (store, at) = (reader.number()?, reader.time(before)?);
+            before = at;
+            Ok(Sample { store, at, bytes: reader.number()?, pinned: reader.number()? })
+        })
     }
 
     fn take(&mut self, len: usize) -> Read<&[u8]> {

@@ -12,6 +12,7 @@
 //! - [`Analysis`]: work and critical path (T₁ and T∞), the bounds they put on the elapsed time, and what each worker did instead
 //!   of running tasks.
 //! - [`Row`]: run times by name of task or by categories of your own ([`Patterns`], [`Category`]).
+//! - [`Moved`] and [`Sample`]: what stores moved between memory and elsewhere, and what they held; [`MoveRow`]: their sums.
 //! - [`Change`]: what became slower between two runs.
 //! - [`Graph`] and [`Gantt`]: what waited for what, and what ran when, as pictures for browsers.
 //! - [`TraceError`]: what can go wrong with files. Reading a damaged one is an error that says where, never a panic.
@@ -59,6 +60,7 @@ mod gantt;
 mod graph;
 mod lane;
 mod model;
+mod moves;
 mod pattern;
 #[cfg(feature = "progress")]
 mod progress;
@@ -81,7 +83,8 @@ pub use diff::Change;
 pub use error::TraceError;
 pub use gantt::{Gantt, Lane};
 pub use graph::{Colour, Graph};
-pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
+pub use model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Moved, Place, Run, Sample, Steal, Task, Trace};
+pub use moves::MoveRow;
 pub use pattern::Patterns;
 #[cfg(feature = "progress")]
 pub use progress::{Progress, WithProgress};

@@ -10,13 +10,14 @@
 //! 2. The runs of a task are in the order of time, do not overlap, and none is after its end.
 //! 3. All times are at most `nanos`; a run and an idle time start no later than they end.
 //! 4. Indices (`Task::parent`, `Edge`, and the lanes) are within `tasks` and `lanes`.
+//! 5. Moves are in the order of their starts, and may overlap, also within a lane. Samples are in the order of time.
 //!
 //! It knows nothing of files and pictures, and computes nothing that needs all tasks at once except the edges of data.
 
 use crate::data;
 use crate::lane::{Doing, LaneWalk, Piece};
 use dagger_core::Area;
-use dagger_core::record::{Cause, End, Log, Record, What};
+use dagger_core::record::{Cause, End, Log, Move, Record, What};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -60,6 +61,10 @@ pub struct Trace {
     pub idle: Vec<Idle>,
     /// When a worker took tasks from another one's queue, lane by lane.
     pub steals: Vec<Steal>,
+    /// What stores moved between memory and elsewhere, in the order of the starts.
+    pub moves: Vec<Moved>,
+    /// What stores held in memory, in the order of time.
+    pub samples: Vec<Sample>,
     /// How many records did not fit into their buffers: the newest ones of each lane are missing.
     pub lost: u64,
 }
@@ -228,6 +233,44 @@ pub struct Steal {
     pub from: usize,
 }
 
+/// A value got into memory, or out of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moved {
+    /// The index of the lane that wrote it down: the thread that saw its end.
+    pub lane: usize,
+    /// From here on.
+    pub start: u64,
+    /// Up to here.
+    pub end: u64,
+    /// The chunk that the value is of, as in [`Access::chunk`].
+    pub chunk: u64,
+    /// The size of the value in memory.
+    pub bytes: u64,
+    /// How it moved.
+    pub how: Move,
+}
+
+impl Moved {
+    /// How long it took.
+    #[must_use]
+    pub fn nanos(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// What a store held in memory from a moment on, until its next sample.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// The store: a number of its own in the process that ran it.
+    pub store: u64,
+    /// The moment.
+    pub at: u64,
+    /// All that was resident.
+    pub bytes: u64,
+    /// What of it could not leave then.
+    pub pinned: u64,
+}
+
 impl Trace {
     /// Puts together what the threads wrote down.
     ///
@@ -235,6 +278,7 @@ impl Trace {
     /// - a run that had begun before the recording counts from its beginning, or from the last thing that its lane did;
     /// - a run or a sleep that had not ended counts to the end of the recording, or, if records were lost, to the last record
     ///   of its lane;
+    /// - a move that had begun before the recording counts from its beginning; one that had not ended is not known;
     /// - a task is known if there is a record of its own; an edge from a task that is not known is left out;
     /// - all else that is missing stays `None`.
     ///
@@ -278,6 +322,8 @@ struct Build {
     touches: Vec<Touch>,
     idle: Vec<Idle>,
     steals: Vec<Steal>,
+    moves: Vec<Moved>,
+    samples: Vec<Sample>,
     /// Runs whose start is not in the recording.
     begun_before: Vec<(usize, Run)>,
 }
@@ -380,6 +426,12 @@ impl Build {
                 Ok(piece) => self.piece(lane, piece),
                 Err(start) => self.idle.push(Idle { lane, start, end: at }),
             },
+            &What::Moved { chunk, bytes, how, nanos } => {
+                self.moves.push(Moved { lane, start: at.saturating_sub(nanos), end: at, chunk, bytes, how });
+            }
+            &What::Resident { store, bytes, pinned } => {
+                self.samples.push(Sample { store, at, bytes, pinned });
+            }
             _ => {} // a kind of record that is newer than this crate
         }
     }
@@ -466,8 +518,11 @@ impl Build {
         }
         tasks.sort_unstable_by_key(|&(place, _)| place);
         let tasks = tasks.into_iter().map(|(_, task)| task).collect();
+        self.moves.sort_by_key(|moved| (moved.start, moved.end));
+        self.samples.sort_by_key(|sample| sample.at);
         let Log { began, nanos, lost, .. } = *log;
-        Trace { began, nanos, lanes, tasks, edges, idle: self.idle, steals: self.steals, lost }
+        let Build { idle, steals, moves, samples, .. } = self;
+        Trace { began, nanos, lanes, tasks, edges, idle, steals, moves, samples, lost }
     }
 }
 

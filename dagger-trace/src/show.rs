@@ -15,6 +15,26 @@ pub(crate) fn time(nanos: u64) -> String {
     }
 }
 
+/// A size with three digits: `0 B`, `12.3 KiB`, `1.20 GiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut shown = format!("{bytes} B");
+    for unit in UNITS {
+        // As long as it would be shown with four digits.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1024.0;
+        shown = match value {
+            ..9.995 => format!("{value:.2} {unit}"),
+            ..99.95 => format!("{value:.1} {unit}"),
+            _ => format!("{value:.0} {unit}"),
+        };
+    }
+    shown
+}
+
 /// A count with its thousands apart: `12,345`.
 pub(crate) fn count(count: usize) -> String {
     let digits = count.to_string();
@@ -62,6 +82,23 @@ mod tests {
             (45_600_000_000, "45.6 s"),
         ] {
             assert_eq!(time(nanos), shown);
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (size, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "0.98 KiB"),
+            (1024, "1.00 KiB"),
+            (10_239, "10.0 KiB"),
+            (1_023_487, "999 KiB"),
+            (1_023_488, "0.98 MiB"),
+            (3 << 29, "1.50 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(size), shown);
         }
     }
 

@@ -2,7 +2,7 @@
 //! trace is made.
 
 use dagger_async::prelude::*;
-use dagger_core::record::{Cause, End, Lane, Log, Name, Record, What};
+use dagger_core::record::{Cause, End, Lane, Log, Move, Name, Record, What};
 use dagger_trace::{Trace, trace};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -11,6 +11,8 @@ use std::time::{Instant, UNIX_EPOCH};
 
 /// Category and id.
 type Id = (String, String);
+/// Process and thread.
+type Thread = (u64, u64);
 
 /// What a file holds, by phase.
 #[derive(Default, Debug, PartialEq)]
@@ -20,6 +22,7 @@ struct Counted {
     waits: usize,
     counters: usize,
     threads: usize,
+    processes: usize,
 }
 
 fn micros(event: &Value, field: &str) -> Result<f64, String> {
@@ -34,17 +37,17 @@ fn check(json: &str) -> Result<Counted, String> {
         return Err("displayTimeUnit".into());
     }
     let mut counted = Counted::default();
-    // By thread: when slices begin and end. By (category, id): what is open. By counter: its last moment.
-    let mut slices: HashMap<u64, Vec<(f64, f64)>> = HashMap::new();
-    let mut flows: HashMap<Id, Vec<(f64, u64, bool)>> = HashMap::new();
+    // By process and thread: when slices begin and end. By (category, id): what is open. By counter: its last moment.
+    let mut slices: HashMap<Thread, Vec<(f64, f64)>> = HashMap::new();
+    let mut flows: HashMap<Id, Vec<(f64, Thread, bool)>> = HashMap::new();
     let mut waits: HashMap<Id, Option<f64>> = HashMap::new();
-    let mut counters: HashMap<String, f64> = HashMap::new();
+    let mut counters: HashMap<(u64, String), f64> = HashMap::new();
     for event in events {
         let bad = |what: &str| format!("{what} in {event}");
         let phase = event["ph"].as_str().ok_or(bad("ph"))?;
         let text = |field: &str| event[field].as_str().map(str::to_owned).ok_or(bad(field));
-        let (name, _pid) = (text("name")?, event["pid"].as_u64().ok_or(bad("pid"))?);
-        let tid = event["tid"].as_u64().ok_or(bad("tid"))?;
+        let (name, pid) = (text("name")?, event["pid"].as_u64().ok_or(bad("pid"))?);
+        let tid = (pid, event["tid"].as_u64().ok_or(bad("tid"))?);
         let id = || match &event["id"] {
             id @ (Value::Number(_) | Value::String(_)) => Ok((text("cat")?, id.to_string())),
             _ => Err(bad("id")),
@@ -58,6 +61,7 @@ fn check(json: &str) -> Result<Counted, String> {
                 };
                 field.then_some(()).ok_or(bad("args"))?;
                 counted.threads += usize::from(name == "thread_name");
+                counted.processes += usize::from(name == "process_name");
             }
             "X" => {
                 let (at, dur) = (micros(event, "ts")?, micros(event, "dur")?);
@@ -84,7 +88,7 @@ fn check(json: &str) -> Result<Counted, String> {
                 let at = micros(event, "ts")?;
                 let args = event["args"].as_object().filter(|args| !args.is_empty()).ok_or(bad("args"))?;
                 args.values().all(Value::is_number).then_some(()).ok_or(bad("args"))?;
-                let last = counters.insert(name, at);
+                let last = counters.insert((pid, name), at);
                 last.is_none_or(|last| last < at).then_some(()).ok_or(bad("ts"))?;
                 counted.counters += 1;
             }
@@ -98,20 +102,22 @@ fn check(json: &str) -> Result<Counted, String> {
         slices.sort_by(|a, b| a.partial_cmp(b).expect("they are finite"));
         // Complete events of one thread nest or stand apart; here a thread does one thing at a time. Times have three decimals.
         if let Some(pair) = slices.windows(2).find(|pair| pair[0].1 > pair[1].0 + 0.0005) {
-            return Err(format!("{pair:?} overlap on {lane}"));
+            return Err(format!("{pair:?} overlap on {lane:?}"));
         }
     }
     for (id, ends) in flows {
         let [(from, lane, true), (to, to_lane, false)] = ends[..] else {
             return Err(format!("{id:?} is no pair: {ends:?}"));
         };
-        let bound = |lane: u64, at: f64| {
+        let bound = |lane: Thread, at: f64| {
             let Some(all) = slices.get(&lane) else { return false };
             let begun = all.partition_point(|&(start, _)| start <= at);
             begun > 0 && at <= all[begun - 1].1
         };
         if from > to || !bound(lane, from) || !bound(to_lane, to) {
-            return Err(format!("{id:?} leads from {lane} at {from} to {to_lane} at {to}: no slices there"));
+            return Err(format!(
+                "{id:?} leads from {lane:?} at {from} to {to_lane:?} at {to}: no slices there"
+            ));
         }
         counted.flows += 1;
     }
@@ -149,9 +155,36 @@ fn a_recorded_run_is_what_the_format_says() {
     let trace = recorder.finish_now();
     let counted = check(&trace.to_chrome()).unwrap();
     let runs: usize = trace.tasks.iter().map(|task| task.runs.len()).sum();
-    assert_eq!((counted.slices, counted.threads), (runs, trace.lanes.len()));
+    assert_eq!((counted.slices, counted.threads, counted.processes), (runs, trace.lanes.len(), 1));
     // The whole read comes after eight writes; two arguments, one order, one await.
     assert!(counted.flows >= 11 && counted.waits >= 2 && counted.counters >= 4, "{counted:?}");
+}
+
+/// Three moves of one thread, of which two overlap, and samples of two stores, also at the same time.
+#[test]
+fn what_stores_moved_is_a_process_of_its_own() {
+    let moved = |chunk, how, nanos| What::Moved { chunk, bytes: 1 << 20, how, nanos };
+    let records = [
+        (400, moved(1, Move::Spilled, 300)),
+        (400, What::Resident { store: 1, bytes: 5, pinned: 2 }),
+        (400, What::Resident { store: 1, bytes: 4, pinned: 2 }),
+        (401, What::Resident { store: 2, bytes: 3, pinned: 3 }),
+        (500, moved(2, Move::Reloaded, 200)),
+        (500, What::Resident { store: 1, bytes: 7, pinned: 2 }),
+        (700, moved(3, Move::Made, 200)),
+        (700, moved(4, Move::Dropped, 0)),
+    ];
+    let records = records.into_iter().map(|(at, what)| Record { at, what }).collect();
+    let lanes = vec![Lane { name: "store".into(), worker: None, records }];
+    let trace = Trace::from_log(&Log { began: UNIX_EPOCH, nanos: 1000, lanes, lost: 0 });
+    let json = trace.to_chrome();
+    let counted = check(&json).unwrap();
+    // One lane of tasks, two of moves; of the counters two in each store, of which one changes.
+    let expected = Counted { slices: 4, counters: 5, threads: 3, processes: 2, ..Counted::default() };
+    assert_eq!(counted, expected, "{json}");
+    for name in ["spill", "reload", "make", "drop", "resident in store 1", "pinned in store 2"] {
+        assert!(json.contains(&format!("\"name\":\"{name}\"")), "{name} in {json}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Damaged trace files, at every place: an error that says where, no panic, and no more memory than the file deserves.
 
-use dagger_core::record::{Cause, End, Lane, Log, Name, Record, What};
+use dagger_core::record::{Cause, End, Lane, Log, Move, Name, Record, What};
 use dagger_trace::{Trace, TraceError};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -81,11 +81,24 @@ fn file() -> Vec<u8> {
         (710, What::Sleep),
         (800, What::Wake),
     ];
+    let moved = |chunk, how, nanos| What::Moved { chunk, bytes: 1 << 20, how, nanos };
+    let store = [
+        (400, moved(300, Move::Spilled, 500)),
+        (400, What::Resident { store: 1, bytes: 3 << 20, pinned: 1 << 20 }),
+        (450, moved(301, Move::Dropped, 0)),
+        (700, moved(300, Move::Reloaded, 200)),
+        (710, What::Resident { store: 1, bytes: 300, pinned: 0 }),
+        (711, moved(302, Move::Made, 7)),
+    ];
     let lane = |name: &str, worker, records: Vec<(u64, What)>| {
         let records = records.into_iter().map(|(at, what)| Record { at, what }).collect();
         Lane { name: name.into(), worker, records }
     };
-    let lanes = vec![lane("main", None, main.to_vec()), lane("worker 0", Some(0), worker.to_vec())];
+    let lanes = vec![
+        lane("main", None, main.to_vec()),
+        lane("worker 0", Some(0), worker.to_vec()),
+        lane("store", None, store.to_vec()),
+    ];
     let began = UNIX_EPOCH + Duration::new(1_800_000_000, 7);
     Trace::from_log(&Log { began, nanos: 1000, lanes, lost: 3 }).to_bytes()
 }
@@ -116,16 +129,32 @@ fn assert_small(bytes: &[u8], peak: usize, what: impl Fn() -> String) {
 #[test]
 fn files_of_the_first_version_are_read() {
     let old = Trace::from_bytes(include_bytes!("version-1.trace")).unwrap();
-    let mut new = Trace::from_bytes(&file()).unwrap();
+    let mut new = before_stores(&old);
     assert!(
         new.tasks[1].place.as_ref().is_some_and(|place| place.to_string() == "workers 0, 2, priority -3")
     );
     assert_eq!(new.tasks[1].retries, 1);
     (new.tasks[1].place, new.tasks[1].retries) = (None, 0);
-    for task in new.tasks.iter_mut().zip(&old.tasks) {
-        task.0.site.clone_from(&task.1.site); // the line has moved since
-    }
     assert_eq!(old, new);
+}
+
+/// The same but for what stores did, written when the format had none of it.
+#[test]
+fn files_of_the_second_version_are_read() {
+    let old = Trace::from_bytes(include_bytes!("version-2.trace")).unwrap();
+    assert_eq!(old, before_stores(&old));
+}
+
+/// The file of today without what stores did, and with the lines that an older one was written at.
+fn before_stores(old: &Trace) -> Trace {
+    let mut new = Trace::from_bytes(&file()).expect("it was just written");
+    assert_eq!((new.moves.len(), new.samples.len()), (4, 2));
+    (new.moves, new.samples) = (Vec::new(), Vec::new());
+    assert!(new.lanes.pop().is_some_and(|lane| lane.name == "store"));
+    for task in new.tasks.iter_mut().zip(&old.tasks) {
+        task.0.site.clone_from(&task.1.site);
+    }
+    new
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn read(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     read(bytes);
-    let mut fitting = [b"dagtrace\x02\0", bytes].concat();
+    let mut fitting = [b"dagtrace\x03\0", bytes].concat();
     fitting.extend(checksum(&fitting).to_le_bytes());
     read(&fitting);
 });

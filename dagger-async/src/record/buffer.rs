@@ -326,6 +326,7 @@ impl Written {
 mod tests {
     use super::*;
     use crate::record;
+    use dagger_core::record::Move;
     use std::sync::atomic::AtomicBool;
 
     /// Recordings see the whole process: one test at a time.
@@ -437,6 +438,36 @@ mod tests {
             .collect();
         let expected: Vec<(u64, u64)> = tasks.flat_map(|task| (0..3).map(move |turn| (task, turn))).collect();
         assert_eq!(accesses, expected);
+    }
+
+    /// Whoever moves data: the lane is that of its thread, by name.
+    #[test]
+    fn a_thread_that_is_no_worker_has_a_lane_for_what_it_moves() {
+        let _alone = ALONE.lock();
+        let recording = record::start();
+        let (chunk, store) = (u64::MAX - 7, u64::MAX - 8);
+        let moves = move || {
+            for (nanos, how) in [(0, Move::Dropped), (1 << 60, Move::Spilled), (7, Move::Reloaded)] {
+                record::note(|| What::Moved { chunk, bytes: 64, how, nanos });
+                record::note(|| What::Resident { store, bytes: nanos, pinned: 3 });
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name("store 8".into()).spawn(moves).expect("there is a thread");
+        thread.join().expect("it moves");
+        let log = recording.stop();
+        let lane = log.lanes.iter().find(|lane| lane.name == "store 8").expect("it has a lane");
+        assert!(lane.worker.is_none() && lane.records.is_sorted_by_key(|record| record.at));
+        let seen: Vec<u64> = lane
+            .records
+            .iter()
+            .filter_map(|record| match record.what {
+                What::Moved { chunk: of, bytes: 64, nanos, .. } if of == chunk => Some(nanos),
+                What::Resident { store: of, bytes, pinned: 3 } if of == store => Some(bytes),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(seen, [0, 0, 1 << 60, 1 << 60, 7, 7]);
     }
 
     #[test]

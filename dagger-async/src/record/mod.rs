@@ -11,6 +11,7 @@
 //!    at which both clocks were read. The counters of all cores are taken to agree, as the operating system sees to.
 //! 4. What a task comes after and accesses has the time of its spawn: the clock is read once for these.
 //! 5. Several recordings may be on at once; each gets what happened while it was.
+//! 6. Any thread may write something down, also one that is no worker: it gets a lane of its own, by its name.
 //!
 //! What is written down is in [`dagger_core::record`]; what can be made of it is the business of others.
 

@@ -4,6 +4,7 @@
 //!   63                        8 7      4 3    0
 //!   [ ticks                    | detail | kind ] [ task ] [ .. ]     with a time and a task of its own
 //!   [ chunk, or the input      | detail | kind ] [ .. ]              in a spawn: task and ticks are those of the `Spawn` before
+//!   [ ticks                    | detail | kind ] [ chunk, or store ] [ .. ]         of a store, which has no task
 //! ```
 //! 1. The first record of a segment has a time of its own: segments are read one by one.
 //! 2. What takes more than words lies in the asides of the lane, and is there before the words that name it.
@@ -12,7 +13,7 @@
 //! It knows nothing of threads.
 
 use dagger_core::Area;
-use dagger_core::record::{Cause, End, Name, What};
+use dagger_core::record::{Cause, End, Move, Name, What};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -38,11 +39,21 @@ const END: u64 = 11;
 const RETRY: u64 = 12;
 const STEAL: u64 = 13;
 const SLEEP: u64 = 14;
-const WAKE: u64 = 15;
+const STORE: u64 = 15;
 
 /// Details of an access: it writes; there is a word for its part.
 const WRITES: u64 = 1;
 const PARTLY: u64 = 2;
+
+/// Detail of a sleep: it is over.
+const WOKEN: u64 = 1;
+
+/// Details of what a store did: how it moved something, or what it holds.
+const SPILLED: u64 = 0;
+const DROPPED: u64 = 1;
+const RELOADED: u64 = 2;
+const MADE: u64 = 3;
+const RESIDENT: u64 = 4;
 
 /// What a word cannot hold.
 pub(super) enum Aside {
@@ -88,6 +99,13 @@ pub(super) fn put_spawn(sink: &mut impl Sink, task: u64, parent: u64, label: u64
 fn plain(sink: &mut impl Sink, kind: u64, detail: u64, task: u64) {
     let at = sink.ticks();
     sink.put([first(at, detail, kind), task]);
+    *sink.spawning() = 0;
+}
+
+/// Writes what a store did.
+fn store(sink: &mut impl Sink, detail: u64, [of, bytes, last]: [u64; 3]) {
+    let at = sink.ticks();
+    sink.put([first(at, detail, STORE), of, bytes, last]);
     *sink.spawning() = 0;
 }
 
@@ -158,7 +176,18 @@ pub(super) fn put(sink: &mut impl Sink, what: What) {
             *sink.spawning() = 0;
         }
         What::Steal { from } => plain(sink, STEAL, 0, from as u64),
-        What::Wake => plain(sink, WAKE, 0, 0),
+        What::Wake => plain(sink, SLEEP, WOKEN, 0),
+        What::Moved { chunk, bytes, how, nanos } => {
+            let detail = match how {
+                Move::Spilled => SPILLED,
+                Move::Dropped => DROPPED,
+                Move::Reloaded => RELOADED,
+                // As for `Cause`.
+                _ => MADE,
+            };
+            store(sink, detail, [chunk, bytes, nanos]);
+        }
+        What::Resident { store: of, bytes, pinned } => store(sink, RESIDENT, [of, bytes, pinned]),
         // `What` may grow; the test of all kinds fails then.
         _ => plain(sink, SLEEP, 0, 0),
     }
@@ -235,8 +264,20 @@ pub(super) fn read(
             }
             RETRY => What::Retry { task, attempt: words.next()? as u32 },
             STEAL => What::Steal { from: task as usize },
+            SLEEP if detail == WOKEN => What::Wake,
             SLEEP => What::Sleep,
-            WAKE => What::Wake,
+            STORE => {
+                let (of, bytes, last) = (task, words.next()?, words.next()?);
+                let moved = |how| What::Moved { chunk: of, bytes, how, nanos: last };
+                match detail {
+                    SPILLED => moved(Move::Spilled),
+                    DROPPED => moved(Move::Dropped),
+                    RELOADED => moved(Move::Reloaded),
+                    MADE => moved(Move::Made),
+                    RESIDENT => What::Resident { store: of, bytes, pinned: last },
+                    _ => return None,
+                }
+            }
             _ => return None,
         };
         each(at, what);
@@ -329,7 +370,13 @@ mod tests {
             What::Steal { from: 9 },
             What::Sleep,
             What::Wake,
+            What::Resident { store: 0, bytes: BIG, pinned: 3 },
+            What::Resident { store: BIG, bytes: 3, pinned: BIG },
         ];
+        for how in [Move::Spilled, Move::Dropped, Move::Reloaded, Move::Made] {
+            all.push(What::Moved { chunk: 1, bytes: BIG, how, nanos: 0 });
+            all.push(What::Moved { chunk: BIG, bytes: 0, how, nanos: BIG });
+        }
         for task in [2, 5, BIG] {
             for (other, part) in [(0, None), (7, Some(Arc::new(Area::Whole))), (1 << 56, None), (BIG, None)] {
                 let after = |cause| What::After { task, input: other, cause };
@@ -353,7 +400,10 @@ mod tests {
             (What::Ready { task: 1 }, What::After { task: 1, input: 9, cause: Cause::Argument });
         let whats = [spawn(1), access(1, 5, None), after, access(1, 6, None), ready, access(1, 7, None)];
         assert_eq!(round(100, &whats), (vec![0, 0, 0, 0, 1, 2], vec![4, 2, 1, 2, 2, 4]));
-        // Nor has what belongs to another task, or comes from the body.
+        // Not so after something else, and what belongs to another task, or comes from the body.
+        let moved = What::Moved { chunk: 5, bytes: 1, how: Move::Made, nanos: 2 };
+        let whats = [spawn(1), access(1, 5, None), moved, access(1, 6, None)];
+        assert_eq!(round(100, &whats), (vec![0, 0, 1, 2], vec![4, 2, 4, 4]));
         let awaited = What::After { task: 1, input: 9, cause: Cause::Awaited };
         assert_eq!(round(100, &[spawn(1), access(2, 5, None)]).0, [0, 1]);
         assert_eq!(round(100, &[spawn(1), awaited]).0, [0, 1]);

@@ -206,7 +206,9 @@ pub(crate) fn simulate(plans: &[Plan], workers: usize) -> Trace {
     let name = |lane| LaneInfo { name: format!("worker {lane}"), worker: Some(lane) };
     let mut lanes: Vec<LaneInfo> = (0..workers).map(name).collect();
     lanes.push(LaneInfo { name: "main".to_owned(), worker: None });
-    Trace { began: SystemTime::UNIX_EPOCH, nanos: end + 5_000, lanes, tasks, edges, idle, steals, lost: 0 }
+    let (moves, samples) = (Vec::new(), Vec::new());
+    let (began, nanos) = (SystemTime::UNIX_EPOCH, end + 5_000);
+    Trace { began, nanos, lanes, tasks, edges, idle, steals, moves, samples, lost: 0 }
 }
 
 fn edges(plans: &[Plan]) -> Vec<Edge> {

@@ -53,6 +53,8 @@ pub(crate) fn trace(tasks: Vec<Task>, edges: &[(usize, usize)]) -> Trace {
         edges: edges.iter().map(edge).collect(),
         idle: Vec::new(),
         steals: Vec::new(),
+        moves: Vec::new(),
+        samples: Vec::new(),
         lost: 0,
     }
 }

@@ -1,5 +1,5 @@
 use super::{LANES, traces};
-use crate::{Run, Trace};
+use crate::{Run, Trace, moves};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -28,16 +28,21 @@ proptest! {
         let events = events(&trace);
         for event in &events {
             let phase = event["ph"].as_str().expect("a phase");
-            prop_assert!(event["name"].is_string() && event["pid"] == 1 && event["tid"].is_u64());
+            prop_assert!(event["name"].is_string() && event["tid"].is_u64());
+            prop_assert!(event["pid"] == 1 || event["pid"] == 2 && "MXC".contains(phase));
             nanos(event, "ts");
             match phase {
                 "M" => prop_assert!(event["args"].is_object()),
                 "X" => {
                     nanos(event, "dur");
-                    prop_assert!(event["args"]["task"].is_u64() && event["cat"].is_string());
+                    let of = if event["pid"] == 1 { "task" } else { "chunk" };
+                    prop_assert!(event["args"][of].is_u64() && event["cat"].is_string());
                 }
                 "s" | "f" | "b" | "e" => prop_assert!(event["id"].is_u64() && event["cat"].is_string()),
-                "C" => prop_assert!(event["args"]["tasks"].is_u64()),
+                "C" => {
+                    let unit = if event["pid"] == 1 { "tasks" } else { "bytes" };
+                    prop_assert!(event["args"][unit].is_u64());
+                }
                 other => panic!("phase {other}"),
             }
             if phase == "f" {
@@ -45,6 +50,7 @@ proptest! {
             }
         }
 
+        let (events, store): (Vec<Value>, Vec<Value>) = events.into_iter().partition(|event| event["pid"] == 1);
         let lanes = kind(&events, "M").into_iter().filter(|event| event["name"] == "thread_name");
         let lanes: HashMap<u64, &str> =
             lanes.map(|event| (event["tid"].as_u64().unwrap(), event["args"]["name"].as_str().unwrap())).collect();
@@ -87,7 +93,51 @@ proptest! {
             let shown = counted.iter().rev().find(|&&(since, _)| since <= at).map_or(0, |&(_, value)| value);
             prop_assert_eq!(shown, running, "at {}", at);
         }
+        check_store(&trace, &store)?;
     }
+}
+
+/// What the second process shows is what stores did.
+fn check_store(trace: &Trace, events: &[Value]) -> Result<(), TestCaseError> {
+    let slices: Vec<(u64, u64, u64, &str)> = kind(events, "X")
+        .into_iter()
+        .map(|event| {
+            let (start, name) = (nanos(event, "ts"), event["name"].as_str().unwrap());
+            assert!(event["args"]["thread"].as_str().is_some_and(|name| name.starts_with("lane ")));
+            (event["args"]["chunk"].as_u64().unwrap(), start, start + nanos(event, "dur"), name)
+        })
+        .collect();
+    let moves: Vec<(u64, u64, u64, &str)> = trace
+        .moves
+        .iter()
+        .map(|moved| (moved.chunk, moved.start, moved.end, moves::verb(moved.how)))
+        .collect();
+    prop_assert_eq!(slices, moves);
+
+    let stores: HashSet<u64> = trace.samples.iter().map(|sample| sample.store).collect();
+    for &store in &stores {
+        let of = if stores.len() == 1 { String::new() } else { format!(" in store {store}") };
+        for (which, name) in ["resident", "pinned"].into_iter().enumerate() {
+            let counter =
+                kind(events, "C").into_iter().filter(|event| event["name"] == format!("{name}{of}"));
+            let shown: Vec<(u64, u64)> =
+                counter.map(|event| (nanos(event, "ts"), event["args"]["bytes"].as_u64().unwrap())).collect();
+            prop_assert!(shown.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1));
+            for at in 0..trace.nanos {
+                let samples = trace.samples.iter().rev();
+                let held = samples.filter(|sample| sample.store == store).find(|sample| sample.at <= at);
+                let level = shown.iter().rev().find(|&&(since, _)| since <= at).map(|&(_, level)| level);
+                prop_assert_eq!(
+                    level,
+                    held.map(|held| [held.bytes, held.pinned][which]),
+                    "{} at {}",
+                    name,
+                    at
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

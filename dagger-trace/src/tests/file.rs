@@ -92,7 +92,7 @@ fn files_of_others_and_of_the_future_say_so() {
     let mut bytes = small().to_bytes();
     bytes[8] = 7;
     let (offset, what) = error(&bytes);
-    assert_eq!((offset, what.as_str()), (8, "version 7 of the format; this program reads versions 1 to 2"));
+    assert_eq!((offset, what.as_str()), (8, "version 7 of the format; this program reads versions 1 to 3"));
 }
 
 #[test]

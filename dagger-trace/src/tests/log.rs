@@ -1,3 +1,4 @@
+use super::MOVES;
 use crate::model::{Edge, EdgeCause, Run, Trace};
 use dagger_core::record::{Cause, End, Lane, Log, Name, Record, What};
 use dagger_core::{Area, Axis, Grid, Progression};
@@ -10,7 +11,7 @@ use std::time::UNIX_EPOCH;
 pub(super) struct ByHand(Vec<Record>);
 
 impl ByHand {
-    fn note(&mut self, at: u64, what: What) -> &mut ByHand {
+    pub(super) fn note(&mut self, at: u64, what: What) -> &mut ByHand {
         self.0.push(Record { at, what });
         self
     }
@@ -167,7 +168,7 @@ fn day(steps: &[(u64, u8)], from: u64, until: u64) -> Log {
 
 /// Records that make no sense.
 fn chaos() -> impl Strategy<Value = Log> {
-    let record = (0..120u64, 0..11u8, 0..6u64, 0..6u64).prop_map(|(at, what, task, other)| {
+    let record = (0..120u64, 0..13u8, 0..6u64, 0..6u64).prop_map(|(at, what, task, other)| {
         let what = match what {
             0 => What::Spawn {
                 task,
@@ -184,7 +185,9 @@ fn chaos() -> impl Strategy<Value = Log> {
             7 => What::End { task, end: if other > 3 { End::Cancelled } else { End::Done } },
             8 => What::Steal { from: 1 },
             9 => What::Sleep,
-            _ => What::Wake,
+            10 => What::Wake,
+            11 => What::Resident { store: task % 2, bytes: other, pinned: u64::MAX - other },
+            _ => What::Moved { chunk: task, bytes: u64::MAX / 3, how: MOVES[other as usize % 4], nanos: at },
         };
         Record { at, what }
     });
@@ -208,6 +211,13 @@ fn check(trace: &Trace) {
         lane.sort();
         assert!(lane.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{lane:?}");
     }
+    let moves = &trace.moves;
+    assert!(moves.iter().all(|moved| moved.start <= moved.end && moved.end <= trace.nanos));
+    assert!(
+        moves.is_sorted_by_key(|moved| moved.start) && moves.iter().all(|moved| moved.lane < lanes.len())
+    );
+    assert!(trace.samples.is_sorted_by_key(|sample| sample.at));
+    assert!(trace.samples.iter().all(|sample| sample.at <= trace.nanos));
     let spawned: Vec<Option<u64>> = trace.tasks.iter().map(|task| task.spawned.map(|at| at.at)).collect();
     assert!(spawned.is_sorted());
     assert!(

@@ -5,10 +5,13 @@ mod chrome;
 mod data;
 mod file;
 mod log;
+mod moves;
 mod pattern;
 
-use crate::model::{Access, At, Edge, EdgeCause, Idle, LaneInfo, Place, Run, Steal, Task, Trace};
-use dagger_core::record::End;
+use crate::model::{
+    Access, At, Edge, EdgeCause, Idle, LaneInfo, Moved, Place, Run, Sample, Steal, Task, Trace,
+};
+use dagger_core::record::{End, Move};
 use proptest::prelude::*;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,8 +19,10 @@ use std::time::{Duration, UNIX_EPOCH};
 type RawTask = (u64, Vec<(u64, u64)>, usize, bool);
 
 const LANES: usize = 3;
+const MOVES: [Move; 4] = [Move::Spilled, Move::Dropped, Move::Reloaded, Move::Made];
 
-/// Traces of up to `tasks` tasks whose edges agree with their times; lanes may do several things at once.
+/// Traces of up to `tasks` tasks whose edges agree with their times; lanes may do several things at once. What stores did is
+/// made of the same numbers as the edges.
 fn traces(tasks: usize) -> impl Strategy<Value = Trace> {
     let raw = (0..50u64, prop::collection::vec((1..10u64, 0..10u64), 0..4), any::<usize>(), any::<bool>());
     let edges = prop::collection::vec((any::<usize>(), any::<usize>(), 0..4u8), 0..tasks * 3);
@@ -79,6 +84,18 @@ fn trace(mut raw: Vec<RawTask>, edges: &[(usize, usize, u8)], began: u32, lost: 
     }
     kept.sort();
     kept.dedup();
+    let moved = |&(chunk, bytes, how): &(usize, usize, u8)| {
+        let (start, how) = (chunk as u64 % 150, MOVES[usize::from(how) % MOVES.len()]);
+        let (lane, end, chunk) = (chunk % LANES, start + bytes as u64 % 50, chunk as u64 % 7);
+        Moved { lane, start, end, chunk, bytes: bytes as u64, how }
+    };
+    let mut moves: Vec<Moved> = edges.iter().map(moved).collect();
+    moves.sort_by_key(|moved| (moved.start, moved.end));
+    let sample = |moved: &Moved| {
+        let &Moved { start: at, bytes, chunk, .. } = moved;
+        Sample { store: chunk % 3, at, bytes, pinned: bytes / 2 }
+    };
+    let samples = moves.iter().map(sample).collect();
     let lane = |lane: usize| LaneInfo { name: format!("lane {lane}"), worker: (lane > 0).then_some(lane) };
     Trace {
         began: UNIX_EPOCH + Duration::from_nanos(u64::from(began) << 30),
@@ -88,6 +105,8 @@ fn trace(mut raw: Vec<RawTask>, edges: &[(usize, usize, u8)], began: u32, lost: 
         edges: kept,
         idle: vec![Idle { lane: 1, start: 3, end: 90 }, Idle { lane: 2, start: 0, end: 200 }],
         steals: vec![Steal { lane: 1, at: 95, from: 2 }],
+        moves,
+        samples,
         lost,
     }
 }
