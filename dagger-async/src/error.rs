@@ -141,6 +141,46 @@ pub enum Error {
         /// The task whose value is gone, or that finds the chunk empty; `None` for guards.
         root: Option<Root>,
     },
+    /// The task needs more memory at once than the runtime may use: its chunks and what it declares together. The task never
+    /// ran. Use smaller chunks, or raise [`Builder::memory_limit`](crate::Builder::memory_limit).
+    #[cfg(feature = "store")]
+    #[non_exhaustive]
+    TooLarge {
+        /// The task.
+        root: Option<Root>,
+        /// What it needs.
+        bytes: u64,
+        /// What there is.
+        budget: u64,
+    },
+    /// The value of a chunk could not be brought back into memory. What was written of it is left where it is: the next
+    /// access tries again.
+    #[cfg(feature = "store")]
+    #[non_exhaustive]
+    Reload {
+        /// The task that needed it; `None` for guards.
+        root: Option<Root>,
+        /// The chunk: its type, and where it was made.
+        chunk: Arc<str>,
+        /// The file or object.
+        path: Arc<str>,
+        /// What is wrong with it.
+        source: Arc<dyn StdError + Send + Sync>,
+    },
+    /// There is no room in memory, and none could be made: the value of another chunk could not be written down. It is still
+    /// in memory.
+    #[cfg(feature = "store")]
+    #[non_exhaustive]
+    Spill {
+        /// The task that needed the room.
+        root: Option<Root>,
+        /// The chunk that could not be written: its type, and where it was made.
+        chunk: Arc<str>,
+        /// The file or object.
+        path: Arc<str>,
+        /// Why not.
+        source: Arc<dyn StdError + Send + Sync>,
+    },
     /// A blocking wait inside a task needs a thread to take over its processor, and as many as allowed exist.
     /// Await instead of blocking, or raise [`Builder::spare_threads`](crate::Builder::spare_threads).
     #[non_exhaustive]
@@ -171,6 +211,10 @@ macro_rules! roots {
             | Error::OutOfBounds { root, .. }
             | Error::Foreign { root, .. }
             | Error::Taken { root } => root.$as(),
+            #[cfg(feature = "store")]
+            Error::TooLarge { root, .. } | Error::Reload { root, .. } | Error::Spill { root, .. } => {
+                root.$as()
+            }
         }
     };
 }
@@ -209,6 +253,18 @@ impl Error {
             root.others = Some(others.into());
         }
         self
+    }
+
+    /// The same failure, of this task.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_root(&self, task: Root) -> Error {
+        let mut error = self.clone();
+        if let Error::TooLarge { root, .. } | Error::Reload { root, .. } | Error::Spill { root, .. } =
+            &mut error
+        {
+            *root = Some(task);
+        }
+        error
     }
 
     /// The error of the task that failed first.
@@ -313,6 +369,32 @@ impl fmt::Display for Error {
             Error::Foreign { root: None, chunk } => {
                 write!(f, "this chunk of `{chunk}` was placed in another runtime")
             }
+            #[cfg(feature = "store")]
+            Error::TooLarge { root, bytes, budget } => {
+                match root {
+                    Some(root) => write!(f, "{root} needs")?,
+                    None => f.write_str("this needs")?,
+                }
+                write!(
+                    f,
+                    " {bytes} bytes in memory at once, and the limit is {budget}: use smaller chunks, or raise \
+                     `Builder::memory_limit`"
+                )
+            }
+            #[cfg(feature = "store")]
+            Error::Reload { root, chunk, path, source } => {
+                if let Some(root) = root {
+                    write!(f, "{root} did not run: ")?;
+                }
+                write!(f, "{chunk} could not be read back from {path}: {source}")
+            }
+            #[cfg(feature = "store")]
+            Error::Spill { root, chunk, path, source } => {
+                if let Some(root) = root {
+                    write!(f, "{root} did not run, for want of memory: ")?;
+                }
+                write!(f, "{chunk} could not be written to {path}, and stays in memory: {source}")
+            }
             Error::TooManyThreads { root, limit } => write!(
                 f,
                 "{root} wants to block, but all {limit} spare threads are in use: await instead, or raise \
@@ -355,6 +437,12 @@ impl fmt::Debug for Error {
             Error::Options { .. } => "Options",
             Error::Taken { .. } => "Taken",
             Error::TooManyThreads { .. } => "TooManyThreads",
+            #[cfg(feature = "store")]
+            Error::TooLarge { .. } => "TooLarge",
+            #[cfg(feature = "store")]
+            Error::Reload { .. } => "Reload",
+            #[cfg(feature = "store")]
+            Error::Spill { .. } => "Spill",
         };
         // `main` returning `Err` prints this: the sentence matters more than the fields.
         write!(f, "{variant}: {self}")

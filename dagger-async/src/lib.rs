@@ -40,8 +40,17 @@ pub mod record;
 mod runtime;
 mod scoped;
 mod spawn;
+#[cfg(feature = "store")]
+pub mod store;
+#[cfg(not(feature = "store"))]
+mod store_absent;
 mod sync;
 mod task;
+
+#[cfg(feature = "store")]
+pub(crate) use store as residency;
+#[cfg(not(feature = "store"))]
+pub(crate) use store_absent as residency;
 
 pub use call::{Arg, Await, Deps, In, InOut, IntoArg, Out, Retry, TryIntoFuture, Value, retry};
 pub use cancel::CancelToken;

@@ -36,6 +36,19 @@ pub struct Options {
     cancel: Vec<CancelToken>,
     linear: bool,
     inline: bool,
+    #[cfg(feature = "store")]
+    checkpoint: Checkpoint,
+}
+
+/// What a task was told of its checkpoint.
+#[cfg(feature = "store")]
+#[derive(Clone, Default)]
+pub(crate) struct Checkpoint {
+    /// Of this task alone: not merged.
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) version: Option<Arc<str>>,
+    /// Why it cannot have one.
+    pub(crate) refused: Option<String>,
 }
 
 impl Options {
@@ -97,6 +110,67 @@ impl Options {
         self
     }
 
+    /// Bytes of memory that the task needs while it runs, beside the chunks that it accesses: what it makes, and scratch. It
+    /// starts when they fit in what [`Builder::memory_limit`](crate::Builder::memory_limit) leaves.
+    #[cfg(feature = "store")]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.set.memory = Some(bytes);
+        self
+    }
+
+    /// Keeps the result of the task in the store of [`Builder::checkpoint_to`](crate::Builder::checkpoint_to) under this key: a
+    /// later run of the program that finds it there gives it to the task, whose body is not called then. See
+    /// [`checkpoints`](crate::store#checkpoints).
+    ///
+    /// The key names this one task. Any text will do; `/` makes folders. Given to [`with_options`](crate::with_options) it does
+    /// nothing, since it cannot name all tasks of a block.
+    ///
+    /// ```
+    /// use dagger_async::prelude::*;
+    /// # fn main() -> dagger_async::Result<()> {
+    /// let rt = Runtime::builder().threads(2).checkpoint_to(object_store::memory::InMemory::new()).build()?;
+    /// rt.block_on(async {
+    ///     let parts = datadeps(async {
+    ///         let part = |i: u64| spawn!((|i| vec![i; 3])(i); checkpoint = format!("parts/{i}"));
+    ///         (0..4).map(part).collect::<Vec<_>>()
+    ///     });
+    ///     let parts = parts.await?;
+    ///     assert_eq!(rt.checkpoints().saved, 4); // A block that has ended has its checkpoints written.
+    ///     assert_eq!((&parts[2]).await?[..], [2, 2, 2]);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    #[cfg(feature = "store")]
+    pub fn checkpoint(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.checkpoint.key = Some(key.into());
+        self
+    }
+
+    /// The version of what computes results that are kept by [`checkpoint`](Self::checkpoint): results of another version are
+    /// not used. Default: that of [`Builder::checkpoint_version`](crate::Builder::checkpoint_version).
+    #[cfg(feature = "store")]
+    pub fn checkpoint_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.checkpoint.version = Some(version.into());
+        self
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn of_checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The task cannot have its checkpoint: it fails with this.
+    #[cfg(feature = "store")]
+    pub(crate) fn refuse(&mut self, why: String) {
+        self.checkpoint.refused = Some(why);
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn has_name(&self) -> bool {
+        self.set.name.is_some()
+    }
+
     /// Each task of a datadeps block runs after the one before, for debugging: if that changes the result, a declaration
     /// is wrong. Give it to [`with_options`](crate::with_options) around [`datadeps`](crate::datadeps()).
     pub fn linear(mut self) -> Self {
@@ -152,6 +226,11 @@ impl Options {
             cancel: inner.cancel.iter().chain(&outer.cancel).cloned().collect(),
             linear: inner.linear || outer.linear,
             inline: inner.inline || outer.inline,
+            #[cfg(feature = "store")]
+            checkpoint: Checkpoint {
+                version: inner.checkpoint.version.as_ref().or(outer.checkpoint.version.as_ref()).cloned(),
+                ..inner.checkpoint.clone()
+            },
         }
     }
 }
@@ -159,13 +238,14 @@ impl Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let syncdeps: Vec<_> = self.syncdeps.iter().map(|task| task.info()).collect();
-        f.debug_struct("Options")
-            .field("set", &self.set)
-            .field("syncdeps", &syncdeps)
-            .field("cancel", &self.cancel)
-            .field("linear", &self.linear)
-            .field("inline", &self.inline)
-            .finish()
+        let mut fields = f.debug_struct("Options");
+        fields.field("set", &self.set).field("syncdeps", &syncdeps).field("cancel", &self.cancel);
+        fields.field("linear", &self.linear).field("inline", &self.inline);
+        #[cfg(feature = "store")]
+        fields
+            .field("checkpoint", &self.checkpoint.key)
+            .field("checkpoint_version", &self.checkpoint.version);
+        fields.finish()
     }
 }
 
@@ -175,6 +255,8 @@ pub(crate) struct Spec {
     pub(crate) placement: Placement,
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_scope: Option<Scope>,
+    #[cfg(feature = "store")]
+    pub(crate) memory: Option<u64>,
 }
 
 /// What a task keeps of its options until it is retired: they refer to other tasks.
@@ -182,6 +264,16 @@ pub(crate) struct Ties {
     pub(crate) tokens: Vec<CancelToken>,
     pub(crate) layer: Option<Arc<Options>>,
     pub(crate) syncdeps: Vec<SyncDep>,
+}
+
+#[cfg(feature = "store")]
+impl Spec {
+    /// That of a task of the runtime's own, which goes before those of the user.
+    pub(crate) fn first(name: Arc<str>, pool: &Pool) -> Spec {
+        let priority = i32::MAX;
+        let placement = Placement { domain: Some(pool.domains.everyone()), priority, blocking: false };
+        Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None }
+    }
 }
 
 impl Ties {
@@ -225,12 +317,23 @@ pub(crate) fn resolve(
     inputs: Option<Scope>,
     pool: &Pool,
 ) -> (Spec, Ties, Option<Refused>) {
+    #[cfg(feature = "store")]
+    let contradiction = options.checkpoint.refused.map(Refused::Contradiction);
+    #[cfg(not(feature = "store"))]
+    let contradiction = None;
     let Options { set, syncdeps, cancel, .. } = options;
     let (placement, refused) = match place(&set, inputs, pool) {
-        Ok(placement) => (placement, None),
+        Ok(placement) => (placement, contradiction),
         Err(refused) => (Placement::default(), Some(refused)),
     };
-    let spec = Spec { name: set.name, placement, timeout: set.timeout, result_scope: set.result_scope };
+    let spec = Spec {
+        name: set.name,
+        placement,
+        timeout: set.timeout,
+        result_scope: set.result_scope,
+        #[cfg(feature = "store")]
+        memory: set.memory.filter(|&bytes| bytes != 0),
+    };
     let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
     (spec, Ties { tokens: cancel, layer, syncdeps }, refused)
 }

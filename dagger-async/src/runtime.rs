@@ -65,11 +65,52 @@ impl Runtime {
     /// Ends the runtime: suspended and waiting tasks end with [`Error::Shutdown`], running functions are waited for.
     /// A task spawned afterwards fails with `Shutdown`.
     ///
+    /// With the feature `store`: what chunks have left outside memory is removed before it ends, if they are dropped. A process that
+    /// ends without waiting for this may leave it to the next one that spills to the same folder.
+    ///
     /// Dropping the future leaves the rest to the background.
     pub fn shutdown(self) -> impl Future<Output = ()> + Send + 'static {
         let pool = self.pool.clone();
         drop(self); // Closes it.
-        async move { pool.ended().await }
+        async move {
+            pool.ended().await;
+            #[cfg(feature = "store")]
+            pool.store.end().await;
+        }
+    }
+
+    /// How much of the data in chunks is in memory, how much elsewhere, and what has moved.
+    #[cfg(feature = "store")]
+    pub fn memory(&self) -> crate::store::Memory {
+        self.pool.store.memory()
+    }
+
+    /// How many results of tasks were brought back from the store of [`Builder::checkpoint_to`], and how many were written there.
+    /// All 0 without one.
+    #[cfg(feature = "store")]
+    pub fn checkpoints(&self) -> crate::store::Checkpoints {
+        self.pool.checkpoints.as_ref().map(|keeping| keeping.numbers()).unwrap_or_default()
+    }
+
+    /// Deletes the checkpoints of all versions for which `which` says `true`, and gives how many there were; damaged ones, too.
+    /// Those that a program before this one has left: `rt.remove_checkpoints(|version| version != "3")`; all of them:
+    /// `rt.remove_checkpoints(|_| true)`.
+    ///
+    /// No task with a key of these versions should be unfinished: one that is restored may find nothing.
+    ///
+    /// # Errors
+    /// [`Error::Options`]: there is no [`Builder::checkpoint_to`], or the store refuses.
+    /// # Cancellation
+    /// Dropping the future leaves the rest to the background.
+    #[cfg(feature = "store")]
+    pub async fn remove_checkpoints(&self, which: impl FnMut(&str) -> bool + Send + 'static) -> Result<u64> {
+        match &self.pool.checkpoints {
+            Some(keeping) => keeping.clone().remove(which).await,
+            None => {
+                let message = "`remove_checkpoints`: the runtime has no `Builder::checkpoint_to`".into();
+                Err(Error::Options { root: None, message })
+            }
+        }
     }
 
     /// The processors that tasks can run on.
@@ -156,6 +197,21 @@ pub struct Builder {
     stall_after: Duration,
     window: Option<usize>,
     tokio: Option<tokio::runtime::Handle>,
+    #[cfg(feature = "store")]
+    store: StoreOptions,
+}
+
+/// What of the settings is the store's.
+#[cfg(feature = "store")]
+#[derive(Clone, Debug, Default)]
+struct StoreOptions {
+    limit: Option<u64>,
+    backing: Option<crate::store::Backing>,
+    folder: Option<std::path::PathBuf>,
+    eviction: crate::store::Eviction,
+    compression: crate::store::Compression,
+    checkpoints: Option<crate::store::Backing>,
+    checkpoint_version: Option<Arc<str>>,
 }
 
 impl Default for Builder {
@@ -169,7 +225,69 @@ impl Default for Builder {
             stall_after: Duration::from_secs(10),
             window: None,
             tokio: None,
+            #[cfg(feature = "store")]
+            store: StoreOptions::default(),
         }
+    }
+}
+
+/// Data larger than memory (feature `store`); see [`store`](crate::store).
+#[cfg(feature = "store")]
+impl Builder {
+    /// Bytes of values of chunks that may be in memory at once. Default: three quarters of what the process may use (the memory
+    /// of the machine, or the limit of its cgroup).
+    ///
+    /// Chunks over the limit leave memory, and come back before a task that needs them starts. A single task that needs more
+    /// at once fails with [`Error::TooLarge`].
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.store.limit = Some(bytes);
+        self
+    }
+
+    /// Where chunks go that leave memory: any [`object_store`]. Default: a folder of this process under
+    /// [`spill_folder`](Self::spill_folder).
+    ///
+    /// Objects lie there under a prefix that no other process uses, and are deleted when their chunks are dropped, all of them
+    /// at the end. [`LocalFileSystem`](object_store::local::LocalFileSystem) is read and written without copies.
+    pub fn spill_to<S: object_store::ObjectStore>(mut self, store: S) -> Self {
+        self.store.backing = Some(crate::store::Backing::of(store));
+        self
+    }
+
+    /// The folder in which the runtime makes a folder of its own for chunks that leave memory (default: `dagger-spill` in the
+    /// system's folder for temporary files). What processes that were killed have left there is removed.
+    pub fn spill_folder(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.store.folder = Some(folder.into());
+        self
+    }
+
+    /// Which chunks leave memory first (default: those whose next use is farthest away).
+    pub fn eviction(mut self, eviction: crate::store::Eviction) -> Self {
+        self.store.eviction = eviction;
+        self
+    }
+
+    /// Where results of tasks with the option [`checkpoint`](crate::Options::checkpoint) are kept for the next run: any
+    /// [`object_store`], typically a [`LocalFileSystem`](object_store::local::LocalFileSystem) with a prefix. See
+    /// [`checkpoints`](crate::store#checkpoints).
+    ///
+    /// [`build`](Self::build) looks what is there: it lists the store, and reads the first bytes of each file.
+    pub fn checkpoint_to<S: object_store::ObjectStore>(mut self, store: S) -> Self {
+        self.store.checkpoints = Some(crate::store::Backing::of(store));
+        self
+    }
+
+    /// The version of what computes the results that are kept (default: an empty one). Results of another version are not used:
+    /// change it when the code changes what they are.
+    pub fn checkpoint_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.store.checkpoint_version = Some(version.into());
+        self
+    }
+
+    /// How what leaves memory, and what is kept by checkpoints, is compressed (default: not at all).
+    pub fn spill_compression(mut self, compression: crate::store::Compression) -> Self {
+        self.store.compression = compression;
+        self
     }
 }
 
@@ -230,7 +348,8 @@ impl Builder {
     /// Starts the runtime.
     ///
     /// # Errors
-    /// [`Error::Options`]: zero threads, or the operating system refuses a thread or the reactor.
+    /// [`Error::Options`]: zero threads, or the operating system refuses a thread or the reactor, or a store of checkpoints cannot
+    /// be listed.
     pub fn build(self) -> Result<Runtime> {
         let refuse = |message: String| Err(Error::Options { root: None, message: message.into() });
         if self.threads == Some(0) {
@@ -244,11 +363,25 @@ impl Builder {
                 "`blocking_threads(0)`: tasks with the option `blocking` could never run".to_owned(),
             );
         }
+        #[cfg(feature = "store")]
+        if self.store.limit == Some(0) {
+            return refuse("`memory_limit(0)`: nothing could ever be in memory".to_owned());
+        }
         if self.name.contains('\0') {
             return refuse(format!("`name({:?})`: a thread name cannot contain a zero byte", self.name));
         }
         let topology = topology();
         let threads = self.threads.unwrap_or_else(|| topology.usable());
+        #[cfg(feature = "store")]
+        let (store_name, checkpoints) = {
+            let version = self.store.checkpoint_version.unwrap_or_default();
+            let open =
+                |to| crate::store::checkpoint::Keeping::open(&self.name, to, self.store.compression, version);
+            match self.store.checkpoints.map(open).transpose() {
+                Ok(checkpoints) => (self.name.clone(), checkpoints),
+                Err(message) => return refuse(message),
+            }
+        };
         let config = Config {
             name: self.name,
             processors: topology.processors(0, threads),
@@ -258,6 +391,19 @@ impl Builder {
             stall_after: self.stall_after,
             window: self.window,
             tokio: self.tokio,
+            #[cfg(feature = "store")]
+            store: crate::store::Store::new(crate::store::Settings {
+                name: store_name,
+                limit: self.store.limit,
+                backing: self
+                    .store
+                    .backing
+                    .unwrap_or(crate::store::Backing::Temporary { root: self.store.folder }),
+                eviction: self.store.eviction,
+                compression: self.store.compression,
+            }),
+            #[cfg(feature = "store")]
+            checkpoints,
         };
         match Pool::start(config) {
             Ok(pool) => Ok(Runtime { pool }),

@@ -109,7 +109,65 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
+    #[cfg(feature = "store")]
+    if let Some(options) = &inline
+        && options.of_checkpoint().key.is_some()
+    {
+        return submit_checkpointed(body, origin, inline.unwrap_or_default());
+    }
     submit_after(body, origin, inline, &[])
+}
+
+/// Submits a task whose result is kept, or one that brings it back.
+#[cfg(feature = "store")]
+#[cold]
+#[inline(never)]
+fn submit_checkpointed<B>(body: B, origin: Origin, mut options: Options) -> DTask<B::Output>
+where
+    B: Body,
+    B::Output: Send + Sync + 'static,
+{
+    use crate::store::checkpoint::{self, Asked, Restore, Unneeded};
+    match checkpoint::ask(&mut options, origin, &checkpoint::Kind::of::<B>()) {
+        Asked::Run(save) => {
+            let task = submit_after(body, origin, Some(options), &[]);
+            if let Some(save) = save {
+                save.attach(task.claim());
+            }
+            task
+        }
+        Asked::Restore(found) => {
+            let mut unneeded = Unneeded::default();
+            body.inputs(&mut |input| unneeded.add(input));
+            crate::error::quietly(move || std::pin::pin!(body).clear());
+            let task = submit_after(Restore::<B::Output>::new(found), origin, Some(options), &[]);
+            unneeded.end();
+            task
+        }
+    }
+}
+
+/// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
+#[cfg(feature = "store")]
+pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std::sync::Arc<str>) {
+    local::with(|local| {
+        let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
+        let frame = local.queue();
+        let _left = local.leave_blocks();
+        let task = RawTask::new(body, pool, origin, Some(Box::new(Spec::first(name, pool))), BIAS);
+        record::spawned(&task, pool);
+        pool.spawned(local);
+        if let Some(frame) = frame {
+            frame.accompany(task);
+        }
+        // SAFETY: the cell starts with one claim, which is this one: nobody wants its value.
+        let claim = unsafe { Claim::<()>::adopt(task) };
+        let mut linker = Linker::new::<B>(task);
+        linker.cause = dagger_core::record::Cause::Order;
+        task.link_body::<B>(&mut linker);
+        launch(task, &mut linker, None, pool, local);
+        drop(claim);
+    });
 }
 
 /// Submits a task that also comes after these, however they end.

@@ -13,6 +13,7 @@ use crate::chunk::{
 };
 use crate::error::Error;
 use crate::pool::local;
+use crate::residency;
 use crate::task::{Claim, DTask, Edge, Linker, RawTask};
 use dagger_core::{Area, Scope};
 use std::marker::PhantomData;
@@ -99,6 +100,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
 
     #[inline]
     fn link(&self, mode: Mode, linker: &mut Linker) {
+        residency::bind::<T>(self.chunk(), linker.pool());
         linker.access(chunk::held(self.chunk(), &self.kind, mode));
     }
 
@@ -157,10 +159,11 @@ pub struct ReadArg<T: Send + Sync + 'static, K>(Granted<T, K>);
 pub struct WriteArg<T: Send + Sync + 'static, K, const FRESH: bool>(Granted<T, K>);
 
 macro_rules! arg {
-    ([$($generics:tt)*] $Arg:ty, $mode:expr, $Ref:ident, $view:ident) => {
+    ([$($generics:tt)*] $Arg:ty, $mode:expr, $writes:literal, $Ref:ident, $view:ident) => {
         impl<T: Send + Sync + 'static, K: Kind<T> $($generics)*> Arg for $Arg {
             type Ref<'a> = K::$Ref<'a>;
             const ACCESSES: usize = 1;
+            const WRITES: bool = $writes;
             fn link(&self, linker: &mut Linker) {
                 self.0.link($mode, linker);
             }
@@ -178,8 +181,8 @@ macro_rules! arg {
         }
     };
 }
-arg!([] ReadArg<T, K>, Mode::In, Ref, view);
-arg!([, const FRESH: bool] WriteArg<T, K, FRESH>, if FRESH { Mode::Out } else { Mode::InOut }, Mut, view_mut);
+arg!([] ReadArg<T, K>, Mode::In, false, Ref, view);
+arg!([, const FRESH: bool] WriteArg<T, K, FRESH>, if FRESH { Mode::Out } else { Mode::InOut }, true, Mut, view_mut);
 
 impl<T: Send + Sync + 'static, K: Kind<T>, M> RetryArg<M> for ReadArg<T, K> {
     fn get_again(&mut self, turn: Turn) -> K::Ref<'_> {
@@ -358,7 +361,9 @@ impl<T: Send + Sync + 'static> IntoArg for Fill<'_, T> {
 impl<T: Send + Sync + 'static> Arg for FillArg<T> {
     type Ref<'a> = &'a mut MaybeUninit<T>;
     const ACCESSES: usize = 1;
+    const WRITES: bool = true;
     fn link(&self, linker: &mut Linker) {
+        residency::bind::<T>(self.0.chunk(), linker.pool());
         linker.access(Ok(Held::new(self.0.chunk(), Mode::Out, None, true)));
     }
     fn get(&mut self, _: Turn) -> &mut MaybeUninit<T> {
@@ -417,6 +422,7 @@ macro_rules! deps {
             type Ref<'a> = ($($name::Ref<'a>,)+);
             const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)+;
             const ACCESSES: usize = 0 $(+ $name::ACCESSES)+;
+            const WRITES: bool = false $(|| $name::WRITES)+;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)+) = &self.0;
                 $($name.link(linker);)+

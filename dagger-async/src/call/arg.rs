@@ -38,6 +38,9 @@ pub trait Arg: Send + 'static {
     /// How many accesses it links.
     #[doc(hidden)]
     const ACCESSES: usize = 0;
+    /// One of them writes.
+    #[doc(hidden)]
+    const WRITES: bool = false;
 
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker) {

@@ -14,6 +14,8 @@ pub trait Args: Send + 'static {
     const IMMEDIATE: bool;
     #[doc(hidden)]
     const ACCESSES: usize;
+    #[doc(hidden)]
+    const WRITES: bool;
 
     #[doc(hidden)]
     fn link(&self, linker: &mut Linker);
@@ -82,6 +84,7 @@ macro_rules! args {
             type Refs<'a> = ($($name::Ref<'a>,)*);
             const IMMEDIATE: bool = true $(&& $name::IMMEDIATE)*;
             const ACCESSES: usize = 0 $(+ $name::ACCESSES)*;
+            const WRITES: bool = false $(|| $name::WRITES)*;
             fn link(&self, linker: &mut Linker) {
                 let ($($name,)*) = self;
                 $($name.link(linker);)*

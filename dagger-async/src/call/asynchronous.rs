@@ -110,6 +110,7 @@ where
     type Output = F::Output;
     type Name = F;
     const ACCESSES: usize = A::ACCESSES;
+    const WRITES: bool = A::WRITES;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);

@@ -71,6 +71,7 @@ where
     type Name = F;
     const IMMEDIATE: bool = A::IMMEDIATE;
     const ACCESSES: usize = A::ACCESSES;
+    const WRITES: bool = A::WRITES;
 
     fn link(&self, linker: &mut Linker) {
         self.args.link(linker);
@@ -116,6 +117,7 @@ where
     type Name = B::Name;
     const IMMEDIATE: bool = B::IMMEDIATE;
     const ACCESSES: usize = B::ACCESSES;
+    const WRITES: bool = B::WRITES;
 
     fn link(&self, linker: &mut Linker) {
         self.0.link(linker);

@@ -14,6 +14,7 @@ impl<F: Future + Send + 'static> Body for FutureBody<F> {
     type Output = F::Output;
     type Name = F;
     const ACCESSES: usize = 0;
+    const WRITES: bool = false;
 
     fn link(&self, _linker: &mut Linker) {}
     fn inputs(&self, _visit: &mut dyn FnMut(RawTask)) {}

@@ -74,6 +74,8 @@ pub trait Body: Send + 'static {
     const IMMEDIATE: bool = false;
     /// How many accesses it links at most.
     const ACCESSES: usize;
+    /// One of them writes.
+    const WRITES: bool;
 
     /// Makes the task wait for its inputs.
     fn link(&self, linker: &mut Linker);

@@ -92,6 +92,7 @@ impl<B: Body> Body for RetryBody<B> {
     type Output = B::Output;
     type Name = B::Name;
     const ACCESSES: usize = B::ACCESSES;
+    const WRITES: bool = B::WRITES;
 
     fn link(&self, linker: &mut Linker) {
         self.body.link(linker);

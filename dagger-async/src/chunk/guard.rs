@@ -13,6 +13,7 @@ use super::select::{Contiguous, Kind, Located, Whole};
 use super::{Chunk, ChunkCell};
 use crate::error::{Error, Result};
 use crate::pool::local;
+use crate::residency;
 use crate::task::{self, RawTask, TaskRef, Work};
 use parking_lot::Mutex;
 use slab::Slab;
@@ -127,6 +128,7 @@ pub(crate) struct Placed<T: 'static, K> {
 
 impl<T: Send + Sync + 'static, K: Kind<T>> Placed<T, K> {
     fn held(&self, argument: u16) -> Result<Held, core::Refusal> {
+        residency::bind_here::<T>(ChunkCell::core_of(&self.cell));
         let mut held = super::held(ChunkCell::core_of(&self.cell), &self.kind, self.mode)?;
         held.set_argument(argument);
         Ok(held)
@@ -157,7 +159,8 @@ impl Hold {
     }
 
     fn release(&mut self, outcome: Outcome<'_>) {
-        if let Some(held) = self.held.take() {
+        if let Some(mut held) = self.held.take() {
+            residency::leave_guard(&mut held, self.given);
             let mut work = Work::new();
             held.release(outcome, &mut work.tickets);
             work.drain();
@@ -186,6 +189,8 @@ pub struct Access<P> {
     recovers: bool,
     /// Polled at least once.
     polled: bool,
+    /// What it waits for to be in memory.
+    pin: Option<Arc<residency::GuardPin>>,
 }
 
 impl<P: Places> Access<P> {
@@ -200,6 +205,7 @@ impl<P: Places> Access<P> {
             refused: None,
             recovers: false,
             polled: false,
+            pin: None,
         };
         let taken = places.held().and_then(|mut held| {
             // A guard runs nowhere: no runtime.
@@ -249,6 +255,10 @@ impl<P: Places> Access<P> {
                 };
             }
         }
+        let Access { held, pin, .. } = &mut *self;
+        for (held, _) in held {
+            std::task::ready!(residency::poll_pin(held, pin, cx.waker()))?;
+        }
         for (held, _) in &self.held {
             let mut state = held.core().lock();
             let recovered = self.recovers.then(|| state.recover());
@@ -290,6 +300,7 @@ fn poisoned(cause: &Arc<Error>) -> Error {
 
 impl<P> Drop for Access<P> {
     fn drop(&mut self) {
+        residency::abandon(self.pin.take());
         let held = std::mem::take(&mut self.held);
         if held.is_empty() {
             return;
@@ -297,24 +308,29 @@ impl<P> Drop for Access<P> {
         if self.polled {
             task::stop_awaiting_guard();
         }
-        let mut work = Work::new();
+        let mut granted = Vec::new();
         {
             let mut waiting = self.wait.0.lock();
             let count = held.len();
             waiting.abandoned.resize_with(count, || None);
             for (index, (held, _)) in held.into_iter().enumerate() {
-                let granted = {
+                let is_granted = {
                     let state = held.core().lock();
                     held.is_granted(&state)
                 };
-                // Its grant, if it comes, waits for the lock of `waiting` and then finds it abandoned, or granted and
-                // released, which leaves nothing to do.
-                if granted {
-                    held.release(Outcome::Void, &mut work.tickets);
+                // Its grant, if it comes, waits for the lock of `waiting` and then finds it abandoned, or granted, which
+                // leaves nothing to do.
+                if is_granted {
+                    granted.push(held);
                 } else {
                     waiting.abandoned[index] = Some(held);
                 }
             }
+        }
+        let mut work = Work::new();
+        for mut held in granted {
+            residency::leave_guard(&mut held, false);
+            held.release(Outcome::Void, &mut work.tickets);
         }
         work.drain();
     }
@@ -420,6 +436,7 @@ impl<T: Send + Sync + 'static> WriteGuard<T, Whole> {
         // else's turn, and nobody drops it again.
         let value = unsafe { self.at.value.cast::<T>().read() };
         self.cell.core.lock().presence = core::Presence::Taken;
+        residency::taken(ChunkCell::core_of(&self.cell));
         self.cell.core.look();
         self.hold.release(Outcome::Void);
         value

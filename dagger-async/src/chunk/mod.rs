@@ -41,6 +41,7 @@ use self::container::Parts;
 use crate::call::Fill;
 use crate::error::Result;
 use crate::pool::local;
+use crate::residency;
 use crate::task::{DTask, Kept};
 use dagger_core::{Area, Scope};
 use std::cell::UnsafeCell;
@@ -237,7 +238,18 @@ impl<T: Send + Sync + 'static> Chunk<T> {
         let content = std::any::type_name::<T>();
         let core = Core::new(scope, home, content, Location::caller(), value.is_some(), ChunkCell::<T>::TYPE);
         let value = value.map_or(MaybeUninit::uninit(), MaybeUninit::new);
-        Chunk(Arc::new(ChunkCell { core, value: UnsafeCell::new(value) }))
+        let chunk = Chunk(Arc::new(ChunkCell { core, value: UnsafeCell::new(value) }));
+        residency::bind_here::<T>(ChunkCell::core_of(&chunk.0));
+        chunk
+    }
+
+    /// A chunk whose value comes later, from a store.
+    #[cfg(feature = "store")]
+    #[track_caller]
+    pub(crate) fn without_value() -> Self {
+        let content = std::any::type_name::<T>();
+        let core = Core::new(None, None, content, Location::caller(), false, ChunkCell::<T>::TYPE);
+        Chunk(Arc::new(ChunkCell { core, value: UnsafeCell::new(MaybeUninit::uninit()) }))
     }
 
     fn placed(&self, mode: Mode) -> Placed<T, Whole> {

@@ -28,6 +28,7 @@ pub(crate) use place::Place;
 
 use crate::error::quietly;
 use crate::record;
+use crate::residency;
 use crate::task::{self, RawTask, TaskRef};
 use crossbeam_deque::{Injector, Stealer, Worker};
 use crossbeam_utils::CachePadded;
@@ -58,6 +59,10 @@ pub(crate) struct Config {
     pub(crate) stall_after: Duration,
     pub(crate) window: Option<usize>,
     pub(crate) tokio: Option<tokio::runtime::Handle>,
+    #[cfg(feature = "store")]
+    pub(crate) store: Arc<crate::store::Store>,
+    #[cfg(feature = "store")]
+    pub(crate) checkpoints: Option<Arc<crate::store::checkpoint::Keeping>>,
 }
 
 /// What the workers of one runtime share.
@@ -84,6 +89,11 @@ pub(crate) struct Pool {
     ended: Notify,
     stall: stall::Watch,
     pub(crate) window: window::Window,
+    #[cfg(feature = "store")]
+    pub(crate) store: Arc<crate::store::Store>,
+    /// Where results of tasks are kept for the next run.
+    #[cfg(feature = "store")]
+    pub(crate) checkpoints: Option<Arc<crate::store::checkpoint::Keeping>>,
 }
 
 #[derive(Default)]
@@ -100,6 +110,8 @@ impl Pool {
         let queues: Vec<Worker<RawTask>> = config.processors.iter().map(|_| Worker::new_fifo()).collect();
         let stealers = queues.iter().map(Worker::stealer).collect();
         let pool = Self::make(config, reactor, stealers);
+        #[cfg(feature = "store")]
+        let _ = pool.store.pool.set(Arc::downgrade(&pool));
         for (index, queue) in queues.into_iter().enumerate() {
             let started = worker::start(&pool, "worker", index, move |pool| {
                 pool.spares.work_and_serve(pool, Box::new(Place::new(index, queue, pool.stealers.len())));
@@ -134,6 +146,10 @@ impl Pool {
             ended: Notify::new(),
             stall: stall::Watch::new(config.stall_after),
             window: window::Window::new(config.window, workers),
+            #[cfg(feature = "store")]
+            store: config.store,
+            #[cfg(feature = "store")]
+            checkpoints: config.checkpoints,
         })
     }
 
@@ -148,6 +164,10 @@ impl Pool {
             stall_after: Duration::MAX,
             window: None,
             tokio: None,
+            #[cfg(feature = "store")]
+            store: crate::store::Store::new(crate::store::Settings::default()),
+            #[cfg(feature = "store")]
+            checkpoints: None,
         };
         let pool = Self::make(config, Reactor::none(), Box::default());
         pool.close();
@@ -363,6 +383,7 @@ impl Pool {
         }
         fence(SeqCst);
         self.end_waiting();
+        residency::close(self);
         self.tell_room();
         self.sleep.wake_all();
         if self.unfinished() == 0 {

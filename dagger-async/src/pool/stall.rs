@@ -60,7 +60,10 @@ async fn watch(pool: Weak<Pool>, after: Duration) {
                 }
             }
             let moved: u64 = pool.wakes.iter().map(|wakes| wakes.load(SeqCst)).sum();
-            let still = seen == Some(moved) && pool.sleep.all_asleep() && !pool.spares.is_busy();
+            let still = seen == Some(moved)
+                && pool.sleep.all_asleep()
+                && !pool.spares.is_busy()
+                && !crate::residency::is_busy(&pool);
             if still && reported != Some(moved) {
                 reported = Some(moved);
                 if let Some(report) = report(&pool) {
@@ -89,11 +92,12 @@ fn report(pool: &Pool) -> Option<String> {
             behind.push(format!("{} waits for {guard}", task.info()));
         }
     });
-    if waits.is_empty() && behind.is_empty() {
+    let for_memory = crate::residency::describe_waiting(pool);
+    if waits.is_empty() && behind.is_empty() && for_memory.is_none() {
         return None;
     }
     let mut text = format!("{} tasks are unfinished", pool.unfinished());
-    for line in behind.iter().take(LINES_MAX) {
+    for line in for_memory.iter().chain(&behind).take(LINES_MAX) {
         let _ = write!(text, "\n  {line}");
     }
     for (waiting, awaited) in waits.iter().take(LINES_MAX) {

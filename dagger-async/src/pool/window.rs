@@ -1,6 +1,6 @@
 //! The window: how many unfinished tasks there may be before a thread that spawns into a block has to wait.
 //!
-//! 1. Only threads that are no workers wait, and only while a worker runs something: when everything that is left is
+//! 1. Only threads that are no workers wait, and only while a worker runs something or the store moves data: when everything that is left is
 //!    suspended or waits for data, what is awaited may need the very thread that waits. Then the window grows.
 //! 2. Whoever waits is told by a task that ends while there is room (a quarter of the window, if it is large), by each worker
 //!    that finds nothing to do while there is any, and by the last one that goes to sleep.
@@ -93,7 +93,7 @@ impl Pool {
 
     /// A worker finds nothing to do: tells those who wait for room, if there is any or nothing runs. They could give it
     /// something.
-    pub(super) fn tell_room(&self) {
+    pub(crate) fn tell_room(&self) {
         self.tell_if(|pool| pool.has_room() || pool.nothing_runs());
     }
 
@@ -121,7 +121,10 @@ impl Pool {
 
     fn nothing_runs(&self) -> bool {
         // A worker on its way to sleep looks at the queues once more and comes back: until then it counts as asleep.
-        self.sleep.all_asleep() && !self.spares.is_busy() && !self.has_ready()
+        self.sleep.all_asleep()
+            && !self.spares.is_busy()
+            && !self.has_ready()
+            && !crate::residency::is_busy(self)
     }
 
     fn has_ready(&self) -> bool {

@@ -6,8 +6,9 @@
 //! 3. Nothing runs on top of a waiting body but the very task that it waits for (`run_in_place`), and only while
 //!    the stack has room.
 
-use super::{Place, Pool, local};
+use super::{Local, Place, Pool, local};
 use crate::record;
+use crate::residency;
 use crate::task::{self, RawTask, ThreadWaker};
 use dagger_core::record::What;
 use std::sync::Arc;
@@ -104,8 +105,17 @@ pub(crate) fn blocking<R>(wait: impl FnOnce() -> R) -> Result<R, usize> {
             }
             local.lost_place.set(true);
         }
-        Ok(wait())
+        Ok(paused(local, wait))
     })
+}
+
+/// Runs `wait`, during which the body on this thread does not go on.
+fn paused<R>(local: &Local, wait: impl FnOnce() -> R) -> R {
+    let Some(body) = local.task() else { return wait() };
+    residency::pause(body);
+    let waited = wait();
+    residency::resume(body);
+    waited
 }
 
 /// Drives a future on this thread. A worker's processor goes to a spare thread while it waits, if one can be had.
@@ -118,7 +128,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Ready(output) => return output,
             Poll::Pending => {
                 if blocking(std::thread::park).is_err() {
-                    std::thread::park();
+                    local::with(|local| paused(local, std::thread::park));
                 }
             }
         }

@@ -45,6 +45,8 @@ pub(super) struct Listed {
     at: u64,
     /// This block collects its failure.
     collects: bool,
+    /// It looks after another task, and is not cancelled while that one runs.
+    accompanies: bool,
 }
 
 /// What left the list: to be dropped when nobody has it, as with a task may go a user's error.
@@ -62,7 +64,19 @@ impl Owned {
     #[must_use]
     #[inline]
     pub(super) fn add(&mut self, task: RawTask, collects: bool) -> bool {
-        self.tasks.push_back(Listed { task: TaskRef::of_new(task), at: self.spawned, collects });
+        self.push(task, collects, false)
+    }
+
+    /// As [`add`](Self::add), of a task that looks after another one.
+    #[cfg(feature = "store")]
+    #[must_use]
+    pub(super) fn add_beside(&mut self, task: RawTask) -> bool {
+        self.push(task, false, true)
+    }
+
+    #[inline]
+    fn push(&mut self, task: RawTask, collects: bool, accompanies: bool) -> bool {
+        self.tasks.push_back(Listed { task: TaskRef::of_new(task), at: self.spawned, collects, accompanies });
         self.spawned += 1;
         self.spawned.is_multiple_of(PERIOD)
     }
@@ -104,7 +118,7 @@ impl Owned {
 
     /// Cancels what has not started.
     fn cancel(self) {
-        for listed in self.tasks {
+        for listed in self.tasks.into_iter().filter(|listed| !listed.accompanies) {
             task::cancel_unstarted(listed.task.raw());
         }
     }
@@ -126,13 +140,23 @@ impl Owned {
 
 /// Notes the failure of a task that is done.
 fn collect(failures: &mut HashMap<Option<TaskId>, Failure>, listed: &Listed) {
-    let Some(error) = listed.task.error().filter(|_| listed.collects) else { return };
+    let is_failure = listed.collects && !listed.task.state.load().is_unneeded();
+    let Some(error) = listed.task.error().filter(|_| is_failure) else { return };
     let own = error.root().is_none_or(|root| root.id() == listed.task.id);
     let failure = || Failure { at: listed.at, error: error.of_root().clone(), own };
     let full = failures.len() >= FAILURES_MAX;
     match failures.entry(error.root().map(|root| root.id())) {
         Entry::Vacant(place) if !full => _ = place.insert(failure()),
-        Entry::Vacant(_) => {}
+        Entry::Vacant(_) => {
+            // The earliest are kept, also of those that are seen late.
+            let last = failures.iter().max_by_key(|(_, known)| known.at).map(|(&id, known)| (id, known.at));
+            if let Some((id, at)) = last
+                && listed.at < at
+            {
+                failures.remove(&id);
+                failures.insert(error.root().map(|root| root.id()), failure());
+            }
+        }
         // The root's own place in the order is what counts.
         Entry::Occupied(mut known) => {
             if own || !known.get().own && listed.at < known.get().at {

@@ -44,6 +44,10 @@ use std::task::{Context, Poll};
 /// # Ok(()) }
 /// ```
 pub fn with_options<F: Future>(options: Options, body: F) -> WithOptions<F> {
+    #[cfg(feature = "store")]
+    if let Some(key) = &options.of_checkpoint().key {
+        tracing::warn!(target: "dagger", "`checkpoint({key:?})` names one task: in `with_options` it does nothing");
+    }
     WithOptions { options: Arc::new(options), merged: None, body }
 }
 

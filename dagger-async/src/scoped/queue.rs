@@ -160,6 +160,18 @@ impl Frame {
         }
     }
 
+    /// The blocks around a new task, that nobody else knows yet, wait for it, but it is none of their steps, and its failure
+    /// not theirs.
+    #[cfg(feature = "store")]
+    pub(crate) fn accompany(&self, task: RawTask) {
+        for queue in self.chain().filter(|queue| queue.kind == Kind::Block) {
+            if queue.owned.borrow_mut().add_beside(task) {
+                queue.shorten();
+            }
+        }
+        self.notice(task.id);
+    }
+
     /// A task that the runtime has spawned here for its own ends, that no block owns, is recorded like others.
     pub(crate) fn notice(&self, task: TaskId) {
         for queue in self.chain() {

@@ -47,6 +47,18 @@ use std::task::{Context, Poll, Waker};
 /// Added to `pending` while a task is being spawned: more inputs than a task can have.
 pub(crate) const BIAS: u32 = 1 << 31;
 
+/// In `accesses`: how many there are.
+const COUNT: u32 = (1 << 16) - 1;
+/// In `accesses`: the store has admitted the task, so that each of its accesses that needs one has a pin.
+#[cfg(feature = "store")]
+const ADMITTED: u32 = 1 << 31;
+/// In `accesses`: an admitted task runs, or is queued to.
+#[cfg(feature = "store")]
+const ACTIVE: u32 = 1 << 30;
+/// In `accesses`: it has declared memory.
+#[cfg(feature = "store")]
+const DECLARES: u32 = 1 << 29;
+
 /// What every task has. What every task uses comes first, so that it lies in few cache lines: they travel from the core
 /// that spawns to the one that runs, and back.
 #[repr(C)]
@@ -62,7 +74,8 @@ pub struct Header {
     pub(crate) spec: Option<Box<Spec>>,
     /// Written once, under the lock, before `DONE` is published; read by whoever saw `DONE`.
     error: std::cell::UnsafeCell<Option<Box<Error>>>,
-    /// How many accesses lie behind the slot.
+    /// How many accesses lie behind the slot, and whether the store has admitted it: changed by the one who spawns, then by
+    /// whoever has the body or, before its first start, the lock.
     accesses: Counter,
     /// Wakers of the body that are not left with a task: while there are any, who wakes it is not known.
     pub(crate) foreign_wakers: AtomicU32,
@@ -304,6 +317,10 @@ impl RawTask {
         spec: Option<Box<Spec>>,
         pending: u32,
     ) -> Self {
+        #[cfg(feature = "store")]
+        let marks = if spec.as_ref().is_some_and(|spec| spec.memory.is_some()) { DECLARES } else { 0 };
+        #[cfg(not(feature = "store"))]
+        let marks = 0;
         let cell = block::get(TaskCell::<B>::LAYOUT).cast::<TaskCell<B>>();
         let content = TaskCell {
             header: Header {
@@ -316,7 +333,7 @@ impl RawTask {
                 origin,
                 clone: AtomicPtr::new(std::ptr::null_mut()),
                 foreign_wakers: AtomicU32::new(0),
-                accesses: Counter::new(0),
+                accesses: Counter::new(marks),
                 spec,
                 guarded: UnsafeCell::new(Guarded {
                     waker: None,
@@ -342,7 +359,7 @@ impl RawTask {
     /// True if it accesses something.
     #[inline]
     pub(crate) fn has_accesses(self) -> bool {
-        self.accesses.load(Relaxed) != 0
+        self.accesses.load(Relaxed) & COUNT != 0
     }
 
     /// What it accesses, from its spawn until its body is gone. The guard is that of its own lock.
@@ -352,7 +369,11 @@ impl RawTask {
             return &[];
         }
         // SAFETY: invariant 6: written, and not taken while `GONE` is not set, which takes the lock.
-        unsafe { std::slice::from_raw_parts(self.held(), self.accesses.load(Relaxed) as usize) }
+        unsafe { std::slice::from_raw_parts(self.held(), self.count()) }
+    }
+
+    fn count(self) -> usize {
+        (self.accesses.load(Relaxed) & COUNT) as usize
     }
 
     /// The accesses of a task that is being spawned.
@@ -361,7 +382,17 @@ impl RawTask {
     /// The caller spawns the task and has not taken the bias off.
     pub(crate) unsafe fn new_accesses<'a>(self) -> &'a mut [Held] {
         // SAFETY: invariant 6: only the caller knows of them.
-        unsafe { std::slice::from_raw_parts_mut(self.held(), self.accesses.load(Relaxed) as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.held(), self.count()) }
+    }
+
+    /// The accesses of a task whose body is gone, before they are taken.
+    ///
+    /// # Safety
+    /// The caller has set `GONE`, and has not taken them.
+    #[cfg(feature = "store")]
+    pub(crate) unsafe fn gone_accesses<'a>(self) -> &'a [Held] {
+        // SAFETY: invariant 6: they are the caller's alone now.
+        unsafe { std::slice::from_raw_parts(self.held(), self.count()) }
     }
 
     /// Takes the accesses out, the last one first.
@@ -371,7 +402,40 @@ impl RawTask {
     pub(crate) unsafe fn take_accesses(self) -> impl Iterator<Item = Held> {
         let held = self.held();
         // SAFETY: invariant 6: they are the caller's alone now, and each is read once.
-        (0..self.accesses.load(Relaxed) as usize).rev().map(move |index| unsafe { held.add(index).read() })
+        (0..self.count()).rev().map(move |index| unsafe { held.add(index).read() })
+    }
+
+    /// Its admission has to be looked at before its first start.
+    #[cfg(feature = "store")]
+    #[inline]
+    pub(crate) fn may_need_admission(self) -> bool {
+        let accesses = self.accesses.load(Relaxed);
+        accesses & (COUNT | DECLARES) != 0 && accesses & ADMITTED == 0
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn is_admitted(self) -> bool {
+        self.accesses.load(Relaxed) & ADMITTED != 0
+    }
+
+    /// Under the lock, before its first start.
+    #[cfg(feature = "store")]
+    pub(crate) fn set_admitted(self, _lock: &super::state::Locked<'_>) {
+        self.accesses.store(self.accesses.load(Relaxed) | ADMITTED | ACTIVE, Relaxed);
+    }
+
+    /// Sets whether an admitted task runs; the caller has the body. What it was before.
+    #[cfg(feature = "store")]
+    pub(crate) fn set_active(self, active: bool) -> bool {
+        let accesses = self.accesses.load(Relaxed);
+        self.accesses.store(if active { accesses | ACTIVE } else { accesses & !ACTIVE }, Relaxed);
+        accesses & ACTIVE != 0
+    }
+
+    /// Bytes that it has declared to need while it runs, beside its chunks.
+    #[cfg(feature = "store")]
+    pub(crate) fn declared_memory(self) -> u64 {
+        self.spec.as_ref().and_then(|spec| spec.memory).unwrap_or(0).min(1 << 48)
     }
 
     /// The body, to link its inputs, before anybody else knows the task.
@@ -585,6 +649,19 @@ impl Successors {
         self.0.is_null()
     }
 
+    /// One of them takes on a failure.
+    pub(crate) fn has_dependent(&self) -> bool {
+        let mut edge = self.0;
+        // SAFETY: as in `take`.
+        while let Some(this) = unsafe { edge.as_ref() } {
+            if this.passes_failure {
+                return true;
+            }
+            edge = this.next.get();
+        }
+        false
+    }
+
     /// Takes those that take on a failure; mere order waits until the body is gone.
     pub(crate) fn take_dependent(guarded: &mut Guarded) -> Self {
         let mut taken: *const Edge = std::ptr::null();
@@ -637,6 +714,24 @@ pub(crate) fn visit_successors(
     }
 }
 
+/// True if all that need the value of `task` are among these.
+#[cfg(feature = "store")]
+pub(crate) fn feeds_only(
+    task: RawTask,
+    guard: &super::state::Locked<'_>,
+    among: &dyn Fn(RawTask) -> bool,
+) -> bool {
+    let mut edge = task.guarded(guard).successors;
+    // SAFETY: invariant 4, and the lock keeps the list.
+    while let Some(this) = unsafe { edge.as_ref() } {
+        if this.passes_failure && !this.successor.get().is_some_and(among) {
+            return false;
+        }
+        edge = this.next.get();
+    }
+    true
+}
+
 /// Collects the inputs of a task that is being spawned.
 pub struct Linker {
     task: RawTask,
@@ -675,17 +770,25 @@ impl Linker {
         self.registers = true;
     }
 
+    /// The pool of the task.
+    #[inline]
+    pub(crate) fn pool(&self) -> &Pool {
+        // SAFETY: `spawn.rs` makes tasks of a pool that it refers to, and links them in the same call.
+        unsafe { &*self.task.pool }
+    }
+
     /// Makes the task access a chunk.
     #[inline]
     pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
         match access {
             Ok(mut held) => {
-                let count = self.task.accesses.load(Relaxed);
+                let accesses = self.task.accesses.load(Relaxed);
+                let count = accesses & COUNT;
                 assert!((count as usize) < self.room, "a body links as many accesses as it says");
                 held.set_argument(count as u16 + 1);
                 // SAFETY: there is room for another one (`TaskCell::LAYOUT`), and nobody else knows of it (invariant 6).
                 unsafe { self.task.held().add(count as usize).write(held) };
-                self.task.accesses.store(count + 1, Relaxed);
+                self.task.accesses.store(accesses + 1, Relaxed);
             }
             Err(refusal) => _ = self.refused.get_or_insert_with(|| Box::new(refusal)),
         }
@@ -704,6 +807,7 @@ impl Linker {
             self.registers |= !std::ptr::eq(input.pool, self.task.pool);
         } else if edge.passes_failure
             && !guard.has_value()
+            && !guard.is_unneeded()
             && let Some(error) = input.error()
         {
             let error = error.clone();

@@ -139,6 +139,38 @@ impl<T: Send + Sync + 'static> Drop for Claim<T> {
     }
 }
 
+/// A counted use of the value of a task, whatever its type.
+#[cfg(feature = "store")]
+pub(crate) struct AnyClaim(RawTask);
+
+#[cfg(feature = "store")]
+impl AnyClaim {
+    /// Another use of the same value, which was not taken through this claim.
+    pub(crate) fn of<T: Send + Sync + 'static>(claim: &Claim<T>) -> Self {
+        debug_assert!(!claim.is_spent());
+        claim.task.refs.add_claim();
+        AnyClaim(claim.task)
+    }
+
+    /// The task, alive as long as the claim.
+    pub(crate) fn raw(&self) -> RawTask {
+        self.0
+    }
+
+    /// The value, which stays there, and is only read, as long as the claim (invariant 1); `None` while there is none.
+    pub(crate) fn value(&self) -> Option<*const u8> {
+        // SAFETY: there is a value; as a place of bytes it has any type.
+        self.0.state.load().has_value().then(|| unsafe { self.0.value::<u8>() }.as_ptr().cast_const())
+    }
+}
+
+#[cfg(feature = "store")]
+impl Drop for AnyClaim {
+    fn drop(&mut self) {
+        self.0.release_claim();
+    }
+}
+
 /// The value of a task by reference, as `(&task).await` gives it; derefs to `T`.
 ///
 /// As long as it lives the value stays: a use by value of a `T` that is not `Clone` waits for it to be dropped.

@@ -23,12 +23,16 @@ pub use id::{CallSite, TaskId};
 pub(crate) use block::Kept;
 pub(crate) use cell::Header;
 pub(crate) use cell::{BIAS, Edge, Linker, RawTask, SyncDep, TaskRef};
+#[cfg(feature = "store")]
+pub(crate) use claim::AnyClaim;
 pub(crate) use claim::Claim;
 pub(crate) use handle::ThreadWaker;
 pub(crate) use id::Origin;
+#[cfg(feature = "store")]
+pub(crate) use run::end_unneeded;
 pub(crate) use run::{
     Work, cancel_unstarted, end, end_by_shutdown, held_by, ready, register, run, run_inline, tie,
 };
-pub(crate) use state::Phase;
+pub(crate) use state::{Locked, Phase};
 pub(crate) use wait::{await_guard, stop_awaiting_guard, visit_waiting_behind, visit_waits};
 pub(crate) use waker::clone_to_leave;

@@ -53,6 +53,7 @@ impl Body for Makes {
     type Output = Value;
     type Name = Self;
     const ACCESSES: usize = 0;
+    const WRITES: bool = false;
     fn link(&self, _: &mut Linker) {}
     fn inputs(&self, _: &mut dyn FnMut(RawTask)) {}
     fn scope(&self, _: &mut Option<dagger_core::Scope>) {}

@@ -4,8 +4,10 @@
 //! 2. Failure travels by a worklist, so a chain of a million tasks needs no stack.
 //! 3. A task is retired once: by whoever dropped its body, or by whoever ended it while it waited for inputs.
 
+#[cfg(feature = "store")]
+use super::cell::feeds_only;
 use super::cell::{Awaiting, Guarded, Linker, RawTask, Step, Successors, SyncDep, TaskRef};
-use super::state::{End, Phase, Ready, Start, Suspend};
+use super::state::{End, Locked, Phase, Ready, Start, Suspend};
 use super::{wait, waker};
 use crate::call::Stop;
 use crate::chunk::{Outcome, Ticket, Tickets};
@@ -14,6 +16,7 @@ use crate::options::Ties;
 use crate::plan::Run;
 use crate::pool::{Local, Pool, local, worker};
 use crate::record;
+use crate::residency;
 use dagger_core::Scope;
 use dagger_core::record::{Cause, What};
 use smallvec::SmallVec;
@@ -24,6 +27,14 @@ use std::task::{Context, Waker};
 pub(crate) fn run(task: RawTask, pool: &Pool, local: &Local) {
     let (start, awaited) = {
         let mut guard = task.state.lock();
+        if residency::is_limited(task)
+            && guard.can_start_first()
+            && !pool.is_closed()
+            && !residency::admit(task, &guard)
+        {
+            drop(guard);
+            return residency::defer(task);
+        }
         let start = guard.start();
         // A stale entry says nothing about the body: it may be suspended.
         let awaited = match start {
@@ -49,14 +60,25 @@ pub(super) fn run_in_place(task: RawTask, local: &Local) -> bool {
     let Some(pool) = local.employer().filter(|pool| std::ptr::eq(*pool, task.pool)) else { return false };
     let mut guard = task.state.lock();
     // Under the lock it stays queued; only its spec is looked at.
-    if pool.is_closed() || !pool.may_run_here(task, local) || !guard.claim() {
+    if pool.is_closed() || !pool.may_run_here(task, local) || !guard.can_start_first() {
+        return false;
+    }
+    if residency::is_limited(task) && !residency::admit(task, &guard) || !guard.claim() {
         return false;
     }
     guard.set_awaited_by_task();
     task.refs.add_holder(); // For the queue entry, which is stale now.
     drop(guard);
-    step(task, true, pool, local);
+    nested(task, pool, local);
     true
+}
+
+/// Runs a task on top of the body that waits for it.
+fn nested(task: RawTask, pool: &Pool, local: &Local) {
+    let Some(below) = local.task() else { return step(task, true, pool, local) };
+    residency::pause(below);
+    step(task, true, pool, local);
+    residency::resume(below);
 }
 
 /// Runs a task that was just spawned on this thread if it is kept back for that (`here`), and waits for its end (the
@@ -71,12 +93,17 @@ pub(crate) fn run_inline(kept: TaskRef, here: bool) {
                 drop(guard);
                 return ready(task);
             }
-            let claimed = guard.ready() == Ready::Push && guard.claim();
+            if guard.ready() == Ready::Push && residency::is_limited(task) && !residency::admit(task, &guard)
+            {
+                drop(guard);
+                return residency::defer(task);
+            }
+            let claimed = guard.claim();
             debug_assert!(claimed, "its last input has just come");
             // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
             let pool = unsafe { &*task.pool }.keep();
             drop(guard);
-            step(task, true, &pool, local);
+            nested(task, &pool, local);
         });
     }
     // What is left waits for inputs, or is an async body that waits.
@@ -91,6 +118,7 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         record::note(|| What::Start { task: task.id.get() });
     } else {
         record::note(|| What::Resume { task: task.id.get() });
+        residency::resume(task);
     }
     let step = {
         let layer = task.spec.as_ref().and_then(|_| {
@@ -160,6 +188,10 @@ fn scope_of(task: RawTask, pool: &Pool) -> String {
 
 fn suspend(task: RawTask, pool: &Pool, local: &Local) {
     record::note(|| What::Suspend { task: task.id.get() });
+    // Before the lock: what is looked at under it, and the step that it ends with, belong together.
+    if residency::is_admitted(task) && !task.state.load().is_notified() {
+        residency::pause(task);
+    }
     let mut guard = task.state.lock();
     if task.guarded(&guard).registered.is_none() {
         drop(guard);
@@ -183,6 +215,9 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
     // After the unlock it may run elsewhere and end.
     let kept = (guard.is_awaited_by_task() || task.has_accesses()).then(|| TaskRef::new(task));
     let suspend = guard.suspend();
+    if suspend == Suspend::Again {
+        residency::resume(task); // Nobody else has it until the lock is free.
+    }
     drop(guard);
     match suspend {
         Suspend::Wait => {
@@ -383,9 +418,11 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         let successors = Successors::take(guarded);
         task.set_error(&guard, error);
         completed.failed = !is_value;
-        completed.unseen = !is_value && unclaimed && successors.is_empty() && !guard.is_observed();
+        // What only comes after it in order does not look.
+        let taken_on = completed.failed && successors.has_dependent();
+        completed.unseen = completed.failed && unclaimed && !taken_on && !guard.is_observed();
         completed.drop_value = is_value && unclaimed;
-        if completed.unseen || !successors.is_empty() {
+        if completed.unseen || taken_on {
             guard.set_observed();
         }
         if completed.drop_value {
@@ -422,7 +459,10 @@ impl Completed {
             report(failure);
         }
         // Most tasks have neither, and a worklist is worth more than what it would do for them.
-        if task.has_accesses() || self.successors.as_ref().is_some_and(|all| !all.is_empty()) {
+        if task.has_accesses()
+            || residency::is_admitted(task)
+            || self.successors.as_ref().is_some_and(|all| !all.is_empty())
+        {
             // SAFETY: `complete` has set `GONE`.
             unsafe { pass_on(task, self.successors, failure, effect) };
         }
@@ -500,6 +540,46 @@ fn end_into(
             return false;
         }
     }
+    end_locked(task, guard, error, work)
+}
+
+/// Ends a task that has not started and that nobody needs but these: bodies that will not run, which have so many claims on it,
+/// and nothing depends on it that is not one of them. Lists its inputs then, which its own body keeps until they are done.
+///
+/// One that writes to a chunk is needed there.
+#[cfg(feature = "store")]
+pub(crate) fn end_unneeded(
+    task: RawTask,
+    claims: u64,
+    is_one_of_them: &dyn Fn(RawTask) -> bool,
+    inputs: &mut Vec<TaskRef>,
+) -> bool {
+    let error = Box::new(Error::Cancelled { root: task.info().into() });
+    let mut work = Work::new();
+    let ended = {
+        let mut guard = task.state.lock();
+        let claims = claims + u64::from(guard.is_saved());
+        let rests = matches!(guard.phase(), Phase::Waiting | Phase::Queued) && !guard.is_started();
+        let is_needed = guard.is_done()
+            || !rests
+            || task.refs.claims() != claims
+            || task.guarded(&guard).waker.is_some()
+            || task.accesses(&guard).iter().any(|held| held.mode.writes())
+            || !feeds_only(task, &guard, is_one_of_them);
+        if is_needed {
+            return false;
+        }
+        guard.set_unneeded();
+        guard.set_observed();
+        // SAFETY: the lock is held in phase `Waiting` or `Queued`; inputs are kept by the claims in the body.
+        unsafe { (task.vtable.inputs)(task, &mut |input| inputs.push(TaskRef::new(input))) };
+        end_locked(task, guard, error, &mut work)
+    };
+    work.drain();
+    ended
+}
+
+fn end_locked(task: RawTask, mut guard: Locked<'_>, error: Box<Error>, work: &mut Work) -> bool {
     let unclaimed = task.refs.claims() == 0;
     let end = guard.end();
     if end == End::Late {
@@ -509,6 +589,8 @@ fn end_into(
     let pool = match end {
         // SAFETY: `cell.rs`, invariant 5.
         End::Retire | End::Push => Some(unsafe { &*task.pool }.keep()),
+        // SAFETY: as above.
+        End::Leave if residency::is_limited(task) => Some(unsafe { &*task.pool }.keep()),
         End::Late | End::Leave => None,
     };
     let guarded = task.guarded(&guard);
@@ -535,6 +617,7 @@ fn end_into(
     if let Some(pool) = pool {
         local::with(|local| match end {
             End::Push => pool.enqueue(task, local),
+            End::Leave => residency::ended(task, &pool),
             _ => {
                 // The last input drops the body and gives up the scheduler's holder.
                 leave_lists(task, &pool);
@@ -568,20 +651,26 @@ impl Work {
     /// # Safety
     /// The caller has set `GONE`, and calls this once.
     unsafe fn release(&mut self, task: RawTask, effect: Effect) {
-        if !task.has_accesses() {
-            return;
-        }
+        let admitted = residency::is_admitted(task);
         let outcome = match (effect, task.error()) {
             (Effect::Void, _) => Outcome::Void,
             (Effect::Ran, Some(error)) => Outcome::Failed(error),
             (Effect::Ran, None) => Outcome::Wrote,
         };
+        if admitted {
+            // All pins before the first place, which may be what keeps a chunk.
+            // SAFETY: the caller's promise.
+            unsafe { residency::leave_all(task, outcome) };
+        }
         let mut step = None;
         // Backwards: of those that share a place the first one has it.
         // SAFETY: the caller's promise.
         for access in unsafe { task.take_accesses() } {
             step = access.followed();
             access.release(outcome, &mut self.tickets);
+        }
+        if admitted {
+            residency::left(task);
         }
         if let Some((run, step)) = step {
             // SAFETY: the accesses of the step are released, once.
@@ -650,7 +739,9 @@ fn ready_into(task: RawTask, work: &mut Work) {
     match ready {
         Ready::Push => {
             record::note(|| What::Ready { task: task.id.get() });
-            push(task);
+            if !residency::defer_if_absent(task) {
+                push(task);
+            }
         }
         Ready::Discard => {
             untie(task);
@@ -682,6 +773,7 @@ pub(crate) fn wake(task: RawTask) {
             if !guard.wake() {
                 return;
             }
+            residency::resume(task); // Nobody else has it until the lock is free.
             // A stale queue entry may run the task as soon as the lock is free: what we need of it is taken here.
             // SAFETY: `cell.rs`, invariant 5: it is not retired, and we have the lock.
             kept = (!local.is_in(task.pool)).then(|| unsafe { &*task.pool }.keep());

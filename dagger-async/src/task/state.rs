@@ -29,6 +29,9 @@ const STARTED: u32 = 1 << 8;
 const AWAITED: u32 = 1 << 9;
 const GONE: u32 = 1 << 10;
 const UNWANTED: u32 = 1 << 11;
+#[cfg(feature = "store")]
+const SAVED: u32 = 1 << 12;
+const UNNEEDED: u32 = 1 << 13;
 
 /// Where the body of a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,6 +152,23 @@ impl Bits {
     pub(crate) fn set_unwanted(&mut self) {
         self.0 |= UNWANTED;
     }
+    /// One of its claims is that of the task that writes its value down.
+    #[cfg(feature = "store")]
+    pub(crate) fn is_saved(self) -> bool {
+        self.has(SAVED)
+    }
+    #[cfg(feature = "store")]
+    pub(crate) fn set_saved(&mut self) {
+        self.0 |= SAVED;
+    }
+    /// It was ended because what it fed has its value already: nobody's failure.
+    pub(crate) fn is_unneeded(self) -> bool {
+        self.has(UNNEEDED)
+    }
+    #[cfg(feature = "store")]
+    pub(crate) fn set_unneeded(&mut self) {
+        self.0 |= UNNEEDED;
+    }
     /// Its body is gone, and with it all that came before it in order.
     #[inline]
     pub(crate) fn is_gone(self) -> bool {
@@ -162,6 +182,20 @@ impl Bits {
     #[inline]
     pub(crate) fn set_awaited_by_task(&mut self) {
         self.0 |= AWAITED;
+    }
+    /// It is queued, has never run, and has not been ended.
+    #[inline]
+    pub(crate) fn can_start_first(self) -> bool {
+        self.phase() == Phase::Queued && !self.has(STARTED | DONE)
+    }
+    /// It is in a queue for the first time, ended or not: the one who has its entry has its body.
+    #[cfg(feature = "store")]
+    pub(crate) fn waits_to_start(self) -> bool {
+        self.phase() == Phase::Queued && !self.has(STARTED)
+    }
+    /// It was woken while it ran.
+    pub(crate) fn is_notified(self) -> bool {
+        self.has(NOTIFIED)
     }
     /// The value left (or is about to be dropped).
     #[inline]
@@ -197,7 +231,7 @@ impl Bits {
 
     /// Takes a task that is queued and was never started out of turn. Its queue entry becomes stale.
     pub(crate) fn claim(&mut self) -> bool {
-        let free = self.phase() == Phase::Queued && !self.has(STARTED | DONE);
+        let free = self.can_start_first();
         if free {
             self.set_phase(Phase::Running);
             self.0 |= STARTED;

@@ -33,6 +33,8 @@ impl Held {
             merged: false,
             fills,
             silent: false,
+            #[cfg(feature = "store")]
+            pinned: false,
         }
     }
 

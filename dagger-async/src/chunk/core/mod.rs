@@ -18,6 +18,8 @@
 
 mod held;
 mod places;
+#[cfg(feature = "store")]
+mod residence;
 
 pub(crate) use places::{Taken, check_merged, give_idle, take_idle, take_places};
 
@@ -27,6 +29,7 @@ use crate::error::{Error, Root};
 use crate::plan::Run;
 use crate::pool::Pool;
 use crate::record;
+use crate::residency;
 use crate::sync::{SpinGuard, SpinLock};
 use crate::task::RawTask;
 use dagger_core::record::What;
@@ -110,6 +113,7 @@ pub(crate) struct Core {
     pub(crate) is_placed: bool,
     state: SpinLock<State>,
     cell: CellType,
+    slot: residency::Slot,
     pub(crate) scope: Option<Scope>,
     /// The runtime that it was placed in, if it was.
     pub(crate) home: Option<Weak<Pool>>,
@@ -188,6 +192,9 @@ pub(crate) struct State {
     is_shared: bool,
     /// How many places were taken.
     turn: u64,
+    /// The store reads the value.
+    #[cfg(feature = "store")]
+    is_lent: bool,
 }
 
 // SAFETY: the pointers (of measured parts, and of a pool, which is only compared) are addresses; what they lead to is
@@ -197,6 +204,9 @@ unsafe impl Send for State {}
 /// Whether there is a value.
 pub(crate) enum Presence {
     Here,
+    /// There is one, but not in memory.
+    #[cfg(feature = "store")]
+    Away,
     /// The task that should have made it failed, or has not run yet.
     Missing(Option<Arc<Error>>),
     /// It was moved out.
@@ -222,6 +232,9 @@ pub struct Held {
     pub(crate) fills: bool,
     /// A success leaves nothing to do at the chunk, unless that wants a look.
     silent: bool,
+    /// A guard has its pin. Those of tasks are known by the task.
+    #[cfg(feature = "store")]
+    pub(crate) pinned: bool,
 }
 
 // SAFETY: `run` is an address; `Run` is `Sync`.
@@ -304,6 +317,7 @@ impl Core {
         Core {
             is_placed: home.is_some(),
             cell,
+            slot: residency::Slot::default(),
             state: SpinLock::new(State {
                 queue: AccessQueue::new(),
                 keep: None,
@@ -315,6 +329,8 @@ impl Core {
                 tasks_of: std::ptr::null(),
                 is_shared: false,
                 turn: 0,
+                #[cfg(feature = "store")]
+                is_lent: false,
             }),
             look: AtomicBool::new(!is_here),
             scope,
@@ -337,7 +353,9 @@ impl Core {
     pub(crate) fn take_apart(&mut self) -> (bool, impl Sized + use<>) {
         let state = self.state.get_mut();
         let presence = std::mem::replace(&mut state.presence, Presence::Taken);
-        (matches!(presence, Presence::Here), (presence, std::mem::take(&mut state.poison)))
+        let is_here = matches!(presence, Presence::Here);
+        residency::dropped(self.slot.take(), is_here);
+        (is_here, (presence, std::mem::take(&mut state.poison)))
     }
 
     /// Makes accesses look before they use a grant.
@@ -366,15 +384,17 @@ impl State {
     /// The shape, if nothing that is queued can change it.
     fn stable_shape(&mut self, value: *mut u8, measure: Option<Measure>) -> Option<Shape> {
         let measure = measure?;
-        if self.queue.live_whole_write()
-            || self.opaque_writes != 0
-            || !matches!(self.presence, Presence::Here)
-        {
+        if self.queue.live_whole_write() || self.opaque_writes != 0 {
             return None;
         }
-        if self.parts.is_none() && self.queue.is_idle() {
-            // SAFETY: there is a value, and nobody has a place: nothing is out.
-            self.parts = Some(Box::new(unsafe { measure(value, true) }));
+        let is_here = matches!(self.presence, Presence::Here);
+        if self.parts.is_none() && self.queue.is_idle() && is_here {
+            #[cfg(feature = "store")]
+            let may_write = !self.is_lent;
+            #[cfg(not(feature = "store"))]
+            let may_write = true;
+            // SAFETY: there is a value, and nobody has a place: nothing is out, but for the store, if it reads the value.
+            self.parts = Some(Box::new(unsafe { measure(value, may_write) }));
         }
         self.parts.as_ref().map(|parts| parts.shape)
     }
@@ -451,7 +471,8 @@ impl State {
     /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.
     pub(crate) fn measured(&mut self, value: *mut u8, measure: Measure, writes: bool) -> Parts {
         match &self.parts {
-            Some(parts) if parts.writes || !writes => Parts::clone(parts),
+            // Of a value that was away only the shape is known.
+            Some(parts) if (parts.writes || !writes) && !parts.base.is_null() => Parts::clone(parts),
             _ => {
                 // SAFETY: invariant 4: a region is granted, so no whole write is, and where it is written no whole read
                 // either; there is a value (the caller asked).
@@ -482,6 +503,8 @@ impl State {
     ) -> Option<Denied> {
         match &self.presence {
             Presence::Here => {}
+            #[cfg(feature = "store")]
+            Presence::Away => {} // Who asks has a pin, or was refused before.
             Presence::Taken => return Some(Denied::Taken),
             Presence::Missing(Some(cause)) => return Some(Denied::Poisoned(cause.clone())),
             Presence::Missing(None) => {} // The access that makes it.

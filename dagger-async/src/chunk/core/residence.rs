@@ -1,0 +1,123 @@
+//! What the store does with a chunk: it lends the value, takes it away, and brings it back.
+//!
+//! 1. It does so only while nobody has a pin (`store/residence.rs`), so nothing is out that came from the value.
+//! 2. Others look at the value without a pin under the lock only, and only while it is [`Presence::Here`].
+
+use super::{AnyChunk, Core, CorePtr, Held, Presence, Ticket};
+use crate::residency::{Residence, Slot};
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Core {
+    /// In recordings.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// What the store knows of it, if it belongs to one.
+    #[inline]
+    pub(crate) fn residence(&self) -> Option<&Arc<Residence>> {
+        self.slot.get()
+    }
+
+    /// The store reads the value from now on, or no more.
+    pub(crate) fn lend(&self, lent: bool) {
+        self.lock().is_lent = lent;
+    }
+
+    /// The value is there again.
+    pub(crate) fn back(&self) {
+        let mut state = self.lock();
+        state.presence = Presence::Here;
+    }
+
+    /// The id of the first task that will use it, and whether that writes: those that come later have larger ids. A guard, and
+    /// the run of a plan, will soon.
+    pub(crate) fn next_use(&self) -> Option<(u64, bool)> {
+        self.lock().queue.oldest().map(|(ticket, writes)| match ticket {
+            Ticket::Task(task) => (task.id.get(), writes),
+            Ticket::Guard(..) | Ticket::Plan(..) => (0, writes),
+        })
+    }
+}
+
+impl CorePtr {
+    /// The core of a chunk that the caller owns.
+    pub(crate) fn of(owner: &Arc<dyn AnyChunk>) -> CorePtr {
+        let cell = NonNull::new(Arc::as_ptr(owner).cast::<Core>().cast_mut()).unwrap_or(NonNull::dangling());
+        CorePtr::new(cell) // The core is at the start of its cell.
+    }
+
+    /// Gives the chunk to a store, unless somebody has a place in its queue, or there will be no value.
+    pub(crate) fn move_in(self, residence: &Arc<Residence>) -> bool {
+        let state = self.lock();
+        if !state.queue.is_idle() {
+            return false;
+        }
+        let bytes = match state.presence {
+            // SAFETY: there is a value, and nobody has a place: nothing is out.
+            Presence::Here => unsafe { residence.measure(self.value()) },
+            Presence::Missing(None) => 0,
+            Presence::Away | Presence::Missing(Some(_)) | Presence::Taken => return false,
+        };
+        // Counted before anybody can find it.
+        residence.count(bytes);
+        let moved = self.slot.set(residence);
+        if !moved {
+            residence.count(0);
+        }
+        moved
+    }
+
+    /// Gives a new chunk to a store that will make its value.
+    pub(crate) fn move_in_absent(self, residence: &Arc<Residence>) {
+        let mut state = self.lock();
+        if self.slot.set(residence) {
+            state.presence = Presence::Away;
+            self.look.store(false, Relaxed); // As for a value that is there.
+        }
+    }
+
+    /// Takes the value out of its place: nobody has a pin, and nobody gets one until it is [`back`](Core::back).
+    pub(crate) fn evict(self, residence: &Residence) -> Option<Box<dyn Any + Send>> {
+        let mut state = self.lock();
+        if !matches!(state.presence, Presence::Here) || !residence.leave() {
+            return None;
+        }
+        state.presence = Presence::Away;
+        // The shape stays what it is; where the elements lie does not.
+        if let Some(parts) = &mut state.parts {
+            (parts.base, parts.writes) = (std::ptr::null_mut(), false);
+        }
+        // SAFETY: there is a value, of the type of the residence; nothing is out (invariant 1), and it is used no more.
+        Some(unsafe { residence.take(self.value()) })
+    }
+}
+
+impl Held {
+    /// It is an access to all of the value.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.part.is_none() && !self.merged
+    }
+
+    pub(crate) fn core_ptr(&self) -> CorePtr {
+        self.chunk
+    }
+
+    /// The task that makes the value has made it: said before the pin is given back, after which it may be taken away.
+    pub(crate) fn has_filled(&self) {
+        self.chunk.lock().presence = Presence::Here;
+    }
+
+    /// The value, for the one who has written it and not released it yet; `None` if there is none.
+    pub(crate) fn value_to_measure(&self) -> Option<*const u8> {
+        let is_here = matches!(self.chunk.lock().presence, Presence::Here);
+        is_here.then(|| self.chunk.value().cast_const())
+    }
+}
