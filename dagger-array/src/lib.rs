@@ -42,6 +42,7 @@
 //! Every kernel runs on the thread that calls it and starts no other: parallelism comes from tasks, never from inside
 //! a tile. Linear algebra is done by [faer](https://docs.rs/faer), always with `Par::Seq`.
 
+mod buffer;
 mod element;
 pub mod kernels;
 mod regions;

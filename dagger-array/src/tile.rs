@@ -12,13 +12,15 @@
 //!    at 512 columns of 512 `f64` that cost 40 % of a product.
 //! 3. Slack and padding are never read as data. They hold initialised numbers, whatever they are.
 //!
-//! Alignment is for speed only: nothing is wrong where an allocator, or an interpreter, gives less.
+//! Alignment is for speed only: nothing is wrong where an allocator, or an interpreter, gives less. Where the memory comes
+//! from, and that it goes back to the system when a tile is dropped: `buffer.rs`.
 
 use std::any::type_name;
 use std::fmt;
 use std::ops::{Index, IndexMut};
 
 use crate::Element;
+use crate::buffer::Buffer;
 
 /// Bytes of a cache line on the machines that matter here.
 const LINE: usize = 64;
@@ -37,9 +39,10 @@ const LINE: usize = 64;
 /// assert_eq!(a.transpose()[(1, 2)], 7.0);
 /// ```
 ///
-/// The memory belongs to the tile: a clone copies it, a move does not.
+/// The memory belongs to the tile: a clone copies it, a move does not. From 128 KiB on it is mapped, so that dropping a tile
+/// makes the process smaller at once, and in huge pages where the system has them.
 pub struct Tile<T> {
-    storage: Vec<T>,
+    storage: Buffer<T>,
     start: usize,
     rows: usize,
     cols: usize,
@@ -52,11 +55,40 @@ impl<T: Element> Tile<T> {
     /// # Panics
     /// As `Vec`, when the size in bytes does not fit an `isize`.
     pub fn zeros(rows: usize, cols: usize) -> Tile<T> {
-        let ld = leading_dimension::<T>(rows, cols);
-        let slack = LINE / size_of::<T>() - 1;
-        let len = ld.checked_mul(cols).and_then(|len| len.checked_add(slack)).expect("capacity overflow");
-        let storage = vec![T::ZERO; len];
-        let start = aligned(&storage, slack);
+        let ld = leading_dimension::<T>(rows, cols).expect("capacity overflow");
+        let len = storage_len::<T>(ld, cols).expect("capacity overflow");
+        // Where there is no memory, a vector ends the program in the usual way.
+        let storage = Buffer::try_zeros(len).unwrap_or_else(|| Buffer::Heap(vec![T::ZERO; len]));
+        Tile::in_storage(storage, rows, cols, ld)
+    }
+
+    /// As [`zeros`](Tile::zeros); `None` if there is no memory, or can be none, for so many.
+    #[cfg(feature = "store")]
+    pub(crate) fn try_zeros(rows: usize, cols: usize) -> Option<Tile<T>> {
+        let ld = leading_dimension::<T>(rows, cols)?;
+        let storage = Buffer::try_zeros(storage_len::<T>(ld, cols)?)?;
+        Some(Tile::in_storage(storage, rows, cols, ld))
+    }
+
+    /// Bytes of memory that a tile of this shape takes, padding included: what it counts in the budget of a runtime.
+    ///
+    /// # Panics
+    /// As [`zeros`](Tile::zeros).
+    ///
+    /// ```
+    /// # use dagger_array::Tile;
+    /// assert_eq!(Tile::<f64>::bytes_for(384, 384), 1_208_320); // 2 % more than 384 * 384 * 8
+    /// ```
+    pub fn bytes_for(rows: usize, cols: usize) -> usize {
+        let len = leading_dimension::<T>(rows, cols).and_then(|ld| storage_len::<T>(ld, cols));
+        len.and_then(Buffer::<T>::bytes_for).expect("capacity overflow")
+    }
+
+    /// Every tile is made here.
+    fn in_storage(storage: Buffer<T>, rows: usize, cols: usize, ld: usize) -> Tile<T> {
+        #[cfg(feature = "store")]
+        T::make_known();
+        let start = aligned(&storage, slack::<T>());
         Tile { storage, start, rows, cols, ld }
     }
 
@@ -270,13 +302,23 @@ impl<T: fmt::Debug> fmt::Debug for Tile<T> {
 
 /// Rows rounded up to whole cache lines, one more if their number is even (invariant 2).
 ///
-/// A single column has no neighbour, and no padding either.
-fn leading_dimension<T>(rows: usize, cols: usize) -> usize {
+/// A single column has no neighbour, and no padding either. `None` if it does not fit a `usize`.
+fn leading_dimension<T>(rows: usize, cols: usize) -> Option<usize> {
     if cols < 2 {
-        return rows.max(1);
+        return Some(rows.max(1));
     }
     let line = LINE / size_of::<T>();
-    (rows.max(1).div_ceil(line) | 1).checked_mul(line).expect("capacity overflow")
+    (rows.max(1).div_ceil(line) | 1).checked_mul(line)
+}
+
+/// How many elements lie before the first column, at most, for it to start on a cache line.
+const fn slack<T>() -> usize {
+    LINE / size_of::<T>() - 1
+}
+
+/// Columns with their padding, and the slack before them. `None` if it does not fit a `usize`.
+fn storage_len<T>(ld: usize, cols: usize) -> Option<usize> {
+    ld.checked_mul(cols)?.checked_add(slack::<T>())
 }
 
 /// How many elements to skip, at most `slack`, for the first column to start on a cache line.
@@ -288,5 +330,9 @@ fn aligned<T>(storage: &[T], slack: usize) -> usize {
     if skip <= slack { skip } else { 0 }
 }
 
+#[cfg(feature = "store")]
+mod shaped;
+#[cfg(feature = "store")]
+mod spill;
 #[cfg(test)]
 pub(crate) mod tests;

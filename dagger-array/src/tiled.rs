@@ -10,13 +10,17 @@
 //! 2. Tasks of different blocks over the same tiles are ordered too, so blocks need not be awaited one by one.
 
 mod choice;
+#[cfg(feature = "store")]
+mod lazy;
+mod within;
 
 use std::fmt;
 use std::ops::Index;
 
 use dagger_async::prelude::*;
 
-pub use self::choice::{cholesky_tile, matmul_tile};
+pub use self::choice::{cholesky_square, cholesky_tile, matmul_tile};
+pub use self::within::cholesky_within;
 use crate::kernels::{
     NotPositiveDefinite, add_product as add_tile_product, gemm, gemm_nn, gemm_tn, log_diagonal, potrf,
     solve_lower, solve_lower_transposed, syrk, trsm,

@@ -592,3 +592,45 @@ fn kernels_run_in_tasks_on_chunks_of_tiles() {
         assert_eq!(c.read().await.unwrap()[(1, 1)], 1.0 - 100.0 * 100.0 - 101.0 * 101.0);
     });
 }
+
+/// A result to the last bit, so that a checksum of it says whether two programs agree.
+#[test]
+fn any_order_of_squares_gives_the_same_bits() {
+    for threads in [1, 3] {
+        for (n, tile) in [(1, 1), (97, 16), (160, 16), (70, 32)] {
+            let bytes = Tile::<f64>::bytes_for(tile, tile) as u64;
+            runtime(threads).block_on(async {
+                let whole = lower_tiles::<f64>(n, tile);
+                tiled::cholesky(&whole).await.unwrap();
+                let expected = whole.collect().await.unwrap();
+                for tiles in [0, 1, 5, 12, 21, 32, 1000] {
+                    let m = lower_tiles::<f64>(n, tile);
+                    tiled::cholesky_within(&m, tiles * bytes).await.unwrap();
+                    let found = m.collect().await.unwrap();
+                    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        // Above the diagonal there are NaNs.
+                        assert_eq!(
+                            found[..=i],
+                            expected[..=i],
+                            "order {n}, memory for {tiles} tiles, row {i}"
+                        );
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn squares_report_the_bad_row_of_the_whole_matrix() {
+    runtime(2).block_on(async {
+        let bad = |i: usize, j: usize| if i == j && i == 71 { -1.0 } else { positive(i, j) };
+        let m = TileMatrix::lower_from_fn(100, 16, bad);
+        let memory = 6 * Tile::<f64>::bytes_for(16, 16) as u64;
+        let error = tiled::cholesky_within(&m, memory).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<NotPositiveDefinite>().unwrap().pivot, 71, "{error}");
+        let wide = TileMatrix::<f64>::zeros(4, 6, 2);
+        let error = tiled::cholesky_within(&wide, memory).await.unwrap_err();
+        assert!(error.downcast_ref::<ShapeError>().is_some(), "{error}");
+    });
+}

@@ -15,8 +15,14 @@ use faer::{Accum, Auto, MatMut, MatRef, Par, Spec};
 
 use crate::Tile;
 
+// With files, what a tile holds is a number that files hold.
+#[cfg(not(feature = "store"))]
+use bytemuck::Pod as Number;
+#[cfg(feature = "store")]
+use dagger_async::store::Number;
+
 /// The operations of a kernel, on views. The module is private, so nobody else can name or implement it.
-pub trait Dense: Sized {
+pub trait Dense: Number {
     /// A = L·Lᵀ in place. Writes the strict upper triangle too: whatever was there is lost.
     ///
     /// # Errors
@@ -40,6 +46,10 @@ pub trait Dense: Sized {
 
     /// The natural logarithm.
     fn ln(self) -> Self;
+
+    /// Tiles of this type are known to the store from now on. Costs a load from the second call on.
+    #[cfg(feature = "store")]
+    fn make_known();
 }
 
 macro_rules! dense {
@@ -77,6 +87,12 @@ macro_rules! dense {
 
             fn ln(self) -> $t {
                 <$t>::ln(self)
+            }
+
+            #[cfg(feature = "store")]
+            fn make_known() {
+                static KNOWN: std::sync::Once = std::sync::Once::new();
+                KNOWN.call_once(dagger_async::store::register::<Tile<$t>>);
             }
         }
     )*};

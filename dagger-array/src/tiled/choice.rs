@@ -47,6 +47,30 @@ pub fn matmul_tile(n: usize, threads: usize) -> usize {
     evenly(n, least, LARGEST)
 }
 
+/// How many tiles to a side the squares have in which [`cholesky_within`](super::cholesky_within) goes through a matrix of order `n`,
+/// in tiles of `tile_bytes`, within `memory` bytes: all tiles if they fit, else as many as fit together with the rows and columns that
+/// are subtracted from them and those that come next.
+///
+/// ```
+/// use dagger_array::{Tile, tiled};
+///
+/// let tile = Tile::<f64>::bytes_for(384, 384);
+/// assert_eq!(tiled::cholesky_square(42 * 384, 384, tile, 256 << 20), 11);
+/// assert_eq!(tiled::cholesky_square(42 * 384, 384, tile, 2 << 30), 42);
+/// ```
+#[must_use]
+pub fn cholesky_square(n: usize, tile: usize, tile_bytes: usize, memory: u64) -> usize {
+    let all = n.div_ceil(tile.max(1)).max(1);
+    let fit = usize::try_from(memory / tile_bytes.max(1) as u64).unwrap_or(usize::MAX);
+    if all.saturating_mul(all + 1) / 2 <= fit {
+        return all;
+    }
+    // Two tile columns of both factors beside the square: those at work and the next ones.
+    let side = (fit + 4).isqrt().saturating_sub(2).clamp(1, all);
+    // As equal as can be.
+    all.div_ceil(all.div_ceil(side))
+}
+
 /// The order of tiles that are as equal as can be, `least` of them to a side or more.
 fn evenly(n: usize, least: usize, largest: usize) -> usize {
     let side = n.div_ceil(largest).max(least);
@@ -96,6 +120,25 @@ mod tests {
                 assert!(3 * last >= tile, "order {n}: {last} after tiles of {tile}");
             }
         }
+    }
+
+    #[test]
+    fn squares_fit_with_what_is_subtracted_from_them() {
+        for n in [1, 100, 1000, 16_384] {
+            for (tile, bytes) in [(16, 2048), (384, 1_208_320), (1000, 8_000_000)] {
+                for tiles in [0, 1, 3, 5, 12, 60, 222, 1_000_000] {
+                    let side = cholesky_square(n, tile, bytes, tiles * bytes as u64);
+                    let all = n.div_ceil(tile);
+                    assert!((1..=all).contains(&side), "{n}, {tile}, {tiles}: {side}");
+                    let fits = side == all && all * (all + 1) / 2 <= tiles as usize;
+                    assert!(
+                        fits || side == 1 || side * side + 4 * side <= tiles as usize,
+                        "{n}, {tile}, {tiles}: {side}"
+                    );
+                }
+            }
+        }
+        assert_eq!(cholesky_square(0, 0, 0, 0), 1);
     }
 
     #[test]
