@@ -9,6 +9,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+pub mod faulty;
+
 use dagger_async::prelude::*;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
