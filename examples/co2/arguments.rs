@@ -3,17 +3,22 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::size;
+
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 A forecast of the CO₂ in the air of Mauna Loa: Gaussian-process regression on its weekly record, as a graph of tasks.
 
-Usage: co2 [--csv PATH] [--at YEARS] [--noise PPM] [--tile N] [--threads N] [--out DIR] [--trace DIR] [--json]
+Usage: co2 [--csv PATH] [--at YEARS] [--noise PPM] [--tile N] [--threads N] [--memory-limit SIZE] [--out DIR]
+           [--trace DIR] [--json]
 
   --csv PATH   a file with the columns `date,co2` (default: the record of Mauna Loa)
   --at YEARS   what to predict, separated by commas; decimals are welcome (default: 2002,2010,2020)
   --noise PPM  standard deviation of the error of one value (default: 0.19)
   --tile N     rows and columns of a tile (default: 256)
   --threads N  worker threads, 1 to 1024 (default: one for each core)
+  --memory-limit SIZE  bytes of tiles in memory at once, such as 16MiB; the rest goes to files (default: three quarters of
+               what the process may use)
   --out DIR    where to write forecast.svg (default: here)
   --trace DIR  record the run and write what it shows there: graph.svg, gantt.svg, trace.json (for Perfetto), describe.txt
                and run.trace (for the program dagger-trace)
@@ -50,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) tile: usize,
     /// `None` leaves the number to the runtime.
     pub(crate) threads: Option<usize>,
+    /// In bytes. `None` leaves it to the runtime, and nothing is said of it.
+    pub(crate) memory_limit: Option<u64>,
     pub(crate) out: PathBuf,
     /// Where to write what the recorded run shows.
     pub(crate) trace: Option<PathBuf>,
@@ -64,6 +71,7 @@ impl Default for Settings {
             noise: 0.19,
             tile: TILE,
             threads: None,
+            memory_limit: None,
             out: ".".into(),
             trace: None,
             json: false,
@@ -99,6 +107,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Some("--threads") => {
                 settings.threads = Some(parse_count("--threads", THREADS_MAX, value("--threads")?)?);
             }
+            Some("--memory-limit") => settings.memory_limit = Some(parse_size(value("--memory-limit")?)?),
             Some("--out") => settings.out = value("--out")?.into(),
             Some("--trace") => settings.trace = Some(value("--trace")?.into()),
             Some("--json") => settings.json = true,
@@ -116,6 +125,16 @@ fn parse_count(option: &'static str, max: usize, found: OsString) -> Result<usiz
             Err(UsageError::Value { option, what: "a number from 1 on".to_owned(), found })
         }
         _ => Err(UsageError::Value { option, what: format!("a number from 1 to {max}"), found }),
+    }
+}
+
+fn parse_size(found: OsString) -> Result<u64, UsageError> {
+    match found.to_str().and_then(size::parse) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => {
+            let what = "a size such as 16MiB, 1GiB or 64MB".to_owned();
+            Err(UsageError::Value { option: "--memory-limit", what, found })
+        }
     }
 }
 
@@ -150,14 +169,14 @@ mod tests {
         let Ok(Command::Forecast(settings)) = parse_line("") else { panic!("no options are fine") };
         assert!(settings.csv.is_absolute() && settings.csv.exists());
 
-        let line =
-            "--json --threads 3 --csv a.csv --at 1990.5,2050 --noise 0 --tile 32 --out pictures --trace t";
+        let line = "--json --threads 3 --csv a.csv --at 1990.5,2050 --noise 0 --tile 32 --out pictures --trace t --memory-limit 1KiB";
         let all = Settings {
             csv: "a.csv".into(),
             at: vec![1990.5, 2050.0],
             noise: 0.0,
             tile: 32,
             threads: Some(3),
+            memory_limit: Some(1024),
             out: "pictures".into(),
             trace: Some("t".into()),
             json: true,
@@ -174,6 +193,11 @@ mod tests {
             ("--out", "--out needs a value"),
             ("--threads 0", "--threads needs a number from 1 to 1024, found \"0\""),
             ("--threads 1025", "--threads needs a number from 1 to 1024, found \"1025\""),
+            ("--memory-limit 0B", "--memory-limit needs a size such as 16MiB, 1GiB or 64MB, found \"0B\""),
+            (
+                "--memory-limit much",
+                "--memory-limit needs a size such as 16MiB, 1GiB or 64MB, found \"much\"",
+            ),
             ("--tile 0", "--tile needs a number from 1 on, found \"0\""),
             ("--tile big", "--tile needs a number from 1 on, found \"big\""),
             ("--at soon", "--at needs years from 0 to 9999, separated by commas, found \"soon\""),

@@ -21,6 +21,8 @@ mod picture;
 mod record;
 mod regression;
 mod report;
+#[path = "../out_of_core/size.rs"]
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -128,15 +130,21 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<String, Failure>
         Command::Help => return Ok(arguments::HELP.to_owned()),
         Command::Forecast(settings) => settings,
     };
-    let (json, threads, pictures) = (settings.json, settings.threads, settings.trace.clone());
+    let (json, pictures) = (settings.json, settings.trace.clone());
+    let is_limited = settings.memory_limit.is_some();
+    let runtime = runtime(&settings)?;
     let recorder = pictures.as_ref().map(|_| trace::start());
     let start = Instant::now();
-    let forecast = on_threads(threads, forecast(settings).with_progress("co2"))?;
+    let forecast = runtime.block_on(forecast(settings).with_progress("co2"))?;
     let seconds = start.elapsed().as_secs_f64();
     if let (Some(recorder), Some(folder)) = (recorder, pictures) {
         show(&recorder.finish_now(), &folder)?;
     }
-    Ok(if json { forecast.json(seconds) } else { forecast.table(seconds) })
+    if json {
+        return Ok(forecast.json(seconds));
+    }
+    let memory = if is_limited { format!("memory: {}\n", runtime.memory()) } else { String::new() };
+    Ok(forecast.table(seconds) + &memory)
 }
 
 /// Writes all that a recorded run shows.
@@ -153,16 +161,16 @@ fn show(trace: &Trace, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the future gives on a runtime of its own.
-fn on_threads<T>(
-    threads: Option<usize>,
-    future: impl Future<Output = dagger_async::Result<T>>,
-) -> dagger_async::Result<T> {
+/// A runtime of its own.
+fn runtime(settings: &Settings) -> dagger_async::Result<Runtime> {
     let mut runtime = Runtime::builder().name("co2");
-    if let Some(threads) = threads {
+    if let Some(threads) = settings.threads {
         runtime = runtime.threads(threads);
     }
-    runtime.build()?.block_on(future)
+    if let Some(bytes) = settings.memory_limit {
+        runtime = runtime.memory_limit(bytes);
+    }
+    runtime.build()
 }
 
 /// Why there is nothing to print.
@@ -189,6 +197,11 @@ fn explain(error: &Error) -> String {
             "the covariance matrix is not positive definite: see row {row}; take a larger --noise"
         );
     }
+    if let Error::TooLarge { bytes, budget, .. } = error {
+        return format!(
+            "--memory-limit of {budget} B is too small: one task needs {bytes} B; take a smaller --tile or more memory"
+        );
+    }
     let input = error.downcast_ref::<InputError>().map(ToString::to_string);
     let sizes = || error.downcast_ref::<TooManyTasks>().map(ToString::to_string);
     let save = || error.downcast_ref::<SaveError>().map(ToString::to_string);
@@ -201,6 +214,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => 2,
             Failure::Run(error) if error.downcast_ref::<TooManyTasks>().is_some() => 2,
+            Failure::Run(Error::TooLarge { .. }) => 2,
             Failure::Run(_) | Failure::Print(_) | Failure::Text(_) | Failure::Trace(_) => 1,
         }
     }

@@ -233,6 +233,23 @@ fn the_whole_record_agrees_with_the_textbook_and_with_more_digits() {
 }
 
 #[test]
+fn little_memory_gives_the_same_figures_and_says_what_moved() {
+    let folder = Folder::new("memory");
+    let csv = folder.write("thinned.csv", &thinned(2));
+    // 1.1 thousand values and 769 points of the curve: 12 MiB of tiles, four times the limit.
+    let line = ["--csv", &csv, "--tile", "64", "--threads", "2", "--out", folder.path()];
+    let with = |more: &[&str]| run(&[&line[..], more].concat()).unwrap();
+    let digits = |json: &str| json.split(",\"seconds\"").next().unwrap().to_owned();
+    let limited = ["--memory-limit", "3MiB"];
+    assert_eq!(digits(&with(&["--json", limited[0], limited[1]])), digits(&with(&["--json"])));
+    let text = with(&limited);
+    let memory = text.lines().last().unwrap();
+    assert!(memory.starts_with("memory: ") && memory.contains(" of 3.0 MiB in memory"), "{text}");
+    assert!(!memory.contains(" 0 evictions") && !memory.contains(" 0.0 MiB written"), "{text}");
+    assert!(!with(&[]).contains("memory: "));
+}
+
+#[test]
 fn json_has_its_fields_in_order_and_one_line() {
     let folder = Folder::new("json");
     let csv = folder.write("short.csv", "date,co2\n19590103,315.0\n19600102,316.0\n");
@@ -294,11 +311,17 @@ fn what_cannot_be_done_is_one_sentence_and_a_status() {
     let whole = folder.write("whole.csv", RECORD);
     let missing = folder.0.join("missing.csv").to_str().unwrap().to_owned();
     let file = format!("{bad}/beside a file");
-    let cases: [(&[&str], u8, String); 8] = [
+    let cases: [(&[&str], u8, String); 10] = [
         (&["--tile", "0"], 2, "--tile needs a number from 1 on".to_owned()),
         (&["--at", ""], 2, "--at needs years".to_owned()),
         (&["--yaml"], 2, "unknown option".to_owned()),
         (&["--csv", &whole, "--tile", "4"], 2, "tiles of 4 for 2225 values would make".to_owned()),
+        (&["--memory-limit", "no"], 2, "--memory-limit needs a size".to_owned()),
+        (
+            &["--csv", &whole, "--memory-limit", "1MB"],
+            2,
+            "--memory-limit of 1000000 B is too small: one task needs ".to_owned(),
+        ),
         (&["--csv", &bad], 1, format!("{bad}: line 3: the value \"abc\" is not a number")),
         (&["--csv", &few], 1, format!("{few}: too few rows: 1 with a value")),
         (&["--csv", &missing], 1, format!("{missing}: cannot be read: ")),
