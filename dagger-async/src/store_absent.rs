@@ -8,15 +8,18 @@ use std::task::{Poll, Waker};
 
 /// Where a chunk would keep what its store knows of it.
 #[derive(Default)]
-pub(crate) struct Slot;
+pub(crate) struct Slot(());
 
-/// Nobody waits.
-pub(crate) struct NoPin;
+/// What nobody has.
+pub(crate) enum Nothing {}
 
-pub(crate) type GuardPin = NoPin;
+pub(crate) type GuardPin = Nothing;
 
 impl Slot {
-    pub(crate) fn take(&mut self) {}
+    pub(crate) fn take(&mut self) -> Option<Nothing> {
+        let Slot(()) = self;
+        None
+    }
 }
 
 #[inline(always)]
@@ -24,7 +27,7 @@ pub(crate) fn bind<T>(_: CorePtr, _: &Pool) {}
 #[inline(always)]
 pub(crate) fn bind_here<T>(_: CorePtr) {}
 #[inline(always)]
-pub(crate) fn dropped((): (), _: bool) {}
+pub(crate) fn dropped(_: Option<Nothing>, _: bool) {}
 #[inline(always)]
 pub(crate) fn taken(_: CorePtr) {}
 #[inline(always)]
