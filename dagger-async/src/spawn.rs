@@ -16,6 +16,10 @@ use crate::pool::{Local, Pool, local, window};
 use crate::record;
 use crate::runtime;
 use crate::scoped::Frame;
+#[cfg(feature = "store")]
+use crate::store::checkpoint::{self, Asked, Found, Kind, Restore, Save, Unneeded};
+#[cfg(feature = "store")]
+use crate::task::AnyClaim;
 use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
@@ -109,42 +113,7 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    #[cfg(feature = "store")]
-    if let Some(options) = &inline
-        && options.of_checkpoint().key.is_some()
-    {
-        return submit_checkpointed(body, origin, inline.unwrap_or_default());
-    }
     submit_after(body, origin, inline, &[])
-}
-
-/// Submits a task whose result is kept, or one that brings it back.
-#[cfg(feature = "store")]
-#[cold]
-#[inline(never)]
-fn submit_checkpointed<B>(body: B, origin: Origin, mut options: Options) -> DTask<B::Output>
-where
-    B: Body,
-    B::Output: Send + Sync + 'static,
-{
-    use crate::store::checkpoint::{self, Asked, Restore, Unneeded};
-    match checkpoint::ask(&mut options, origin, &checkpoint::Kind::of::<B>()) {
-        Asked::Run(save) => {
-            let task = submit_after(body, origin, Some(options), &[]);
-            if let Some(save) = save {
-                save.attach(task.claim());
-            }
-            task
-        }
-        Asked::Restore(found) => {
-            let mut unneeded = Unneeded::default();
-            body.inputs(&mut |input| unneeded.add(input));
-            crate::error::quietly(move || std::pin::pin!(body).clear());
-            let task = submit_after(Restore::<B::Output>::new(found), origin, Some(options), &[]);
-            unneeded.end();
-            task
-        }
-    }
 }
 
 /// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
@@ -181,67 +150,164 @@ where
         let mut scopes = None;
         body.scope(&mut scopes);
         let is_plain = inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty();
-        let (spec, extras) =
-            if is_plain { (None, None) } else { specify(inline, scopes, after, pool, local) };
+        let (spec, extras) = if is_plain {
+            (None, None)
+        } else {
+            #[cfg(feature = "store")]
+            let given = Given { inline, scopes, after, origin, kind: const { &Kind::of::<B>() } };
+            #[cfg(not(feature = "store"))]
+            let given = Given { inline, scopes, after };
+            specify(given, pool, local)
+        };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
-        record::spawned(&task, pool);
-        // Before anything can end it.
-        pool.spawned(local);
-        if let Some(frame) = local.queue() {
-            frame.own(task);
+        #[cfg(feature = "store")]
+        if extras.as_ref().is_some_and(|extras| extras.found.is_some()) {
+            // SAFETY: the task was made just now, and its body gives what is asked for.
+            return unsafe { restore::<B::Output>(task, extras, pool, local) };
         }
-        // SAFETY: the cell starts with one claim, which is the handle's.
-        let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
-        let mut linker = Linker::new::<B>(task);
-        task.link_body::<B>(&mut linker);
-        let bounded = task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block());
-        let inline = local.layer().is_some_and(|layer| layer.runs_inline());
-        // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
-        let here = inline && B::IMMEDIATE;
-        linker.waiting += u32::from(here); // Kept back from the workers.
-        let kept = inline.then(|| TaskRef::new(task));
-        launch(task, &mut linker, extras, pool, local);
-        if let Some(kept) = kept {
-            task::run_inline(kept, here);
-        } else if bounded && local.place().is_none() && local.task().is_none() {
-            window::wait_for_room(pool);
-        }
-        handle
+        // SAFETY: the task was made just now, with this body.
+        unsafe { submit_made::<B>(task, extras, pool, local) }
     })
+}
+
+/// Submits a task that is made, and gives its handle.
+///
+/// # Safety
+/// The task was made with a body of this type, and nobody else knows it.
+#[inline]
+unsafe fn submit_made<B>(
+    task: RawTask,
+    extras: Option<Box<Extras>>,
+    pool: &Pool,
+    local: &Local,
+) -> DTask<B::Output>
+where
+    B: Body,
+    B::Output: Send + Sync + 'static,
+{
+    record::spawned(&task, pool);
+    // Before anything can end it.
+    pool.spawned(local);
+    if let Some(frame) = local.queue() {
+        frame.own(task);
+    }
+    // SAFETY: the cell starts with one claim, which is the handle's.
+    let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
+    let mut linker = Linker::new::<B>(task);
+    task.link_body::<B>(&mut linker);
+    let bounded = task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block());
+    let inline = local.layer().is_some_and(|layer| layer.runs_inline());
+    // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
+    let here = inline && B::IMMEDIATE;
+    linker.waiting += u32::from(here); // Kept back from the workers.
+    let kept = inline.then(|| TaskRef::new(task));
+    launch(task, &mut linker, extras, pool, local);
+    if let Some(kept) = kept {
+        task::run_inline(kept, here);
+    } else if bounded && local.place().is_none() && local.task().is_none() {
+        window::wait_for_room(pool);
+    }
+    handle
+}
+
+/// Submits a task that brings a result back, in place of one that would compute it, which is freed. What only fed that one ends.
+///
+/// # Safety
+/// The task was made with a body that gives a `T`, and nobody else knows it.
+#[cfg(feature = "store")]
+#[cold]
+#[inline(never)]
+unsafe fn restore<T: Send + Sync + 'static>(
+    task: RawTask,
+    mut extras: Option<Box<Extras>>,
+    pool: &Pool,
+    local: &Local,
+) -> DTask<T> {
+    let found = extras.as_mut().and_then(|extras| extras.found.take());
+    let body = Restore::<T>::new(found.expect("a task is restored of what was found (`submit_after`)"));
+    let origin = task.origin;
+    let mut unneeded = Unneeded::default();
+    // SAFETY: the caller's promise.
+    let spec = unsafe { task.free_unknown(&mut |input| unneeded.add(input)) };
+    let task = RawTask::new(body, pool, origin, spec, BIAS);
+    // SAFETY: it was made just now, with this body.
+    let handle = unsafe { submit_made::<Restore<T>>(task, extras, pool, local) };
+    unneeded.end();
+    handle
+}
+
+/// What a task is submitted with.
+struct Given<'a> {
+    inline: Option<Options>,
+    scopes: Option<Scope>,
+    after: &'a [TaskRef],
+    #[cfg(feature = "store")]
+    origin: Origin,
+    #[cfg(feature = "store")]
+    kind: &'static Kind,
 }
 
 /// What a task has to do with others, or why it cannot be placed.
 struct Extras {
     ties: Ties,
     refused: Option<Refused>,
+    /// What writes its value down.
+    #[cfg(feature = "store")]
+    save: Option<Save>,
+    /// Its value is there.
+    #[cfg(feature = "store")]
+    found: Option<Found>,
 }
 
 /// The options of a task as it keeps them, and what else they ask for.
 #[inline(never)]
-fn specify(
-    inline: Option<Options>,
-    scopes: Option<Scope>,
-    after: &[TaskRef],
-    pool: &Pool,
-    local: &Local,
-) -> (Option<Box<Spec>>, Option<Box<Extras>>) {
+fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, Option<Box<Extras>>) {
     let layer = local.layer().cloned();
-    let options = match (inline, &layer) {
+    #[cfg(feature = "store")]
+    let key = given.inline.as_ref().and_then(|options| options.of_checkpoint().key.clone());
+    #[cfg_attr(
+        not(feature = "store"),
+        expect(unused_mut, reason = "who asks for a checkpoint may be refused")
+    )]
+    let mut options = match (given.inline, &layer) {
         (Some(inline), Some(layer)) => Options::merge(&inline, layer),
         (Some(inline), None) => inline,
         (None, Some(layer)) => Options::clone(layer),
         (None, None) => Options::new(),
     };
+    #[cfg(feature = "store")]
+    let (save, found) =
+        match key.map(|key| checkpoint::ask(&key, &mut options, pool, given.origin, given.kind)) {
+            None => (None, None),
+            Some(Asked::Run(save)) => (save, None),
+            Some(Asked::Restore(found)) => (None, Some(found)),
+        };
+    #[cfg(feature = "store")]
+    let scopes = given.scopes.filter(|_| found.is_none()); // It has no inputs then.
+    #[cfg(not(feature = "store"))]
+    let scopes = given.scopes;
     let (spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
     let frame = local.queue();
     if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
-    for task in after {
+    for task in given.after {
         ties.order_after(task.clone());
     }
     let alone = ties.are_empty() && refused.is_none() && frame.is_none_or(Frame::only_owns);
-    (Some(Box::new(spec)), (!alone).then(|| Box::new(Extras { ties, refused })))
+    #[cfg(feature = "store")]
+    let alone = alone && save.is_none() && found.is_none();
+    let extras = || {
+        Box::new(Extras {
+            ties,
+            refused,
+            #[cfg(feature = "store")]
+            save,
+            #[cfg(feature = "store")]
+            found,
+        })
+    };
+    (Some(Box::new(spec)), (!alone).then(extras))
 }
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
@@ -295,6 +361,11 @@ fn launch_slowly(
     let mut refused = None;
     let mut cancelled = false;
     if let Some(extras) = extras {
+        #[cfg(feature = "store")]
+        if let Some(save) = extras.save {
+            // SAFETY: its value was not taken: the handle is still with the caller.
+            save.attach(unsafe { AnyClaim::of(task) });
+        }
         refused = extras.refused;
         cancelled = !task::tie(task, extras.ties, linker);
         if let Some(frame) = local.queue() {

@@ -251,8 +251,8 @@ pub(crate) fn known<T: Send + Sync + 'static>() -> &'static SpillType {
     known.get(&TypeId::of::<T>()).copied().unwrap_or(unknown)
 }
 
-/// What is known of the type of a task's result, which may be a plain value, too.
-pub(crate) fn known_result<T: Send + Sync + 'static>() -> &'static SpillType {
+/// How results of a type, which may be a plain value, too, are written and read, if that is known.
+pub(crate) fn moves_of_result(of: TypeId) -> Option<Moves> {
     static PLAIN: LazyLock<Registry> = LazyLock::new(|| {
         let mut known = Registry::new();
         macro_rules! plain {
@@ -261,8 +261,8 @@ pub(crate) fn known_result<T: Send + Sync + 'static>() -> &'static SpillType {
         plain!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, usize, isize, f32, f64, bool, ());
         known
     });
-    let known = known::<T>();
-    if known.moves.is_some() { known } else { PLAIN.get(&TypeId::of::<T>()).copied().unwrap_or(known) }
+    let known = KNOWN.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&of).copied();
+    known.and_then(|known| known.moves).or_else(|| PLAIN.get(&of).and_then(|known| known.moves))
 }
 
 /// Values of fewer bytes stay in memory: an object of its own costs more than they do.

@@ -445,6 +445,22 @@ impl RawTask {
         body.link(linker);
     }
 
+    /// Frees a task that nobody knows, with its body, whose inputs are listed before. Gives its options.
+    ///
+    /// # Safety
+    /// It was made, and that is all.
+    #[cfg(feature = "store")]
+    pub(crate) unsafe fn free_unknown(self, visit: &mut dyn FnMut(RawTask)) -> Option<Box<Spec>> {
+        // SAFETY: the caller's promise: the cell and its body are ours alone, there is no value and nothing is linked.
+        unsafe {
+            (self.vtable.inputs)(self, visit);
+            (self.vtable.drop_body)(self);
+            let spec = (*self.0.as_ptr()).spec.take();
+            (self.vtable.dealloc)(self);
+            spec
+        }
+    }
+
     #[inline]
     pub(crate) fn as_ptr(self) -> *const Header {
         self.0.as_ptr()

@@ -145,11 +145,13 @@ pub(crate) struct AnyClaim(RawTask);
 
 #[cfg(feature = "store")]
 impl AnyClaim {
-    /// Another use of the same value, which was not taken through this claim.
-    pub(crate) fn of<T: Send + Sync + 'static>(claim: &Claim<T>) -> Self {
-        debug_assert!(!claim.is_spent());
-        claim.task.refs.add_claim();
-        AnyClaim(claim.task)
+    /// Another use of the value.
+    ///
+    /// # Safety
+    /// There is a claim on the task, and the value was not taken.
+    pub(crate) unsafe fn of(task: RawTask) -> Self {
+        task.refs.add_claim();
+        AnyClaim(task)
     }
 
     /// The task, alive as long as the claim.

@@ -12,7 +12,7 @@
 //! 1. The index says what is in the store: listed when the runtime is built, then kept up by what is written. A spawn does no I/O.
 //! 2. At most one task at a time has a key ([`Reserved`]); one that ended without a value never had it.
 //! 3. A value is given to a task only if it was written for the same version, key and type ([`Head`]).
-//! 4. What hangs on the type of the body is one call (`spawn.rs`), on that of the result one body (`Restore`) and one function.
+//! 4. What hangs on the type of the body is a constant ([`Kind`]), on that of the result one body (`Restore`) and two functions.
 //!
 //! Paths: `names.rs`. How objects are written so that half of one is never read: `objects/`.
 
@@ -22,21 +22,21 @@ mod restore;
 mod save;
 mod skip;
 
-pub(crate) use restore::Restore;
+pub(crate) use restore::{Found, Restore};
 pub(crate) use save::Save;
 pub(crate) use skip::Unneeded;
 
 use super::objects::{Backing, Compression, Failure, Objects};
-use super::spill::{SpillType, known_result};
+use super::spill::moves_of_result;
 use crate::call::Body;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::pool::local;
-use crate::runtime;
+use crate::pool::Pool;
 use crate::task::{Origin, TaskRef};
 use head::Head;
 use parking_lot::Mutex;
-use restore::{Found, Reload};
+use restore::Reload;
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
@@ -123,25 +123,26 @@ enum Stage {
 
 /// What a task is, as far as its checkpoint is concerned.
 pub(crate) struct Kind {
-    type_name: &'static str,
-    of: &'static SpillType,
+    result: TypeId,
+    type_name: fn() -> &'static str,
     reload: Reload,
     writes: bool,
     /// The name of a body that is a future.
-    body: &'static str,
+    body: fn() -> &'static str,
 }
 
 impl Kind {
-    pub(crate) fn of<B: Body>() -> Kind
+    /// Constant, so that a spawn has no code for it.
+    pub(crate) const fn of<B: Body>() -> Kind
     where
         B::Output: Send + Sync + 'static,
     {
         Kind {
-            type_name: std::any::type_name::<B::Output>(),
-            of: known_result::<B::Output>(),
+            result: TypeId::of::<B::Output>(),
+            type_name: std::any::type_name::<B::Output>,
             reload: restore::reload::<B::Output>,
             writes: B::WRITES,
-            body: std::any::type_name::<B::Name>(),
+            body: std::any::type_name::<B::Name>,
         }
     }
 }
@@ -153,34 +154,28 @@ pub(crate) enum Asked {
     Restore(Found),
 }
 
-/// Looks what becomes of a task with these options.
-pub(crate) fn ask(options: &mut Options, origin: Origin, kind: &Kind) -> Asked {
-    local::with(|local| {
-        let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
-        let layer = local.layer();
-        let asked = decide(pool.checkpoints.as_ref(), options, layer.map(AsRef::as_ref), origin, kind);
-        let asked = asked.unwrap_or_else(|message| {
-            options.refuse(message);
-            Asked::Run(None)
-        });
-        // A body in place of another one has its name, too.
-        let is_named = options.has_name() || layer.is_some_and(|layer| layer.has_name());
-        if matches!(asked, Asked::Restore(_)) && !is_named {
-            *options = std::mem::take(options).name(origin.name(kind.body));
-        }
-        asked
-    })
+/// Looks what becomes of a task with this key and these options.
+pub(crate) fn ask(key: &str, options: &mut Options, pool: &Pool, origin: Origin, kind: &Kind) -> Asked {
+    let version = options.of_checkpoint().version.clone();
+    let asked = decide(key, version.as_deref(), pool.checkpoints.as_ref(), origin, kind);
+    let asked = asked.unwrap_or_else(|message| {
+        options.refuse(message);
+        Asked::Run(None)
+    });
+    // A body in place of another one has its name, too.
+    if matches!(asked, Asked::Restore(_)) && !options.has_name() {
+        *options = std::mem::take(options).name(origin.name((kind.body)()));
+    }
+    asked
 }
 
 fn decide(
+    key: &str,
+    version: Option<&str>,
     keeping: Option<&Arc<Keeping>>,
-    options: &Options,
-    layer: Option<&Options>,
     origin: Origin,
     kind: &Kind,
 ) -> Result<Asked, String> {
-    let given = options.of_checkpoint();
-    let Some(key) = &given.key else { return Ok(Asked::Run(None)) };
     let Some(keeping) = keeping else {
         return Err(format!(
             "`checkpoint = {key:?}` needs a store to keep results in: give one to `Builder::checkpoint_to`"
@@ -195,23 +190,23 @@ fn decide(
              restored: let it give the value and make the chunk by `Chunk::from_task`"
         ));
     }
-    let Some(moves) = kind.of.moves else {
+    let type_name = (kind.type_name)();
+    let Some(moves) = moves_of_result(kind.result) else {
         return Err(format!(
             "`checkpoint = {key:?}`: it is not known how a `{0}` is written down: implement `store::Spill` for it, and call \
              `store::register::<{0}>()` before",
-            kind.type_name
+            type_name
         ));
     };
-    let in_layer = || layer.and_then(|layer| layer.of_checkpoint().version.as_ref());
-    let version = given.version.as_ref().or_else(in_layer).unwrap_or(&keeping.version);
+    let version = version.unwrap_or(&keeping.version);
     let Some(path) = names::path_of(version, key) else { return Err(too_long(version)) };
     let path: Arc<str> = path.into();
-    let (reserved, is_there) = match keeping.reserve(&path, key, kind.type_name, origin.location())? {
+    let (reserved, is_there) = match keeping.reserve(&path, key, type_name, origin.location())? {
         Reserving::Saved => return Ok(Asked::Run(None)),
         Reserving::Done(reserved, is_there) => (reserved, is_there),
     };
-    let (version, key) = (version.as_ref().to_owned(), key.as_ref().to_owned());
-    let head = Head { version, key, type_name: kind.type_name.to_owned() };
+    let [version, key, type_name] = [version, key, type_name].map(str::to_owned);
+    let head = Head { version, key, type_name };
     Ok(match is_there {
         true => Asked::Restore(Found::new(reserved, head, moves, kind.reload)),
         false => Asked::Run(Some(Save::new(reserved, head, moves, origin))),

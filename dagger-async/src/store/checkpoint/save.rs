@@ -5,7 +5,7 @@ use super::{Keeping, Reserved};
 use crate::call::{Body, Stop};
 use crate::store::objects::Failure;
 use crate::store::spill::Moves;
-use crate::task::{AnyClaim, Claim, Edge, Linker, Origin, RawTask, TaskRef};
+use crate::task::{AnyClaim, Edge, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,12 +35,12 @@ impl Save {
         Save { edge: Edge::order_only(), origin, value: None, what, written: None }
     }
 
-    /// Spawns it beside its task. The value was not taken yet.
-    pub(crate) fn attach<T: Send + Sync + 'static>(mut self, claim: &Claim<T>) {
-        self.value = Some(AnyClaim::of(claim));
-        claim.raw().state.lock().set_saved();
+    /// Spawns it beside its task, which is being spawned.
+    pub(crate) fn attach(mut self, value: AnyClaim) {
         let Some(what) = &self.what else { return };
-        what.reserved.is_of(TaskRef::new(claim.raw()));
+        value.raw().state.lock().set_saved();
+        what.reserved.is_of(TaskRef::new(value.raw()));
+        self.value = Some(value);
         let name = format!("checkpoint `{}`", what.head.key);
         let origin = self.origin;
         crate::spawn::accompany(self, origin, name.into());
