@@ -80,8 +80,12 @@ impl<T: Element> Tile<T> {
     /// assert_eq!(Tile::<f64>::bytes_for(384, 384), 1_208_320); // 2 % more than 384 * 384 * 8
     /// ```
     pub fn bytes_for(rows: usize, cols: usize) -> usize {
+        Self::checked_bytes_for(rows, cols).expect("capacity overflow")
+    }
+
+    pub(crate) fn checked_bytes_for(rows: usize, cols: usize) -> Option<usize> {
         let len = leading_dimension::<T>(rows, cols).and_then(|ld| storage_len::<T>(ld, cols));
-        len.and_then(Buffer::<T>::bytes_for).expect("capacity overflow")
+        len.and_then(Buffer::<T>::bytes_for)
     }
 
     /// Every tile is made here.

@@ -98,8 +98,17 @@ impl<T: Element> TileMatrix<T> {
     {
         assert!(tile > 0, "a tile has at least one row and column");
         let make = |i: usize, j: usize| {
-            let fill = fill(i, j, tile.min(rows - i * tile), tile.min(cols - j * tile));
-            Chunk::from_task(spawn!(fill(); name = "fill tile"))
+            let (m, n) = (tile.min(rows - i * tile), tile.min(cols - j * tile));
+            let fill = fill(i, j, m, n);
+            #[cfg(feature = "store")]
+            let filled = {
+                // One that is too large says so itself, when it is made.
+                let bytes = Tile::<T>::checked_bytes_for(m, n).unwrap_or(0);
+                spawn!(fill(); name = "fill tile", memory = bytes as u64)
+            };
+            #[cfg(not(feature = "store"))]
+            let filled = spawn!(fill(); name = "fill tile");
+            Chunk::from_task(filled)
         };
         let columns = |i: usize| if lower { i + 1 } else { tiles(cols, tile) };
         let chunks = (0..tiles(rows, tile)).flat_map(|i| (0..columns(i)).map(move |j| (i, j)));
