@@ -2,7 +2,7 @@
 //!
 //! 1. A file with the final name of an object is complete: it got that name after its last byte was written (and, when it
 //!    is to be durable, is on the disk).
-//! 2. A large `write_all` or `read_exact` of the caller goes to the system as it is, in steps of 1 MiB. Scratch: 64 KiB for
+//! 2. A large `write_all` or `read_exact` of the caller goes to the system as it is, in steps of 256 KiB. Scratch: 64 KiB for
 //!    small writes, 8 KiB for small reads.
 
 use super::failure::{Cause, Fault};

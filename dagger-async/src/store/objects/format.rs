@@ -31,7 +31,7 @@ const VERSION: u16 = 1;
 const LZ4: u16 = 1;
 
 /// How many bytes are moved between two rounds of the checksum: they stay in the second-level cache.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 256 << 10;
 
 /// Makes the payload by writing it.
 pub(super) type Fill<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
