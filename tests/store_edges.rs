@@ -5,7 +5,7 @@
 
 use dagger_async::prelude::*;
 use dagger_async::store::{Spill, register};
-use dagger_tests::{Gate, watched};
+use dagger_tests::{Gate, until, watched};
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -202,7 +202,9 @@ fn a_guard_that_is_dropped_while_its_chunk_waits_to_be_loaded_leaves_nothing() {
                 drop(r.await.unwrap());
             }
             drop(read.await.unwrap());
-            assert_eq!((made.load(SeqCst), rt.memory().reserved), (1, 0));
+            assert_eq!(made.load(SeqCst), 1);
+            // The fifth may be on its way for nobody.
+            until("nothing is on its way", || rt.memory().reserved == 0);
         });
     });
 }

@@ -456,6 +456,8 @@ impl StdError for Error {
             Error::Panicked { text, .. } => Some(text),
             Error::Dependency { cause, .. } | Error::Poisoned { cause, .. } => Some(&**cause),
             Error::OutOfBounds { outside, .. } => Some(outside),
+            #[cfg(feature = "store")]
+            Error::Reload { source, .. } | Error::Spill { source, .. } => Some(&**source),
             _ => None,
         }
     }

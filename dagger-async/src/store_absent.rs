@@ -59,6 +59,7 @@ pub(crate) fn close(_: &Pool) {}
 #[inline(always)]
 pub(crate) fn poll_pin(
     _: &mut Held,
+    _: bool,
     _: &mut Option<std::sync::Arc<GuardPin>>,
     _: &Waker,
 ) -> Poll<Result<(), Error>> {

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use dagger_async::prelude::*;
 use dagger_async::store::Spill;
 use dagger_tests::Gate;
+use dagger_tests::Scratch;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -16,51 +17,41 @@ use object_store::{
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Once};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 /// A folder of this test, removed at the end.
-pub struct Folder(PathBuf);
+pub struct Folder(Scratch);
 
 impl Folder {
     pub fn new() -> Folder {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("dagger-checkpoint-{}-{}", std::process::id(), NUMBER.fetch_add(1, SeqCst));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        Folder(Scratch::new("checkpoint"))
     }
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.0.0
     }
     /// The file of a checkpoint.
     pub fn file(&self, path: &str) -> PathBuf {
-        self.0.join("checkpoints").join(path)
+        self.0.0.join("checkpoints").join(path)
     }
     /// All files in it, from its root.
     pub fn files(&self) -> Vec<String> {
-        let (mut found, mut folders) = (Vec::new(), vec![self.0.clone()]);
+        let (mut found, mut folders) = (Vec::new(), vec![self.0.0.clone()]);
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
                 } else {
-                    found.push(path.strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned());
+                    found.push(path.strip_prefix(&self.0.0).unwrap().to_str().unwrap().to_owned());
                 }
             }
         }
         found.sort();
         found
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod faulty;
 use dagger_async::prelude::*;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
@@ -454,4 +455,35 @@ pub async fn timed<R>(run: impl Future<Output = R>) -> (R, Duration) {
     let start = Instant::now();
     let result = run.await;
     (result, start.elapsed())
+}
+
+/// Looks until it is so: for what other threads bring about, and nobody tells. Fails after 20 s.
+#[track_caller]
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A folder of its own under the system's for temporary files, which goes with all that is in it.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    /// A new one, for the tests of this name.
+    pub fn new(name: &str) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("dagger-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path); // Of a process with this number that was killed.
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -163,12 +163,8 @@ impl<'p> Oracle<'p> {
                         same(*value, expected, &format!("recovery {no}"))
                     }
                     Outcome::Error { variant: "Poisoned", .. } => Err(format!("recovery {no} is poisoned")),
-                    // Its place was taken, and the poison is gone, or not.
-                    other => {
-                        self.guard_error(other, &[*chunk], &format!("recovery {no}"))?;
-                        self.chunks[*chunk].heal(all);
-                        Ok(())
-                    }
+                    // What could not be had is as it was.
+                    other => self.guard_error(other, &[*chunk], &format!("recovery {no}")),
                 }
             }
             Stmt::Take { no, chunk, next } => {
@@ -327,8 +323,7 @@ impl<'p> Oracle<'p> {
                 Err(name)
             }
             Outcome::Error { variant, own: true, error, .. } => {
-                // Room is looked for before poison is: either may be what a task ends with.
-                if !met.is_empty() && !matches!(variant, "Reload" | "Spill" | "TooLarge") {
+                if !met.is_empty() {
                     return Err(format!("{name} gave {error:?}, it met {met:?}"));
                 }
                 match variant {

@@ -4,13 +4,12 @@ use super::call::{Body, Data, Log, Own, Stuck, fold, fresh, submit};
 use super::program::{Cancel, Days, Kind, Make, Place, Program, Stmt, Strand, Task};
 use dagger_async::prelude::*;
 use dagger_async::store::{Eviction, Memory, register, register_size};
-use dagger_tests::Gate;
 use dagger_tests::faulty::{Faulty, Op, Trouble};
+use dagger_tests::{Gate, Scratch};
 use object_store::local::LocalFileSystem;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -101,25 +100,6 @@ pub struct Env {
     seen: Mutex<Seen>,
 }
 
-/// A folder that goes with the run.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("dagger-store-programs-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Names of what is left in a folder, at any depth.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
@@ -144,7 +124,7 @@ pub fn run(program: &Program) -> Result<Run, String> {
     register::<Own>();
     register_size::<Stuck>();
     let case = &program.case;
-    let scratch = Scratch::new();
+    let scratch = Scratch::new("store-programs");
     let faulty = match case.place {
         Place::Memory => Some(Faulty::in_memory()),
         Place::Folder if case.days == Days::Good => None,

@@ -255,9 +255,9 @@ impl<P: Places> Access<P> {
                 };
             }
         }
-        let Access { held, pin, .. } = &mut *self;
+        let Access { held, pin, recovers, .. } = &mut *self;
         for (held, _) in held {
-            std::task::ready!(residency::poll_pin(held, pin, cx.waker()))?;
+            std::task::ready!(residency::poll_pin(held, *recovers, pin, cx.waker()))?;
         }
         for (held, _) in &self.held {
             let mut state = held.core().lock();
@@ -290,7 +290,8 @@ impl<P: Places> Access<P> {
     }
 }
 
-fn poisoned(cause: &Arc<Error>) -> Error {
+/// What a guard says of a chunk that a task has poisoned.
+pub(crate) fn poisoned(cause: &Arc<Error>) -> Error {
     let own = Arc::new(cause.of_root().clone());
     match cause.root() {
         Some(root) => Error::Poisoned { root: root.clone(), cause: own },

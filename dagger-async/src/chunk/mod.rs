@@ -34,6 +34,8 @@ pub(crate) use core::{
     AnyChunk, Asker, CellType, Core, CorePtr, Denied, Held, Measure, Mode, Outcome, Refusal, Ticket, Tickets,
     WaitingPlace, check_merged, give_idle, take_idle, take_places,
 };
+#[cfg(feature = "store")]
+pub(crate) use guard::poisoned;
 pub(crate) use guard::{AccessItem, Placed, Reading, Writing, visit_waiting_behind_guards};
 pub(crate) use select::{Kind, Located};
 

@@ -7,7 +7,7 @@ use super::Store;
 use super::ledger::{GuardPin, GuardWaiting, Recipe, Source, Who};
 use super::residence::{HUGE, Residence};
 use super::spill::{SMALL, known};
-use crate::chunk::{CorePtr, Held, Outcome};
+use crate::chunk::{self, CorePtr, Held, Outcome};
 use crate::error::Error;
 use crate::pool::{Pool, local};
 use crate::task::{self, Locked, RawTask};
@@ -78,7 +78,7 @@ fn bind_first<T: Send + Sync + 'static>(chunk: CorePtr, pool: &Pool) {
     let residence = Arc::new(Residence::new(store.clone(), known::<T>, Arc::downgrade(&owner), true, 0));
     let key = store.ledger.lock().add(&residence, Source::Nothing);
     let _ = residence.key.set(key);
-    // `residence.rs`, invariant 4.
+    // `residence.rs`: nobody has a place in its queue.
     match chunk.move_in(&residence) {
         true => {
             if store.is_over() {
@@ -108,7 +108,7 @@ pub(super) fn bind_absent<T: Send + Sync + 'static>(chunk: CorePtr, bytes: u64, 
 #[cold]
 fn bind_foreign(residence: &Arc<Residence>, pool: &Pool) {
     residence.tell(&pool.store);
-    residence.stay();
+    residence.word.stay();
 }
 
 /// The chunk is dropped: nothing is left of it.
@@ -119,7 +119,7 @@ pub(crate) fn dropped(residence: Option<Arc<Residence>>, was_here: bool) {
     if was_here {
         store.resident.fetch_sub(residence.bytes(), SeqCst);
     }
-    if residence.is_absent() {
+    if residence.word.is_absent() {
         store.absent.fetch_sub(1, SeqCst);
     }
     let (copy, has_to_delete) = {
@@ -163,7 +163,7 @@ pub(crate) fn admit(task: RawTask, lock: &Locked<'_>) -> bool {
     for (index, held) in accesses.iter().enumerate() {
         let Some(residence) = held.core().residence() else { continue };
         pinned = true;
-        if !residence.pin(held.mode.writes()) {
+        if !residence.word.pin(held.mode.writes()) {
             unpin(&accesses[..index]);
             return false;
         }
@@ -192,7 +192,7 @@ pub(crate) fn admit(task: RawTask, lock: &Locked<'_>) -> bool {
 fn unpin(accesses: &[Held]) {
     for held in accesses {
         if let Some(residence) = held.core().residence() {
-            residence.unpin(held.mode.writes(), false);
+            residence.word.unpin(held.mode.writes(), false);
         }
     }
 }
@@ -211,10 +211,27 @@ fn store_of<'a>(task: RawTask) -> &'a Arc<Store> {
 pub(crate) fn defer(task: RawTask) {
     // SAFETY: `cell.rs`, invariant 5: the caller has the entry of a task that has not started.
     let pool = unsafe { &*task.pool }.keep();
+    // What cannot run anyway makes nobody leave memory.
+    if let Some(cause) = poisoned(task) {
+        let error = cause.passed_to(|| task.info());
+        crate::error::quietly(|| drop(cause));
+        return local::with(|local| {
+            task::end(task, |_| error);
+            pool.enqueue(task, local);
+        });
+    }
     let store = pool.store.clone();
     store.misses.fetch_add(1, Relaxed);
     let (priority, order) = turn_of(task);
     store.change(|ledger, _, settlement| ledger.wait(priority, order, Who::Task(task, pool), settlement));
+}
+
+fn poisoned(task: RawTask) -> Option<Arc<Error>> {
+    let lock = task.state.lock();
+    if !lock.can_start_first() {
+        return None;
+    }
+    task.accesses(&lock).iter().find_map(Held::is_known_poisoned)
 }
 
 /// Leaves a task that has just become ready to the ledger if it needs what is not in memory: that is loaded while others run.
@@ -232,7 +249,7 @@ pub(crate) fn defer_if_absent(task: RawTask) -> bool {
 fn needs_absent(task: RawTask) -> bool {
     let lock = task.state.lock();
     let mut residences = task.accesses(&lock).iter().filter_map(|held| held.core().residence());
-    residences.any(|residence| residence.is_absent())
+    residences.any(|residence| residence.word.is_absent())
 }
 
 /// The accesses of an admitted task whose body is gone give their pins back.
@@ -267,12 +284,12 @@ fn leave(held: &Held, used: bool, outcome: Outcome<'_>) {
             store.hungry.store(true, SeqCst);
         }
     }
-    residence.unpin(writes, wrote);
+    residence.word.unpin(writes, wrote);
 }
 
 /// All accesses of an admitted task are released, or are about to be.
 pub(crate) fn left(task: RawTask) {
-    let store = store_of(task).clone();
+    let store = store_of(task);
     if task.set_active(false) {
         store.active.fetch_sub(1, SeqCst);
     }
@@ -286,7 +303,7 @@ pub(crate) fn left(task: RawTask) {
 /// An admitted body is suspended, or blocks its thread: what it waits for may need room.
 pub(crate) fn pause(task: RawTask) {
     if task.is_admitted() && task.set_active(false) {
-        let store = store_of(task).clone();
+        let store = store_of(task);
         store.active.fetch_sub(1, SeqCst);
         store.consider_if_hungry();
     }
@@ -299,9 +316,9 @@ pub(crate) fn resume(task: RawTask) {
     }
 }
 
-/// A queued task was ended: if it waits in the ledger, it need not wait any more.
+/// A queued task was ended: if it waits in the ledger, for room or for its loads, it need not wait any more.
 pub(crate) fn ended(task: RawTask, pool: &Pool) {
-    if task.may_need_admission() && pool.store.hungry.load(SeqCst) {
+    if task.may_need_admission() && (pool.store.hungry.load(SeqCst) || is_busy(pool)) {
         let (priority, order) = turn_of(task);
         pool.store.change(|ledger, _, settlement| ledger.let_go_one(priority, order, settlement));
     }
@@ -315,6 +332,7 @@ pub(crate) fn close(pool: &Pool) {
 /// Ends when the chunk of a guard whose turn has come is in memory, and keeps it there.
 pub(crate) fn poll_pin(
     held: &mut Held,
+    recovers: bool,
     request: &mut Option<Arc<GuardPin>>,
     waker: &Waker,
 ) -> Poll<Result<(), Error>> {
@@ -325,6 +343,7 @@ pub(crate) fn poll_pin(
     if let Some(pin) = request {
         let mut waiting = pin.wait.lock();
         if waiting.granted {
+            note_use_by_guard(&pin.residence);
             held.pinned = true;
         } else if let Some(error) = waiting.failed.take() {
             drop(waiting);
@@ -341,10 +360,13 @@ pub(crate) fn poll_pin(
         return Poll::Ready(Ok(()));
     }
     let writes = held.mode.writes();
-    if residence.pin(writes) {
-        residence.note_use(residence.last_use());
+    if residence.word.pin(writes) {
+        note_use_by_guard(&residence);
         held.pinned = true;
         return Poll::Ready(Ok(()));
+    }
+    if let Some(cause) = held.is_known_poisoned().filter(|_| !recovers) {
+        return Poll::Ready(Err(chunk::poisoned(&cause)));
     }
     let store = residence.store.clone();
     store.misses.fetch_add(1, Relaxed);
@@ -357,6 +379,12 @@ pub(crate) fn poll_pin(
     Poll::Pending
 }
 
+/// A guard uses the value as late as the task that has it.
+fn note_use_by_guard(residence: &Residence) {
+    let id = local::with(|local| local.task().map_or(0, |task| task.id.get()));
+    residence.note_use(residence.last_use().max(id));
+}
+
 /// The guard is not wanted any more.
 pub(crate) fn abandon(request: Option<Arc<GuardPin>>) {
     let Some(pin) = request else { return };
@@ -367,7 +395,7 @@ pub(crate) fn abandon(request: Option<Arc<GuardPin>>) {
     };
     crate::error::quietly(|| drop(waker));
     if granted {
-        pin.residence.unpin(pin.writes, false);
+        pin.residence.word.unpin(pin.writes, false);
     }
     pin.residence.store.consider_if_hungry();
 }

@@ -104,6 +104,7 @@ mod residence;
 #[cfg(feature = "serde")]
 mod serde;
 mod spill;
+mod word;
 
 #[cfg(feature = "serde")]
 pub use self::serde::Serde;

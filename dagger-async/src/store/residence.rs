@@ -1,21 +1,11 @@
-//! Whether the value of a chunk is in memory, and who needs it there: one word, which every access passes.
+//! What is known of the value of one chunk: whether it is in memory (`word.rs`), how large it is, how it moves, when it was used.
 //!
-//! ```text
-//!             evict (nobody has a pin)            reload
-//!   present ──────────────────────────▶ absent ──────────▶ moving ──▶ present, with the pins of those who waited
-//!      │ ▲
-//!      ▼ │  written down while readers may go on, writers not
-//!    writing
-//! ```
-//! 1. Who accesses the value has a pin, from before its first look until after its last; only what is present is pinned.
-//! 2. A value leaves memory only without pins, and is written down only without pins of writers.
-//! 3. `DIRTY` is set before the pin of the writer is given back: what is not dirty equals its copy.
-//! 4. A chunk comes to have a residence while nobody has a place in its queue: so for each place it is known whether it
-//!    needs a pin.
+//! A chunk comes to have a residence while nobody has a place in its queue: so for each place it is known whether it needs a pin.
 
 use super::Store;
 use super::files::Temporary;
 use super::spill::SpillType;
+use super::word::Word;
 use crate::chunk::AnyChunk;
 use parking_lot::Mutex;
 use std::any::Any;
@@ -28,24 +18,9 @@ use std::sync::{Arc, OnceLock, Weak};
 /// Nothing counts as more, so that sums stay sums.
 pub(super) const HUGE: u64 = 1 << 48;
 
-const READER: u64 = 1;
-const WRITER: u64 = 1 << 20;
-const PINS: u64 = (1 << 40) - 1;
-const WRITERS: u64 = PINS & !(WRITER - 1);
-/// There is no value in memory.
-const ABSENT: u64 = 1 << 40;
-/// It is on its way: nobody else may touch its place.
-const MOVING: u64 = 1 << 41;
-/// It is being written down.
-const WRITING: u64 = 1 << 42;
-/// No copy elsewhere equals it.
-const DIRTY: u64 = 1 << 43;
-/// It stays in memory from now on.
-const STAYS: u64 = 1 << 44;
-
 /// See the module.
 pub(crate) struct Residence {
-    word: AtomicU64,
+    pub(crate) word: Word,
     /// Bytes that leave memory with it; of an absent one those that will come.
     bytes: AtomicU64,
     /// What the user says of a value of an unknown type.
@@ -66,17 +41,6 @@ pub(crate) struct Residence {
     listeners: Mutex<Vec<Weak<Store>>>,
 }
 
-/// What a value that nobody needs can be asked to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Leaving {
-    /// It has an equal copy: it can go.
-    Clean,
-    /// It has to be written first.
-    Dirty,
-    /// Somebody needs it, or it is on its way, or gone.
-    Not,
-}
-
 impl Residence {
     pub(super) fn new(
         store: Arc<Store>,
@@ -85,9 +49,8 @@ impl Residence {
         present: bool,
         bytes: u64,
     ) -> Self {
-        let word = if present { DIRTY } else { ABSENT };
         Residence {
-            word: AtomicU64::new(word),
+            word: Word::new(present),
             bytes: AtomicU64::new(bytes),
             declared: bytes,
             used: AtomicU64::new(0),
@@ -131,26 +94,6 @@ impl Residence {
         self.listeners.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Keeps the value where it is, if it is there.
-    #[inline]
-    pub(super) fn pin(&self, writes: bool) -> bool {
-        let (refused, unit) =
-            if writes { (ABSENT | MOVING | WRITING, WRITER) } else { (ABSENT | MOVING, READER) };
-        // SeqCst: whoever looks for a value that can leave sees the pin, or we see that it has left.
-        let pinned =
-            self.word.fetch_update(SeqCst, SeqCst, |word| (word & refused == 0).then_some(word + unit));
-        pinned.is_ok()
-    }
-
-    /// Gives a pin back; `wrote` if the value may have changed.
-    #[inline]
-    pub(super) fn unpin(&self, writes: bool, wrote: bool) {
-        let unit = if writes { WRITER } else { READER };
-        let dirty = if wrote { DIRTY } else { 0 };
-        // Invariant 3: in one step.
-        let _ = self.word.fetch_update(SeqCst, SeqCst, |word| Some((word - unit) | dirty));
-    }
-
     /// Notes a use by a task with this id.
     #[inline]
     pub(super) fn note_use(&self, id: u64) {
@@ -165,62 +108,6 @@ impl Residence {
     /// How often it was found in memory.
     pub(super) fn hits(&self) -> u64 {
         self.pins.load(Relaxed)
-    }
-
-    pub(super) fn is_absent(&self) -> bool {
-        self.word.load(SeqCst) & ABSENT != 0
-    }
-
-    pub(super) fn is_pinned(&self) -> bool {
-        self.word.load(SeqCst) & PINS != 0
-    }
-
-    pub(super) fn is_dirty(&self) -> bool {
-        self.word.load(SeqCst) & DIRTY != 0
-    }
-
-    /// It never leaves memory again.
-    pub(super) fn stay(&self) {
-        self.word.fetch_or(STAYS, SeqCst);
-    }
-
-    pub(super) fn leaving(&self) -> Leaving {
-        match self.word.load(SeqCst) {
-            word if word & (PINS | ABSENT | MOVING | WRITING | STAYS) != 0 => Leaving::Not,
-            word if word & DIRTY != 0 => Leaving::Dirty,
-            _ => Leaving::Clean,
-        }
-    }
-
-    /// Takes a clean value out of reach. True: the caller drops it.
-    pub(crate) fn leave(&self) -> bool {
-        let left = self.word.fetch_update(SeqCst, SeqCst, |word| (word == 0).then_some(ABSENT));
-        left.is_ok()
-    }
-
-    /// Begins to write it down. True: the caller may read it until `written`.
-    pub(super) fn write(&self) -> bool {
-        let refused = WRITERS | ABSENT | MOVING | WRITING | STAYS;
-        let begun =
-            self.word.fetch_update(SeqCst, SeqCst, |word| (word & refused == 0).then_some(word | WRITING));
-        begun.is_ok()
-    }
-
-    /// It is written down, if all went well.
-    pub(super) fn written(&self, ok: bool) {
-        let over = if ok { WRITING | DIRTY } else { WRITING };
-        self.word.fetch_and(!over, SeqCst);
-    }
-
-    /// Begins to bring it back. Under the lock of the ledger.
-    pub(super) fn load(&self) {
-        self.word.fetch_or(MOVING, SeqCst);
-    }
-
-    /// It is back, if all went well.
-    pub(super) fn loaded(&self, ok: bool) {
-        let over = if ok { MOVING | ABSENT } else { MOVING };
-        self.word.fetch_and(!over, SeqCst);
     }
 
     /// Moves a value out of its place.

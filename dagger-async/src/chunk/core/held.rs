@@ -154,6 +154,20 @@ impl Held {
         state.deny(self.area(), self.mode, self.chunk.value(), self.measure())
     }
 
+    /// What has poisoned it, as far as that can be told of a value that is not in memory. Its turn has come.
+    #[cfg(feature = "store")]
+    pub(crate) fn is_known_poisoned(&self) -> Option<Arc<Error>> {
+        if !self.core().needs_a_look() || self.merged || !self.is_exact() {
+            return None;
+        }
+        let state = self.core().lock();
+        match &state.presence {
+            Presence::Missing(cause) => cause.clone(),
+            Presence::Here | Presence::Away if self.mode.reads() => state.poison.find(self.area()).cloned(),
+            _ => None,
+        }
+    }
+
     /// Its place, to look at from elsewhere while it waits.
     pub(crate) fn waiting_place(&self) -> Option<WaitingPlace> {
         self.place.map(|place| WaitingPlace { chunk: self.chunk.owner(), place })

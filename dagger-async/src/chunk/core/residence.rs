@@ -1,6 +1,6 @@
 //! What the store does with a chunk: it lends the value, takes it away, and brings it back.
 //!
-//! 1. It does so only while nobody has a pin (`store/residence.rs`), so nothing is out that came from the value.
+//! 1. It does so only while nobody has a pin (`store/word.rs`), so nothing is out that came from the value.
 //! 2. Others look at the value without a pin under the lock only, and only while it is [`Presence::Here`].
 
 use super::{AnyChunk, Core, CorePtr, Held, Presence, Ticket};
@@ -87,7 +87,7 @@ impl CorePtr {
     /// Takes the value out of its place: nobody has a pin, and nobody gets one until it is [`back`](Core::back).
     pub(crate) fn evict(self, residence: &Residence) -> Option<Box<dyn Any + Send>> {
         let mut state = self.lock();
-        if !matches!(state.presence, Presence::Here) || !residence.leave() {
+        if !matches!(state.presence, Presence::Here) || !residence.word.leave() {
             return None;
         }
         state.presence = Presence::Away;

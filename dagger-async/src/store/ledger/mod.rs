@@ -12,39 +12,38 @@
 //!    will end or wait ([`Store::pause`]). Else it is admitted over the budget, or gets the error that stands in its way.
 //! 4. Nothing of the user's is run or dropped under the lock, and no chunk is given up: all that is in [`Settlement`].
 //!
+//! Who asks is in `request.rs`, who leaves in `room.rs`, what is done without the lock in `settlement.rs`.
+//!
 //! Locks: the ledger, then one task's state or one chunk's queue; never the other way round.
 
+mod request;
+mod room;
+mod settlement;
+
+pub(crate) use request::GuardPin;
+pub(super) use request::{GuardWaiting, Who};
+pub(super) use settlement::Settlement;
+
 use super::objects::Object;
-use super::residence::{Leaving, Residence};
+use super::residence::Residence;
 use super::spill::SMALL;
 use super::{Store, jobs};
-use crate::chunk::{AnyChunk, CorePtr};
+use crate::chunk::AnyChunk;
 use crate::error::Error;
-use crate::pool::{Pool, local};
-use crate::task::{self, RawTask};
 use dagger_core::record::Move;
-use dagger_core::{Eviction, Resident};
-use parking_lot::Mutex;
+use request::{Admitted, Need, grant, needs_of, unpin};
 use slab::Slab;
 use smallvec::SmallVec;
-use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// So many loads, and so many writes, are under way at once.
 const JOBS_MAX: usize = 4;
-/// A store that has refused to write is asked again after this.
-const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// When there is nobody who could leave, and nobody waits for that, it is looked again after this.
 const BARREN_FOR: Duration = Duration::from_millis(5);
-/// A choice that has found too few is not made again before.
-const CHOSEN_FOR: Duration = Duration::from_millis(1);
-/// Victims are chosen by the dozen: each choice looks at all that is in memory.
-const CHOSEN: u64 = 32;
 
 /// Another copy of a value, from which it can come back.
 #[derive(Clone)]
@@ -73,64 +72,26 @@ pub(super) struct Entry {
     activity: Activity,
 }
 
+/// One that was chosen to leave, with what was known of it then.
+struct Victim {
+    key: usize,
+    /// The task, and whether it writes.
+    next_use: Option<(u64, bool)>,
+    last_use: u64,
+}
+
 enum Activity {
     Still,
     /// Being loaded, for these.
     Loading(SmallVec<[usize; 2]>),
-    /// Being written; it is to leave then.
+    /// Being written. It is to leave then, unless it was used since this task did.
     Writing {
-        leaves: bool,
+        leaves: Option<u64>,
     },
-}
-
-/// Who asks for values in memory.
-#[derive(Clone)]
-pub(super) enum Who {
-    /// A task whose queue entry the ledger has, and its pool.
-    Task(RawTask, Arc<Pool>),
-    Guard(Arc<GuardPin>),
-    /// A chunk that a task of another runtime needs: its store looks again then.
-    Foreign(Arc<dyn AnyChunk>, Arc<Residence>, Weak<Store>),
-    /// A task that was let go while these were on their way.
-    Nobody(Vec<Arc<dyn AnyChunk>>),
 }
 
 /// Larger priority first, then the older; the last makes it unique.
 pub(super) type Turn = (Reverse<i32>, u64, u64);
-
-/// One that is admitted, and whose loads are under way.
-struct Admitted {
-    who: Who,
-    needs: Vec<Need>,
-    missing: usize,
-    memory: u64,
-    failed: Option<Error>,
-}
-
-/// A chunk that somebody needs.
-struct Need {
-    residence: Arc<Residence>,
-    writes: bool,
-    pinned: bool,
-}
-
-/// A guard that waits for its chunk to be in memory.
-pub(crate) struct GuardPin {
-    pub(super) residence: Arc<Residence>,
-    pub(super) writes: bool,
-    pub(super) wait: Mutex<GuardWaiting>,
-    /// A chunk that is being loaded is not dropped.
-    pub(super) _owner: Arc<dyn AnyChunk>,
-}
-
-#[derive(Default)]
-pub(super) struct GuardWaiting {
-    /// It has its pin.
-    pub(super) granted: bool,
-    pub(super) failed: Option<Error>,
-    pub(super) abandoned: bool,
-    pub(super) waker: Option<Waker>,
-}
 
 /// See the module.
 pub(super) struct Ledger {
@@ -147,14 +108,15 @@ pub(super) struct Ledger {
     leaving: u64,
     /// For what is being loaded, and what tasks have declared.
     pub(super) reserved: u64,
-    /// Who leaves next, with the next use that was known then.
     /// Chunks of other stores that the first who waits has asked for, with what went wrong.
     asked: Vec<(Arc<Residence>, Option<Error>)>,
     /// When there was nobody who could leave.
     barren: Option<Instant>,
     /// When victims were chosen.
     chosen: Option<Instant>,
-    victims: VecDeque<(usize, Option<(u64, bool)>)>,
+    /// Who leaves next.
+    victims: VecDeque<Victim>,
+    /// The store has refused to write.
     refused: Option<(Error, Instant)>,
     /// Objects that nobody needs any more.
     pub(super) doomed: Vec<Arc<Object>>,
@@ -164,90 +126,6 @@ pub(super) struct Ledger {
     pub(super) past_hits: u64,
     pub(super) over_budget: u64,
     pub(super) evictions: u64,
-}
-
-/// A chunk of another store, and the store that needs it.
-type Ask = (Arc<dyn AnyChunk>, Arc<Residence>, Weak<Store>);
-
-/// What is done once the lock is given back.
-#[derive(Default)]
-pub(super) struct Settlement {
-    queued: Vec<(RawTask, Arc<Pool>)>,
-    failed: Vec<(RawTask, Arc<Pool>, Error)>,
-    /// Entries of tasks that were run or are in a queue without them.
-    stale: Vec<(RawTask, Arc<Pool>)>,
-    /// Who waits no more: what they keep may end with them.
-    over: Vec<Who>,
-    wakers: Vec<Waker>,
-    values: Vec<Box<dyn Any + Send>>,
-    asked: Vec<(Arc<Residence>, Option<Error>)>,
-    copies: Vec<Source>,
-    pub(super) owners: Vec<Arc<dyn AnyChunk>>,
-    loads: Vec<jobs::Load>,
-    writes: Vec<jobs::Write>,
-    others: Vec<Arc<Store>>,
-    /// Chunks of other stores that are to come back.
-    asks: Vec<Ask>,
-    /// What others have asked for.
-    answers: Vec<(Arc<Store>, Arc<Residence>, Option<Error>)>,
-    deletes: bool,
-}
-
-impl Settlement {
-    /// The entry of a task goes where it belongs, if the task still needs one. Under no lock of the task.
-    fn queue(&mut self, task: RawTask, pool: Arc<Pool>) {
-        match task.state.load().waits_to_start() {
-            true => self.queued.push((task, pool)),
-            false => self.stale.push((task, pool)),
-        }
-    }
-
-    /// Does it.
-    pub(super) fn settle(self, store: &Arc<Store>) {
-        // Values first: what comes next may need their memory.
-        for value in self.values {
-            crate::error::quietly(|| drop(value));
-        }
-        crate::error::quietly(|| drop(self.copies));
-        for owner in self.owners {
-            crate::error::quietly(|| drop(owner));
-        }
-        for load in self.loads {
-            jobs::start_load(store, load);
-        }
-        for write in self.writes {
-            jobs::start_write(store, write);
-        }
-        if self.deletes {
-            jobs::start_deletes(store);
-        }
-        local::with(|local| {
-            for (task, pool, error) in self.failed {
-                task::end(task, |_| error);
-                pool.enqueue(task, local);
-            }
-            for (task, pool) in self.queued {
-                pool.enqueue(task, local);
-            }
-        });
-        crate::error::quietly(|| drop((self.over, self.asked)));
-        for (task, _pool) in self.stale {
-            task.release_holder();
-        }
-        for waker in self.wakers {
-            crate::error::quietly(|| waker.wake());
-        }
-        for (owner, residence, store) in self.asks {
-            let who = Who::Foreign(owner, residence.clone(), store);
-            residence.store.change(|ledger, _, settlement| ledger.wait(i32::MAX, 0, who, settlement));
-        }
-        for (store, residence, failed) in self.answers {
-            store.change(|ledger, _, _| ledger.answered(&residence, failed));
-        }
-        for other in self.others {
-            other.consider();
-        }
-    }
 }
 
 /// What became of a look at one that waits.
@@ -289,15 +167,15 @@ impl Ledger {
         self.waiting.len()
     }
 
-    /// Values are on their way out.
+    /// Values are on their way out, or will be able to leave.
     pub(super) fn is_leaving(&self) -> bool {
-        self.leaving > 0
+        self.leaving > 0 || self.writes > 0
     }
 
     /// Bytes of values in use.
     pub(super) fn pinned(&self) -> u64 {
         let residences = self.entries.iter().map(|(_, entry)| &entry.residence);
-        residences.filter(|residence| residence.is_pinned()).map(|residence| residence.bytes()).sum()
+        residences.filter(|residence| residence.word.is_pinned()).map(|residence| residence.bytes()).sum()
     }
 
     pub(super) fn add(&mut self, residence: &Arc<Residence>, copy: Source) -> usize {
@@ -430,7 +308,7 @@ impl Ledger {
         for entry in keys.iter().filter_map(|&key| self.entries.get(key)) {
             let bytes = entry.residence.bytes();
             footprint += bytes;
-            if entry.residence.is_absent() && !matches!(entry.activity, Activity::Loading(_)) {
+            if entry.residence.word.is_absent() && !matches!(entry.activity, Activity::Loading(_)) {
                 missing += bytes;
             }
         }
@@ -441,6 +319,7 @@ impl Ledger {
             settlement.failed.push((*task, pool.clone(), Error::TooLarge { root, bytes: footprint, budget }));
             return Verdict::Over;
         }
+        let mut is_let_in = false;
         let shortage = |ledger: &Ledger| {
             missing.saturating_sub(store.limit.saturating_sub(store.resident.load(SeqCst) + ledger.reserved))
         };
@@ -461,24 +340,18 @@ impl Ledger {
                     return Verdict::Waits;
                 }
                 if let (Some((error, _)), Who::Task(task, pool)) = (&self.refused, who) {
-                    let error = error.with_root(task.info().into());
-                    self.refused = None;
-                    settlement.failed.push((*task, pool.clone(), error));
+                    settlement.failed.push((*task, pool.clone(), error.with_root(task.info().into())));
+                    self.forget_refusal(settlement);
                     return Verdict::Over;
                 }
-                self.over_budget += 1;
-                tracing::debug!(
-                    target: "dagger",
-                    needed = missing,
-                    "let in over the memory limit: nothing else could go on"
-                );
+                is_let_in = true;
             }
         }
         // All that is present first: if one is being written and cannot be pinned, nothing has begun.
         for index in 0..needs.len() {
             let need = &mut needs[index];
-            need.pinned = need.residence.pin(need.writes);
-            if need.pinned || is_ours(need) && need.residence.is_absent() {
+            need.pinned = need.residence.word.pin(need.writes);
+            if need.pinned || is_ours(need) && need.residence.word.is_absent() {
                 continue;
             }
             let other = (!is_ours(need)).then(|| need.residence.clone());
@@ -488,6 +361,10 @@ impl Ledger {
                 Some(residence) => self.wait_for_other(store, who, residence, settlement),
                 None => Verdict::Waits,
             };
+        }
+        if is_let_in {
+            self.over_budget += 1;
+            settlement.let_in = Some(missing);
         }
         let mut admitted = Admitted { who: who.clone(), needs, missing: 0, memory, failed: None };
         self.reserved += memory;
@@ -505,7 +382,7 @@ impl Ledger {
                 Activity::Loading(waiters) => waiters.push(number),
                 activity => {
                     *activity = Activity::Loading(SmallVec::from_slice(&[number]));
-                    entry.residence.load();
+                    entry.residence.word.load();
                     self.reserved += entry.residence.bytes();
                     self.load_queue.push_back(key);
                 }
@@ -528,10 +405,10 @@ impl Ledger {
         settlement: &mut Settlement,
     ) -> Verdict {
         residence.tell(store);
-        residence.stay();
+        residence.word.stay();
         // It may have come back, or have been written, before we told.
-        if residence.pin(true) {
-            residence.unpin(true, false);
+        if residence.word.pin(true) {
+            residence.word.unpin(true, false);
             settlement.others.push(store.clone());
             return Verdict::Waits;
         }
@@ -539,9 +416,10 @@ impl Ledger {
         match (known.map(|(_, failed)| failed.take()), who) {
             (Some(Some(error)), Who::Task(task, pool)) => {
                 settlement.failed.push((*task, pool.clone(), error.with_root(task.info().into())));
+                settlement.errors.push(error);
                 return Verdict::Over;
             }
-            (None, _) if residence.is_absent() => {
+            (None, _) if residence.word.is_absent() => {
                 if let Some(owner) = residence.chunk.upgrade() {
                     settlement.asks.push((owner, residence.clone(), Arc::downgrade(store)));
                     self.asked.push((residence, None));
@@ -553,188 +431,15 @@ impl Ledger {
     }
 
     /// Another store has brought a chunk back, or cannot.
-    pub(super) fn answered(&mut self, residence: &Arc<Residence>, failed: Option<Error>) {
-        if let Some((_, known)) = self.asked.iter_mut().find(|(asked, _)| Arc::ptr_eq(asked, residence)) {
-            *known = failed;
-        }
-    }
-
-    /// Makes values leave, or begin to, until `bytes` more are free or will be: values whose next use is by the task `from` or a
-    /// later one, as far as that is known.
-    fn make_room(
+    pub(super) fn answered(
         &mut self,
-        store: &Arc<Store>,
-        mut bytes: u64,
-        from: u64,
-        needed: &HashSet<usize>,
+        residence: &Arc<Residence>,
+        failed: Option<Error>,
         settlement: &mut Settlement,
     ) {
-        if self.refused.as_ref().is_some_and(|(_, since)| since.elapsed() > REFUSED_FOR) {
-            self.refused = None;
-        }
-        let mut has_chosen = false;
-        while bytes > 0 {
-            let Some((key, next_use)) = self.victims.pop_front() else {
-                if has_chosen {
-                    return;
-                }
-                self.choose(store, bytes, needed, settlement);
-                has_chosen = true;
-                continue;
-            };
-            if needed.contains(&key) {
-                continue;
-            }
-            if next_use.is_some_and(|(next_use, _)| next_use < from) {
-                // And so are the uses of all that come after it, unless others have become better victims since.
-                if has_chosen || self.chosen.is_some_and(|since| since.elapsed() < CHOSEN_FOR) {
-                    self.victims.push_front((key, next_use));
-                    return;
-                }
-                self.victims.clear();
-                continue;
-            }
-            let Some(entry) = self.entries.get(key).filter(|entry| entry.can_leave()) else { continue };
-            let residence = entry.residence.clone();
-            // Somebody has come to need it since.
-            if !has_chosen && self.next_use(store, &residence, settlement) != next_use {
-                continue;
-            }
-            let size = residence.bytes();
-            let begun = match residence.leaving() {
-                Leaving::Clean => self.evict(store, key, false, settlement),
-                Leaving::Dirty => {
-                    // Few at a time: more would only wait, and could not be chosen otherwise.
-                    if self.writes >= JOBS_MAX {
-                        self.victims.push_front((key, next_use));
-                        return;
-                    }
-                    self.refused.is_none() && self.write(store, key, true, settlement)
-                }
-                Leaving::Not => false,
-            };
-            if begun {
-                bytes = bytes.saturating_sub(size);
-            }
-        }
-    }
-
-    /// When a chunk is used next, as far as the policy wants to know.
-    fn next_use(
-        &self,
-        store: &Store,
-        residence: &Residence,
-        settlement: &mut Settlement,
-    ) -> Option<(u64, bool)> {
-        if store.eviction != Eviction::NextUse {
-            return None;
-        }
-        let chunk = residence.chunk.upgrade()?;
-        let next_use = chunk.core().next_use();
-        settlement.keep(chunk); // It may be the last owner.
-        next_use
-    }
-
-    /// Chooses who leaves next.
-    fn choose(
-        &mut self,
-        store: &Arc<Store>,
-        bytes: u64,
-        needed: &HashSet<usize>,
-        settlement: &mut Settlement,
-    ) {
-        let (mut keys, mut residents, mut uses) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, entry) in &self.entries {
-            let residence = &entry.residence;
-            let leaving = residence.leaving();
-            if leaving == Leaving::Not || !entry.can_leave() || needed.contains(&key) {
-                continue;
-            }
-            let next_use = self.next_use(store, residence, settlement);
-            residents.push(Resident {
-                bytes: residence.bytes(),
-                next_use: next_use.map(|(task, _)| task),
-                last_use: residence.last_use(),
-                clean: leaving == Leaving::Clean,
-            });
-            uses.push(next_use);
-            keys.push(key);
-        }
-        let mean =
-            residents.iter().map(|resident| resident.bytes).sum::<u64>() / residents.len().max(1) as u64;
-        let bytes = bytes.saturating_add(mean * CHOSEN);
-        self.chosen = Some(Instant::now());
-        self.barren = residents.is_empty().then(Instant::now);
-        let chosen = store.eviction.choose(&residents, bytes).into_iter();
-        self.victims = chosen.map(|index| (keys[index], uses[index])).collect();
-    }
-
-    /// A clean value leaves; `was_written` just now, to do that.
-    fn evict(
-        &mut self,
-        store: &Arc<Store>,
-        key: usize,
-        was_written: bool,
-        settlement: &mut Settlement,
-    ) -> bool {
-        let Some(entry) = self.entries.get(key) else { return false };
-        let residence = entry.residence.clone();
-        let Some(owner) = residence.chunk.upgrade() else { return false };
-        let value = CorePtr::of(&owner).evict(&residence);
-        let left = value.is_some();
-        if left {
-            settlement.values.extend(value);
-            store.resident.fetch_sub(residence.bytes(), SeqCst);
-            store.absent.fetch_add(1, SeqCst);
-            self.evictions += 1;
-            if !was_written {
-                store.note_move(self, &*owner, residence.bytes(), Move::Dropped, Duration::ZERO);
-            }
-        }
-        settlement.owners.push(owner);
-        left
-    }
-
-    /// A dirty value is written down.
-    fn write(&mut self, store: &Store, key: usize, leaves: bool, settlement: &mut Settlement) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
-        let Some(owner) = entry.residence.chunk.upgrade() else { return false };
-        let begun = entry.residence.write();
-        if begun {
-            entry.activity = Activity::Writing { leaves };
-            self.writes += 1;
-            store.busy.fetch_add(1, SeqCst);
-            if leaves {
-                self.leaving += entry.residence.bytes();
-            }
-            owner.core().lend(true);
-            settlement.writes.push(jobs::Write { key, residence: entry.residence.clone(), owner });
-        } else {
-            settlement.owners.push(owner);
-        }
-        begun
-    }
-
-    /// Writes down who would leave next, so that there is room at once when it is needed.
-    fn write_ahead(&mut self, store: &Arc<Store>, settlement: &mut Settlement) {
-        let used = store.resident.load(SeqCst) + self.reserved;
-        if used < store.limit - store.limit / 4 || self.refused.is_some() {
-            return;
-        }
-        let mut ahead = 0;
-        let mut at = 0;
-        while self.writes < JOBS_MAX && ahead < store.limit / 8 {
-            let Some(&(key, next_use)) = self.victims.get(at) else { return };
-            at += 1;
-            // What is written to again would have to be written down again.
-            if next_use.is_some_and(|(_, writes)| writes) {
-                continue;
-            }
-            let Some(entry) = self.entries.get(key).filter(|entry| entry.can_leave()) else { continue };
-            ahead += entry.residence.bytes();
-            if entry.residence.leaving() == Leaving::Dirty {
-                self.write(store, key, false, settlement);
-            }
+        match self.asked.iter_mut().find(|(asked, _)| Arc::ptr_eq(asked, residence)) {
+            Some((_, known)) => settlement.errors.extend(std::mem::replace(known, failed)),
+            None => settlement.errors.extend(failed),
         }
     }
 
@@ -781,7 +486,7 @@ impl Ledger {
             }
             Err(error) => Some(error),
         };
-        residence.loaded(failed.is_none());
+        residence.word.loaded(failed.is_none());
         settlement.others.extend(residence.listeners());
         for number in waiters {
             let Some(admitted) = self.admitted.get_mut(number) else { continue };
@@ -793,7 +498,7 @@ impl Ledger {
                         admitted.needs.iter_mut().filter(|need| Arc::ptr_eq(&need.residence, &residence))
                     {
                         // Nothing can have begun with it since: we have the lock.
-                        need.pinned = need.residence.pin(need.writes);
+                        need.pinned = need.residence.word.pin(need.writes);
                     }
                 }
             }
@@ -802,6 +507,11 @@ impl Ledger {
                 grant(store, admitted, &mut self.reserved, settlement);
             }
         }
+        settlement.errors.extend(failed);
+    }
+
+    fn forget_refusal(&mut self, settlement: &mut Settlement) {
+        settlement.errors.extend(self.refused.take().map(|(error, _)| error));
     }
 
     /// A value is written down, or is not.
@@ -822,10 +532,11 @@ impl Ledger {
             return;
         };
         let residence = entry.residence.clone();
-        if leaves {
+        if leaves.is_some() {
             self.leaving -= residence.bytes();
         }
-        residence.written(result.is_ok());
+        self.barren = None; // It can leave again.
+        residence.word.written(result.is_ok());
         match result {
             Ok(object) => {
                 self.spilled += object.stored_bytes();
@@ -833,12 +544,13 @@ impl Ledger {
                 let Some(entry) = self.entries.get_mut(key) else { return };
                 let before = std::mem::replace(&mut entry.copy, Source::Object(Arc::new(object)));
                 settlement.copies.extend(self.forget_copy(before));
-                if leaves {
+                if leaves == Some(residence.last_use()) {
                     self.evict(store, key, true, settlement);
                 }
             }
             Err(error) => {
-                tracing::warn!(target: "dagger", "{error}");
+                settlement.refused = Some(error.clone());
+                self.forget_refusal(settlement);
                 self.refused = Some((error, Instant::now()));
             }
         }
@@ -846,102 +558,17 @@ impl Ledger {
     }
 }
 
-impl Admitted {
-    /// Lets a task go before all that it needs is there. Gives the memory that it had declared.
-    fn let_go(&mut self, settlement: &mut Settlement) -> u64 {
-        let Who::Task(task, pool) = &self.who else { return 0 };
-        settlement.queue(*task, pool.clone());
-        // What is on its way is not dropped before it is there. The task has places at them until it is queued.
-        let owners = self.needs.iter().filter_map(|need| need.residence.chunk.upgrade()).collect();
-        settlement.over.push(std::mem::replace(&mut self.who, Who::Nobody(owners)));
-        std::mem::take(&mut self.memory)
-    }
-}
-
 impl Entry {
+    /// It is being written, stays then, and could leave, as nobody needs it.
+    fn is_written_ahead(&self) -> bool {
+        matches!(self.activity, Activity::Writing { leaves: None })
+            && self.residence.word.may_leave_when_written()
+    }
+
     fn can_leave(&self) -> bool {
-        let is_made_again = matches!(self.copy, Source::Recipe(_)) && !self.residence.is_dirty();
+        let is_made_again = matches!(self.copy, Source::Recipe(_)) && !self.residence.word.is_dirty();
         (is_made_again || self.residence.of().moves.is_some())
             && matches!(self.activity, Activity::Still)
             && self.residence.bytes() >= SMALL as u64
-    }
-}
-
-fn unpin(needs: &[Need]) {
-    needs.iter().filter(|need| need.pinned).for_each(|need| need.residence.unpin(need.writes, false));
-}
-
-/// What somebody needs, and the memory that it has declared; `None` if it waits no more.
-fn needs_of(who: &Who, settlement: &mut Settlement) -> Option<(Vec<Need>, u64)> {
-    let need =
-        |residence: &Arc<Residence>, writes| Need { residence: residence.clone(), writes, pinned: false };
-    match who {
-        Who::Task(task, pool) => {
-            let lock = task.state.lock();
-            if !lock.can_start_first() {
-                drop(lock);
-                settlement.queue(*task, pool.clone());
-                return None;
-            }
-            let accesses = task.accesses(&lock).iter();
-            let needs = accesses.filter_map(|held| Some(need(held.core().residence()?, held.mode.writes())));
-            Some((needs.collect(), task.declared_memory()))
-        }
-        Who::Guard(guard) if guard.wait.lock().abandoned => None,
-        Who::Guard(guard) => Some((vec![need(&guard.residence, guard.writes)], 0)),
-        Who::Foreign(_, residence, _) => Some((vec![need(residence, false)], 0)),
-        Who::Nobody(_) => None,
-    }
-}
-
-/// One who was admitted has all that it needs, or will never have.
-fn grant(store: &Arc<Store>, admitted: Admitted, reserved: &mut u64, settlement: &mut Settlement) {
-    let Admitted { who, needs, memory, failed, .. } = admitted;
-    let complete = failed.is_none() && needs.iter().all(|need| need.pinned);
-    match who {
-        Who::Task(task, pool) => {
-            let lock = task.state.lock();
-            let starts = lock.can_start_first();
-            if starts && complete {
-                store.active.fetch_add(1, SeqCst);
-                task.set_admitted(&lock);
-                for need in &needs {
-                    need.residence.note_use(task.id.get());
-                }
-                drop(lock);
-                return settlement.queued.push((task, pool));
-            }
-            drop(lock);
-            unpin(&needs);
-            *reserved -= memory;
-            match failed {
-                Some(error) if starts => {
-                    settlement.failed.push((task, pool, error.with_root(task.info().into())));
-                }
-                // Ended meanwhile, or run in place.
-                _ => settlement.queue(task, pool),
-            }
-        }
-        Who::Guard(guard) => {
-            let mut waiting = guard.wait.lock();
-            if waiting.abandoned || !complete {
-                unpin(&needs);
-            }
-            waiting.granted = complete;
-            waiting.failed = failed;
-            settlement.wakers.extend(waiting.waker.take());
-            drop(waiting);
-            settlement.over.push(Who::Guard(guard));
-        }
-        Who::Nobody(owners) => {
-            unpin(&needs);
-            settlement.owners.extend(owners);
-        }
-        Who::Foreign(owner, residence, listener) => {
-            unpin(&needs);
-            settlement.owners.push(owner);
-            settlement.others.extend(residence.listeners());
-            settlement.answers.extend(listener.upgrade().map(|listener| (listener, residence, failed)));
-        }
     }
 }
