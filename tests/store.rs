@@ -4,8 +4,9 @@
 #![allow(clippy::ptr_arg, reason = "what is in the chunk")]
 
 use dagger_async::prelude::*;
-use dagger_async::store::Eviction;
-use dagger_tests::{Scratch, until, watched};
+use dagger_async::store::{Eviction, Spill, register};
+use dagger_tests::{Gate, Scratch, until, watched};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -124,6 +125,53 @@ fn a_task_that_can_never_fit_says_so() {
             assert!(matches!(alone.await, Err(Error::TooLarge { .. })));
             assert_eq!(spawn!((|| 1)(); memory = 99 * KIB).await.unwrap(), 1);
             assert_eq!(rt.memory().reserved, 0);
+        });
+    });
+}
+
+/// A type that becomes known when its first value is made, as tiles do.
+struct Late(Vec<u64>);
+
+impl Spill for Late {
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+    fn spill(&self, to: &mut dyn Write) -> io::Result<()> {
+        self.0.spill(to)
+    }
+    fn reload(from: &mut dyn Read) -> io::Result<Self> {
+        Vec::reload(from).map(Late)
+    }
+}
+
+#[test]
+fn chunks_whose_type_becomes_known_with_their_values_count_too() {
+    watched(|| {
+        let rt = limited(2, 256 * KIB);
+        rt.block_on(async {
+            let gate = Arc::new(Gate::new());
+            let made: Vec<_> = (0..16)
+                .map(|i| {
+                    let gate = gate.clone();
+                    let make = move || {
+                        gate.block();
+                        register::<Late>();
+                        Late(block(i))
+                    };
+                    Chunk::from_task(spawn!((make)(); blocking = true))
+                })
+                .collect();
+            gate.open();
+            for (i, chunk) in (0..).zip(&made) {
+                spawn!((|x: &mut Late, i: u64| assert_eq!(x.0[1], i * 100_000 + 1))(InOut(chunk), i))
+                    .await
+                    .unwrap();
+            }
+            let memory = rt.memory();
+            assert!(
+                memory.chunks == 16 && memory.resident <= 256 * KIB && memory.evictions >= 12,
+                "{memory:?}"
+            );
         });
     });
 }

@@ -97,6 +97,8 @@ impl<T: Element> TileMatrix<T> {
         F: FnOnce() -> Tile<T> + Send + 'static,
     {
         assert!(tile > 0, "a tile has at least one row and column");
+        #[cfg(feature = "store")]
+        T::make_known(); // Before the first chunk.
         let make = |i: usize, j: usize| {
             let (m, n) = (tile.min(rows - i * tile), tile.min(cols - j * tile));
             let fill = fill(i, j, m, n);

@@ -68,8 +68,9 @@ pub(crate) fn bind_here<T: Send + Sync + 'static>(chunk: CorePtr) {
 
 #[cold]
 fn bind_first<T: Send + Sync + 'static>(chunk: CorePtr, pool: &Pool) {
-    // Without a drop it has nothing beside itself.
-    let is_small = size_of::<T>() < SMALL && (known::<T>().is_unknown || !std::mem::needs_drop::<T>());
+    // Without a drop it has nothing beside itself. Of a value that is still to come, the type may come to be known with it.
+    let is_small = size_of::<T>() < SMALL
+        && (!std::mem::needs_drop::<T>() || known::<T>().is_unknown && !chunk.awaits_value());
     if is_small {
         return chunk.slot().is_plain.store(true, Relaxed); // Not worth counting.
     }

@@ -54,6 +54,11 @@ impl CorePtr {
         CorePtr::new(cell) // The core is at the start of its cell.
     }
 
+    /// A task will make its value.
+    pub(crate) fn awaits_value(self) -> bool {
+        matches!(self.lock().presence, Presence::Missing(None))
+    }
+
     /// Gives the chunk to a store, unless somebody has a place in its queue, or there will be no value.
     pub(crate) fn move_in(self, residence: &Arc<Residence>) -> bool {
         let state = self.lock();
