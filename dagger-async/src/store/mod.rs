@@ -4,7 +4,7 @@
 //!   task is ready ─▶ all its chunks in memory? ── yes ─▶ pinned ─▶ runs ─▶ unpinned                     (hooks.rs)
 //!                          │ no
 //!                          ▼
-//!     waiting, the oldest first ─▶ room? ── yes ─▶ reload ─▶ pinned ─▶ queued ─▶ runs                   (ledger.rs)
+//!     waiting, the oldest first ─▶ room? ── yes ─▶ reload ─▶ pinned ─▶ queued ─▶ runs                   (ledger/)
 //!                                   │ no
 //!                                   ▼
 //!       choose who leaves (farthest next use) ─▶ clean: dropped   dirty: written, then dropped           (jobs.rs)
