@@ -213,6 +213,36 @@ fn while_a_store_is_slow_others_go_on() {
     }
 }
 
+#[test]
+fn what_is_used_while_it_is_written_stays() {
+    watched(|| {
+        let store = Faulty::in_memory();
+        let rt = on(&store, 2, 128 * KIB);
+        let chunks = spilled(&rt, 6);
+        rt.block_on(async {
+            // These two are all that is in memory, and nowhere else; the first was used less lately.
+            let mut written = Vec::new();
+            for chunk in &chunks[4..6] {
+                let mut guard = chunk.write().await.unwrap();
+                guard.iter_mut().for_each(|x| *x += 1);
+                written.push(guard);
+            }
+            let gate = store.hold(Op::Put);
+            drop(written);
+            let waits = spawn!(sum(In(&chunks[1])));
+            store.wait_held(Op::Put, 1);
+            assert_eq!(spawn!(sum(In(&chunks[4]))).await.unwrap(), sum_of(4) + WORDS as u64);
+            gate.open();
+            assert_eq!(waits.await.unwrap(), sum_of(1));
+            let gets = store.requests(Op::Get);
+            assert_eq!(spawn!(sum(In(&chunks[4]))).await.unwrap(), sum_of(4) + WORDS as u64);
+            assert_eq!(store.requests(Op::Get), gets, "the other one has left");
+        });
+        drop(chunks);
+        assert_gone(&rt, &store);
+    });
+}
+
 // Objects that are not what was written.
 
 #[test]

@@ -212,27 +212,24 @@ fn store_of<'a>(task: RawTask) -> &'a Arc<Store> {
 pub(crate) fn defer(task: RawTask) {
     // SAFETY: `cell.rs`, invariant 5: the caller has the entry of a task that has not started.
     let pool = unsafe { &*task.pool }.keep();
+    let store = pool.store.clone();
     // What cannot run anyway makes nobody leave memory.
-    if let Some(cause) = poisoned(task) {
+    if let Some(cause) = known_poison(task) {
         let error = cause.passed_to(|| task.info());
         crate::error::quietly(|| drop(cause));
-        return local::with(|local| {
-            task::end(task, |_| error);
-            pool.enqueue(task, local);
-        });
+        return store.change(|_, _, settlement| settlement.fail(task, pool, error));
     }
-    let store = pool.store.clone();
     store.misses.fetch_add(1, Relaxed);
     let (priority, order) = turn_of(task);
     store.change(|ledger, _, settlement| ledger.wait(priority, order, Who::Task(task, pool), settlement));
 }
 
-fn poisoned(task: RawTask) -> Option<Arc<Error>> {
+fn known_poison(task: RawTask) -> Option<Arc<Error>> {
     let lock = task.state.lock();
     if !lock.can_start_first() {
         return None;
     }
-    task.accesses(&lock).iter().find_map(Held::is_known_poisoned)
+    task.accesses(&lock).iter().find_map(Held::known_poison)
 }
 
 /// Leaves a task that has just become ready to the ledger if it needs what is not in memory: that is loaded while others run.
@@ -366,7 +363,7 @@ pub(crate) fn poll_pin(
         held.pinned = true;
         return Poll::Ready(Ok(()));
     }
-    if let Some(cause) = held.is_known_poisoned().filter(|_| !recovers) {
+    if let Some(cause) = held.known_poison().filter(|_| !recovers) {
         return Poll::Ready(Err(chunk::poisoned(&cause)));
     }
     let store = residence.store.clone();

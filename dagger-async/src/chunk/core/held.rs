@@ -156,15 +156,13 @@ impl Held {
 
     /// What has poisoned it, as far as that can be told of a value that is not in memory. Its turn has come.
     #[cfg(feature = "store")]
-    pub(crate) fn is_known_poisoned(&self) -> Option<Arc<Error>> {
+    pub(crate) fn known_poison(&self) -> Option<Arc<Error>> {
         if !self.core().needs_a_look() || self.merged || !self.is_exact() {
             return None;
         }
-        let state = self.core().lock();
-        match &state.presence {
-            Presence::Missing(cause) => cause.clone(),
-            Presence::Here | Presence::Away if self.mode.reads() => state.poison.find(self.area()).cloned(),
-            _ => None,
+        match self.denied(&mut self.core().lock()) {
+            Some(Denied::Poisoned(cause)) => Some(cause),
+            Some(Denied::Taken) | None => None,
         }
     }
 

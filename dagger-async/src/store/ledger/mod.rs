@@ -316,7 +316,7 @@ impl Ledger {
             && let Who::Task(task, pool) = who
         {
             let (root, budget) = (Some(task.info().into()), store.limit);
-            settlement.failed.push((*task, pool.clone(), Error::TooLarge { root, bytes: footprint, budget }));
+            settlement.fail(*task, pool.clone(), Error::TooLarge { root, bytes: footprint, budget });
             return Verdict::Over;
         }
         let mut is_let_in = false;
@@ -340,7 +340,7 @@ impl Ledger {
                     return Verdict::Waits;
                 }
                 if let (Some((error, _)), Who::Task(task, pool)) = (&self.refused, who) {
-                    settlement.failed.push((*task, pool.clone(), error.with_root(task.info().into())));
+                    settlement.fail(*task, pool.clone(), error.with_root(task.info().into()));
                     self.forget_refusal(settlement);
                     return Verdict::Over;
                 }
@@ -415,7 +415,7 @@ impl Ledger {
         let known = self.asked.iter_mut().find(|(asked, _)| Arc::ptr_eq(asked, &residence));
         match (known.map(|(_, failed)| failed.take()), who) {
             (Some(Some(error)), Who::Task(task, pool)) => {
-                settlement.failed.push((*task, pool.clone(), error.with_root(task.info().into())));
+                settlement.fail(*task, pool.clone(), error.with_root(task.info().into()));
                 settlement.errors.push(error);
                 return Verdict::Over;
             }

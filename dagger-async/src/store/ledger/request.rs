@@ -119,7 +119,7 @@ pub(super) fn grant(store: &Arc<Store>, admitted: Admitted, reserved: &mut u64, 
             *reserved -= memory;
             match failed {
                 Some(error) if starts => {
-                    settlement.failed.push((task, pool, error.with_root(task.info().into())));
+                    settlement.fail(task, pool, error.with_root(task.info().into()));
                     settlement.errors.push(error);
                 }
                 // Ended meanwhile, or run in place.

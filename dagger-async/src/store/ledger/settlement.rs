@@ -19,7 +19,7 @@ pub(super) type Ask = (Arc<dyn AnyChunk>, Arc<Residence>, Weak<Store>);
 #[derive(Default)]
 pub(in crate::store) struct Settlement {
     pub(super) queued: Vec<(RawTask, Arc<Pool>)>,
-    pub(super) failed: Vec<(RawTask, Arc<Pool>, Error)>,
+    failed: Vec<(RawTask, Arc<Pool>, Error)>,
     /// Entries of tasks that were run or are in a queue without them.
     pub(super) stale: Vec<(RawTask, Arc<Pool>)>,
     /// Who waits no more: what they keep may end with them.
@@ -52,6 +52,11 @@ impl Settlement {
             true => self.queued.push((task, pool)),
             false => self.stale.push((task, pool)),
         }
+    }
+
+    /// A task whose entry we have ends with an error.
+    pub(in crate::store) fn fail(&mut self, task: RawTask, pool: Arc<Pool>, error: Error) {
+        self.failed.push((task, pool, error));
     }
 
     /// Does it.
