@@ -762,3 +762,33 @@ fn an_idle_runtime_uses_no_processor() {
         waiting.cancel();
     });
 }
+
+#[test]
+fn workers_beside_one_that_goes_one_by_one_rest() {
+    // Each task is spawned and awaited at once: there is never anything for the others.
+    guarded(|| {
+        let rt = Runtime::builder().threads(4).pin(false).name("single").build().unwrap();
+        let used = rt.block_on(async {
+            spawn(async {
+                for _ in 0..20_000 {
+                    spawn!(square(1)).await.unwrap();
+                }
+                let before = processor_time("single");
+                let since = std::time::Instant::now();
+                let mut rounds = 0;
+                while since.elapsed() < Duration::from_millis(500) {
+                    for _ in 0..1000 {
+                        spawn!(square(1)).await.unwrap();
+                    }
+                    rounds += 1000;
+                }
+                assert!(rounds > 0);
+                before.and_then(|before| Some((processor_time("single")? - before, since.elapsed())))
+            })
+            .await
+            .unwrap()
+        });
+        let Some((used, wall)) = used else { return };
+        assert!(used < wall.mul_f64(1.4), "{used:?} of processor time in {wall:?}: one worker has work");
+    });
+}

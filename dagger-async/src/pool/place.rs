@@ -75,7 +75,8 @@ impl Place {
     pub(crate) fn flush_slot(&self, pool: &Pool) {
         if let Some(task) = self.slot.take() {
             self.queue.push(task);
-            pool.sleep.wake_one();
+            // As for a push: this worker is about to take it, most of the time.
+            pool.sleep.wake_one_beside(|| self.is_alone());
         }
     }
 
