@@ -55,7 +55,7 @@ impl Current {
     /// 0 at the first run, then counted up by retries.
     pub fn attempt(&self) -> u32 {
         let guard = self.task.state.lock();
-        self.task.raw().guarded(&guard).extra.as_ref().map_or(0, |extra| extra.attempt)
+        self.task.raw().guarded(&guard).known_extra().map_or(0, |extra| extra.attempt)
     }
 
     /// True when the handles have an outcome already (a cancel, a timeout, a shutdown): what the body returns will be

@@ -80,7 +80,7 @@ where
     F::IntoFuture: Send + 'static,
     F::Output: Send + Sync + 'static,
 {
-    submit(FutureBody(future.into_future()), Origin::Future(Location::caller()), options)
+    submit(FutureBody(future.into_future()), Origin::future(Location::caller()), options)
 }
 
 #[track_caller]
@@ -91,11 +91,12 @@ where
     F::Ok: Send + Sync + 'static,
     F::Err: Into<Box<dyn StdError + Send + Sync>>,
 {
-    submit(TryBody(FutureBody(future.try_into_future())), Origin::Future(Location::caller()), options)
+    submit(TryBody(FutureBody(future.try_into_future())), Origin::future(Location::caller()), options)
 }
 
 /// Submits a call; the end of what `spawn!` expands to. What the call borrows lives until this returns.
 #[doc(hidden)]
+#[inline(always)]
 pub fn submit_call<B, X>(
     call: Borrowing<B, X>,
     site: &'static CallSite,
@@ -105,15 +106,21 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    submit(call.body(), Origin::Call(site), options)
+    submit(call.body(), Origin::call(site), options)
 }
 
+/// Inlined, and the options by reference: where there are none the compiler sees it, and none are moved or dropped.
+#[inline(always)]
 fn submit<B>(body: B, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
 where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    submit_after(body, origin, inline, &[])
+    if inline.is_none() {
+        std::mem::forget(inline); // Nothing; to drop it would be a call.
+        return submit_after(body, origin, None, &[]);
+    }
+    submit_after(body, origin, Some(&mut { inline }), &[])
 }
 
 /// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
@@ -134,13 +141,18 @@ pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std
         let mut linker = Linker::new::<B>(task);
         linker.cause = dagger_core::record::Cause::Order;
         task.link_body::<B>(&mut linker);
-        launch(task, &mut linker, None, pool, local);
+        launch(task, linker, None, pool, local);
         drop(claim);
     });
 }
 
-/// Submits a task that also comes after these, however they end.
-fn submit_after<B>(body: B, origin: Origin, inline: Option<Options>, after: &[TaskRef]) -> DTask<B::Output>
+/// Submits a task that also comes after these, however they end. Takes the options.
+fn submit_after<B>(
+    body: B,
+    origin: Origin,
+    inline: Option<&mut Option<Options>>,
+    after: &[TaskRef],
+) -> DTask<B::Output>
 where
     B: Body,
     B::Output: Send + Sync + 'static,
@@ -153,6 +165,7 @@ where
         let (spec, extras) = if is_plain {
             (None, None)
         } else {
+            let inline = inline.and_then(Option::take);
             #[cfg(feature = "store")]
             let given = Given { inline, scopes, after, origin, kind: const { &Kind::of::<B>() } };
             #[cfg(not(feature = "store"))]
@@ -185,29 +198,49 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    record::spawned(&task, pool);
-    // Before anything can end it.
-    pool.spawned(local);
-    if let Some(frame) = local.queue() {
-        frame.own(task);
-    }
+    begin(task, pool, local);
     // SAFETY: the cell starts with one claim, which is the handle's.
     let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
     let mut linker = Linker::new::<B>(task);
     task.link_body::<B>(&mut linker);
+    submit_linked(task, linker, extras, B::IMMEDIATE, pool, local);
+    handle
+}
+
+/// Tells of a task that was made, before anything can end it.
+fn begin(task: RawTask, pool: &Pool, local: &Local) {
+    record::spawned(&task, pool);
+    pool.spawned(local);
+    if let Some(frame) = local.queue() {
+        frame.own(task);
+    }
+}
+
+/// Launches a task whose inputs are linked, and waits where that is asked for. `immediate`: its body is.
+fn submit_linked(
+    task: RawTask,
+    mut linker: Linker,
+    extras: Option<Box<Extras>>,
+    immediate: bool,
+    pool: &Pool,
+    local: &Local,
+) {
+    if local.layer().is_some_and(|layer| layer.runs_inline()) {
+        // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
+        linker.waiting += u32::from(immediate); // Kept back from the workers.
+        let kept = TaskRef::new(task);
+        launch(task, linker, extras, pool, local);
+        return task::run_inline(kept, immediate);
+    }
+    let has_room = local.place().is_some() || local.task().is_some();
+    if has_room {
+        return launch(task, linker, extras, pool, local);
+    }
     let bounded = task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block());
-    let inline = local.layer().is_some_and(|layer| layer.runs_inline());
-    // A body that may be suspended runs on a worker: what it awaits may need this thread's Tokio context to go on.
-    let here = inline && B::IMMEDIATE;
-    linker.waiting += u32::from(here); // Kept back from the workers.
-    let kept = inline.then(|| TaskRef::new(task));
-    launch(task, &mut linker, extras, pool, local);
-    if let Some(kept) = kept {
-        task::run_inline(kept, here);
-    } else if bounded && local.place().is_none() && local.task().is_none() {
+    launch(task, linker, extras, pool, local);
+    if bounded {
         window::wait_for_room(pool);
     }
-    handle
 }
 
 /// Submits a task that brings a result back, in place of one that would compute it, which is freed. What only fed that one ends.
@@ -311,6 +344,7 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
 }
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
+#[inline]
 fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
     let taken = match linker.refused.take() {
         Some(refusal) => Err(*refusal),
@@ -327,32 +361,36 @@ fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
     }
 }
 
-fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool: &Pool, local: &Local) {
+#[inline(always)]
+fn launch(task: RawTask, mut linker: Linker, extras: Option<Box<Extras>>, pool: &Pool, local: &Local) {
     let mut refusal = None;
     let known = task.has_accesses();
     if known || linker.refused.is_some() {
         refusal = match local.queue().and_then(Frame::plan) {
-            None => take_places(task, linker),
-            Some(plan) => plan.place(task, linker, |linker| take_places(task, linker)),
+            None => take_places(task, &mut linker),
+            Some(plan) => plan.place(task, &mut linker, |linker| take_places(task, linker)),
         };
     }
     let closed = pool.is_closed_after_count(local);
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {
         return launch_slowly(task, linker, extras, refusal, pool, local);
     }
-    if linker.waiting == 0 && !known {
+    let waiting = linker.waiting;
+    std::mem::forget(linker); // It has no failure, and what was refused was taken above: there is nothing to drop.
+    if waiting == 0 && !known {
         task.state.queue_unshared();
         pool.enqueue(task, local);
-    } else if task.pending.fetch_sub(BIAS - linker.waiting, AcqRel) == BIAS - linker.waiting {
+    } else if task.pending.fetch_sub(BIAS - waiting, AcqRel) == BIAS - waiting {
         task::ready(task);
     }
 }
 
 /// A task that others may know already: by a token, a block, the registry.
 #[cold]
+#[inline(never)]
 fn launch_slowly(
     task: RawTask,
-    linker: &mut Linker,
+    mut linker: Linker,
     extras: Option<Box<Extras>>,
     refusal: Option<Error>,
     pool: &Pool,
@@ -367,9 +405,9 @@ fn launch_slowly(
             save.attach(unsafe { AnyClaim::of(task) });
         }
         refused = extras.refused;
-        cancelled = !task::tie(task, extras.ties, linker);
+        cancelled = !task::tie(task, extras.ties, &mut linker);
         if let Some(frame) = local.queue() {
-            frame.add(task, linker);
+            frame.add(task, &mut linker);
         }
     }
     if linker.registers {
@@ -397,14 +435,14 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     static SITE: CallSite = CallSite::new("end of bulk");
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
-        submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks);
+        submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, tasks);
     }
 }
 
 /// A task that ends when the bodies of all these are gone. It belongs to no block.
 pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
-    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::Call(&SITE), None, tasks))
+    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, tasks))
 }
 
 /// Spawns a task that no block owns, with the options of none.
@@ -436,5 +474,5 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
         task,
         fill,
     );
-    outside_blocks(|| submit(call.body(), Origin::Filled(site), None));
+    outside_blocks(|| submit(call.body(), Origin::filled(site), None));
 }

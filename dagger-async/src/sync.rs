@@ -47,6 +47,7 @@ impl<T> UnsafeCell<T> {
 }
 
 /// A lock for what is held for a few instructions: one locked operation to take it, none to give it back.
+#[repr(C)]
 pub(crate) struct SpinLock<T> {
     locked: std::sync::atomic::AtomicBool,
     value: std::cell::UnsafeCell<T>,
@@ -56,6 +57,9 @@ pub(crate) struct SpinLock<T> {
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
+    /// Where the value lies behind the lock.
+    pub(crate) const VALUE: usize = std::mem::offset_of!(Self, value);
+
     pub(crate) const fn new(value: T) -> Self {
         SpinLock {
             locked: std::sync::atomic::AtomicBool::new(false),
@@ -69,6 +73,15 @@ impl<T> SpinLock<T> {
         if self.locked.swap(true, std::sync::atomic::Ordering::Acquire) {
             self.wait();
         }
+        SpinGuard { lock: self, here: std::marker::PhantomData }
+    }
+
+    /// The guard of a lock that the caller has taken, and forgotten the guard of.
+    ///
+    /// # Safety
+    /// It is called once for each guard that was forgotten, by the thread that had it.
+    #[inline]
+    pub(crate) unsafe fn taken(&self) -> SpinGuard<'_, T> {
         SpinGuard { lock: self, here: std::marker::PhantomData }
     }
 
@@ -132,4 +145,17 @@ fn a_spin_lock_lets_one_in_at_a_time() {
         }
     });
     assert_eq!(*lock.lock(), 80_000);
+}
+
+/// Asks for the cache line at an address that will soon be written, so that it comes while other things are done.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint: it reads and writes nothing, whatever the address, and every x86-64 processor knows it. (The intrinsic
+    // asks for the line to be read only, unless the target has a feature that the least x86-64 has not.)
+    unsafe {
+        std::arch::asm!("prefetchw [{0}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _ = at;
 }

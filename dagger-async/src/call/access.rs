@@ -115,7 +115,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
     }
 
     /// Its turn has come: looks whether the data can be used, and where it lies.
-    #[inline]
+    #[inline(always)]
     fn locate(&mut self, mode: Mode) -> Result<(), Stop> {
         let chunk = self.chunk();
         if chunk.needs_a_look() {
@@ -164,12 +164,14 @@ macro_rules! arg {
             type Ref<'a> = K::$Ref<'a>;
             const ACCESSES: usize = 1;
             const WRITES: bool = $writes;
+            #[inline]
             fn link(&self, linker: &mut Linker) {
                 self.0.link($mode, linker);
             }
             fn scope(&self, scopes: &mut Option<Scope>) {
                 self.0.scope(scopes);
             }
+            #[inline(always)]
             fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
                 Poll::Ready(self.0.locate($mode))
             }

@@ -100,18 +100,19 @@ macro_rules! args {
                 $($name.scope(scopes);)*
                 let _ = scopes;
             }
+            #[inline]
             fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
                 let ($($name,)*) = self;
                 #[allow(unused_mut, reason = "the tuple of no arguments")]
-                let mut all = Poll::Ready(Ok(()));
+                let mut is_pending = false;
                 // All of them each time: one awaited future may need another to go on.
                 $(match $name.poll_ready(turn, cx) {
                     Poll::Ready(Ok(())) => {}
-                    Poll::Pending => all = Poll::Pending,
-                    failed => return failed,
+                    Poll::Pending => is_pending = true,
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                 })*
                 let _ = (turn, cx);
-                all
+                if is_pending { Poll::Pending } else { Poll::Ready(Ok(())) }
             }
             fn clear(&mut self, turn: Turn) {
                 let ($($name,)*) = self;

@@ -205,7 +205,7 @@ impl Run {
         for &successor in this.graph.order.successors(step as usize) {
             let node = &this.nodes[successor as usize];
             if node.missing.fetch_sub(1, AcqRel) == 1 {
-                tickets.push(Ticket::Task(node.task()));
+                tickets.push(Ticket::task(node.task()));
             }
         }
         this.nodes[step as usize].forget(task);

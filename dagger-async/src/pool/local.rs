@@ -42,10 +42,14 @@ pub(crate) struct Local {
     queue: Cell<*const Frame>,
 }
 
-/// Runs `f` with this thread's state; `None` while the thread is being torn down.
-#[inline]
+/// Runs `f` with this thread's state.
+#[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(&Local) -> R) -> R {
-    LOCAL.with(f)
+    // Only the address goes through the accessor, so that `f` is not moved, and becomes a part of its caller.
+    let local = LOCAL.with(std::ptr::from_ref);
+    const { assert!(!std::mem::needs_drop::<Local>(), "it is there until the thread is gone") };
+    // SAFETY: this thread's, which goes on until `f` has returned; it is never torn down before that (asserted).
+    f(unsafe { &*local })
 }
 
 impl Local {

@@ -223,20 +223,36 @@ impl Pool {
 
     /// A task was retired by this thread.
     pub(crate) fn finished(&self, local: &Local) {
-        match local.place_of(self) {
+        self.finished_at(local.place_of(self));
+    }
+
+    /// A task was retired by the thread that has this place of the pool, or none.
+    #[inline(always)]
+    pub(crate) fn finished_at(&self, place: Option<&Place>) {
+        match place {
             Some(place) => {
                 let finished = &self.counts[place.index].finished;
                 bump(finished);
                 self.tell_room_after(finished.load(Relaxed));
             }
-            None => {
-                self.shared_counts().finished.fetch_add(1, SeqCst);
-                fence(SeqCst);
-                self.tell_idle();
-                self.tell_room();
-            }
+            None => self.finished_outside(),
         }
-        if self.is_closed() && self.unfinished() == 0 {
+        if self.is_closed() {
+            self.finished_after_close();
+        }
+    }
+
+    #[cold]
+    fn finished_outside(&self) {
+        self.shared_counts().finished.fetch_add(1, SeqCst);
+        fence(SeqCst);
+        self.tell_idle();
+        self.tell_room();
+    }
+
+    #[cold]
+    fn finished_after_close(&self) {
+        if self.unfinished() == 0 {
             self.sleep.wake_all();
             self.spares.end();
         }

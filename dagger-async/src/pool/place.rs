@@ -81,8 +81,23 @@ impl Place {
     }
 
     /// The next task from what this worker has or shares, without stealing.
+    #[inline]
     pub(crate) fn pick(&self, pool: &Pool) -> Option<RawTask> {
         let tick = self.tick.get();
+        if tick > 1 && tick + 1 < ROUND && pool.domains.are_empty() {
+            // Most picks: plain tasks only, and nobody's turn. The slot is emptied here in any case: nobody can steal from it.
+            self.tick.set(tick + 1);
+            if let Some(task) = self.take_slot() {
+                return Some(task);
+            }
+            self.flush_slot(pool);
+            return self.queue.pop().or_else(|| self.take_injected(pool));
+        }
+        self.pick_in_turn(pool, tick)
+    }
+
+    #[inline(never)]
+    fn pick_in_turn(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
         if tick + 1 == ROUND {
             self.tick.set(0);
             self.round.set(self.round.get().wrapping_add(1));
@@ -90,7 +105,6 @@ impl Place {
             self.tick.set(tick + 1);
         }
         if pool.domains.are_empty() {
-            // Plain tasks only. The slot is emptied here in any case: nobody can steal from it.
             if tick > 1
                 && let Some(task) = self.take_slot()
             {

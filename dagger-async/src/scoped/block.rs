@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::plan::Issue;
 use crate::pool::local;
 use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
-use smallvec::SmallVec;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -26,6 +25,8 @@ const LISTED_MIN: usize = 256;
 const PERIOD: u64 = 16;
 /// How many leave the list at a look.
 const LEAVE_MAX: usize = 32;
+/// So many before its turn the memory of one is asked for.
+const AHEAD: usize = 4;
 /// How many failures a block keeps apart.
 const FAILURES_MAX: usize = 1024;
 
@@ -49,8 +50,8 @@ pub(super) struct Listed {
     accompanies: bool,
 }
 
-/// What left the list: to be dropped when nobody has it, as with a task may go a user's error.
-pub(super) type Over = SmallVec<[Listed; LEAVE_MAX]>;
+/// Of those that left the list: with these may go what is a user's, so they are dropped when nobody has it.
+pub(super) type Over = Vec<TaskRef>;
 
 struct Failure {
     at: u64,
@@ -88,16 +89,28 @@ impl Owned {
 
     /// Takes the oldest off the list that are over, or all, if that does not help.
     pub(super) fn shorten(&mut self, over: &mut Over) {
-        while over.len() < LEAVE_MAX
-            && let Some(listed) = self.tasks.pop_front_if(|oldest| oldest.task.is_over())
-        {
+        for left in 0..LEAVE_MAX {
+            if let Some(soon) = self.tasks.get(AHEAD) {
+                soon.task.raw().prefetch_state();
+            }
+            let Some(listed) = self.tasks.pop_front_if(|oldest| oldest.task.is_over()) else {
+                if left == 0 && self.tasks.len() >= self.limit.max(LISTED_MIN) {
+                    *over = self.prune();
+                    self.limit = 2 * self.tasks.len();
+                }
+                return;
+            };
+            self.leave(listed, over);
+        }
+    }
+
+    /// A task that is over has left the list.
+    #[inline]
+    fn leave(&mut self, listed: Listed, over: &mut Over) {
+        if listed.collects && listed.task.error().is_some() {
             collect(&mut self.failures, &listed);
-            over.push(listed);
         }
-        if over.is_empty() && self.tasks.len() >= self.limit.max(LISTED_MIN) {
-            *over = self.prune();
-            self.limit = 2 * self.tasks.len();
-        }
+        over.extend(listed.task.let_go());
     }
 
     /// Takes what is over off the list, with its failure.
@@ -107,8 +120,7 @@ impl Owned {
         for _ in 0..self.tasks.len() {
             let Some(listed) = self.tasks.pop_front() else { break };
             if listed.task.is_over() {
-                collect(&mut self.failures, &listed);
-                over.push(listed);
+                self.leave(listed, &mut over);
             } else {
                 self.tasks.push_back(listed);
             }
@@ -125,7 +137,7 @@ impl Owned {
 
     /// The first root in the order of spawns, with the others.
     fn into_result(mut self) -> Result<()> {
-        for listed in &self.tasks {
+        for listed in self.tasks.iter().filter(|listed| listed.collects) {
             collect(&mut self.failures, listed);
         }
         let mut failures: Vec<Failure> = self.failures.into_values().collect();
@@ -139,9 +151,9 @@ impl Owned {
 }
 
 /// Notes the failure of a task that is done.
+#[cold]
 fn collect(failures: &mut HashMap<Option<TaskId>, Failure>, listed: &Listed) {
-    let is_failure = listed.collects && !listed.task.state.load().is_unneeded();
-    let Some(error) = listed.task.error().filter(|_| is_failure) else { return };
+    let Some(error) = listed.task.error().filter(|_| !listed.task.state.load().is_unneeded()) else { return };
     let own = error.root().is_none_or(|root| root.id() == listed.task.id);
     let failure = || Failure { at: listed.at, error: error.of_root().clone(), own };
     let full = failures.len() >= FAILURES_MAX;

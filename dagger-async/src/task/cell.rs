@@ -18,7 +18,7 @@
 //! 6. The accesses are written by the one who spawns, before the bias leaves `pending`; from then until the body is gone
 //!    (`GONE`) they are only read, under the lock; then whoever set `GONE` takes them.
 
-use super::block;
+use super::block::{self, Kept};
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
@@ -29,7 +29,7 @@ use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::record;
-use crate::sync::{AtomicU32, UnsafeCell};
+use crate::sync::{AtomicU32, UnsafeCell, prefetch};
 use dagger_core::record::{Cause, What};
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -90,11 +90,17 @@ pub struct Header {
 pub(crate) struct Guarded {
     pub(crate) waker: Option<Waker>,
     pub(crate) successors: *const Edge,
-    pub(crate) extra: Option<Box<Extra>>,
+    rare: Option<Kept<Rare>>,
+}
+
+/// What tasks have that wait inside their body, or have an [`Extra`].
+#[derive(Default)]
+pub(crate) struct Rare {
     /// The task that this one waits for inside its body.
     pub(crate) awaiting: Awaiting,
     /// Place in the pool's list of suspended tasks, from the first suspension on.
     pub(crate) registered: Option<(u32, u32)>,
+    extra: Option<Box<Extra>>,
 }
 
 /// For which task another one waits inside its body.
@@ -122,18 +128,53 @@ impl Guarded {
     /// The task is in no list, and waits for nobody inside its body.
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
-        self.extra.is_none() && self.registered.is_none() && matches!(self.awaiting, Awaiting::Nothing)
+        self.rare.as_ref().is_none_or(|rare| {
+            rare.extra.is_none() && rare.registered.is_none() && matches!(rare.awaiting, Awaiting::Nothing)
+        })
     }
 
-    /// Nobody waits for the task.
+    /// It owns nothing.
     #[inline]
-    pub(crate) fn is_unwatched(&self) -> bool {
-        self.waker.is_none() && self.successors.is_null()
+    fn is_bare(&self) -> bool {
+        self.waker.is_none() && self.rare.is_none()
     }
 
-    /// What few tasks need, made on first need.
+    /// It has no [`Rare`], and with it no [`Extra`].
+    #[inline]
+    pub(crate) fn is_common(&self) -> bool {
+        self.rare.is_none()
+    }
+
+    /// Made on first need.
+    #[inline]
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Kept::new(Rare::default()))
+    }
+
+    /// For whom it waits inside its body, if it ever did.
+    pub(crate) fn awaiting(&self) -> Option<&Awaiting> {
+        self.rare.as_ref().map(|rare| &rare.awaiting)
+    }
+
+    /// It waits for nobody inside its body any more. What it gives is to be dropped without the lock.
+    #[inline]
+    pub(crate) fn take_awaiting(&mut self) -> Awaiting {
+        self.rare.as_mut().map(|rare| std::mem::take(&mut rare.awaiting)).unwrap_or_default()
+    }
+
+    /// It is in the pool's list no more.
+    pub(crate) fn take_registered(&mut self) -> Option<(u32, u32)> {
+        self.rare.as_mut().and_then(|rare| rare.registered.take())
+    }
+
+    /// Made on first need.
     pub(crate) fn extra(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
+        self.rare().extra.get_or_insert_default()
+    }
+
+    /// If there is one.
+    pub(crate) fn known_extra(&mut self) -> Option<&mut Extra> {
+        self.rare.as_mut().and_then(|rare| rare.extra.as_deref_mut())
     }
 }
 
@@ -267,12 +308,11 @@ impl<B: Body> TaskCell<B> {
     unsafe fn dealloc(task: RawTask) {
         let cell = task.0.cast::<TaskCell<B>>();
         // SAFETY: nothing refers to the cell any more (`refs.rs`, invariant 3) and it came from `get`. The slot is a
-        // union: its drop is nothing, body and value were dropped by their owners. The user's error is dropped apart,
-        // so that its panic does not keep the block.
+        // union: its drop is nothing, body and value were dropped by their owners.
         unsafe {
-            let error = (*cell.as_ref().header.error.get()).take();
-            crate::error::quietly(|| drop(error));
-            cell.drop_in_place();
+            if !is_bare(task.0) {
+                clear(task.0);
+            }
             block::put(cell.cast(), Self::LAYOUT);
         }
     }
@@ -287,6 +327,33 @@ impl<B: Body> TaskCell<B> {
         // SAFETY: the caller holds the lock in phase `Waiting` or `Queued`, in which nobody has the body mutably.
         unsafe { (*Self::slot(task)).body.inputs(visit) }
     }
+}
+
+/// There is nothing in a header that has to be dropped: asked in one place, not in each drop.
+///
+/// # Safety
+/// Nothing refers to the cell any more.
+#[inline]
+unsafe fn is_bare(header: NonNull<Header>) -> bool {
+    // SAFETY: the caller's promise: it is ours alone.
+    unsafe {
+        let Header { spec, guarded, error, .. } = header.as_ref();
+        spec.is_none() && (*guarded.get()).is_bare() && (*error.get()).is_none()
+    }
+}
+
+/// Drops what is in a header.
+///
+/// # Safety
+/// Nothing refers to the cell any more.
+#[cold]
+unsafe fn clear(header: NonNull<Header>) {
+    // The user's error is dropped apart, so that its panic does not keep the block.
+    // SAFETY: the caller's promise: it is ours alone.
+    let error = unsafe { (*header.as_ref().error.get()).take() };
+    crate::error::quietly(|| drop(error));
+    // SAFETY: as above.
+    unsafe { header.drop_in_place() };
 }
 
 /// A pointer to a task. Whoever keeps one says which count keeps the task alive.
@@ -322,33 +389,43 @@ impl RawTask {
         #[cfg(not(feature = "store"))]
         let marks = 0;
         let cell = block::get(TaskCell::<B>::LAYOUT).cast::<TaskCell<B>>();
-        let content = TaskCell {
-            header: Header {
-                state: State::waiting(),
-                pending: AtomicU32::new(pending),
-                refs: Refs::new(),
-                vtable: &TaskCell::<B>::VTABLE,
-                pool,
-                id: TaskId::next(),
-                origin,
-                clone: AtomicPtr::new(std::ptr::null_mut()),
-                foreign_wakers: AtomicU32::new(0),
-                accesses: Counter::new(marks),
-                spec,
-                guarded: UnsafeCell::new(Guarded {
-                    waker: None,
-                    successors: std::ptr::null(),
-                    extra: None,
-                    awaiting: Awaiting::Nothing,
-                    registered: None,
-                }),
-                error: std::cell::UnsafeCell::new(None),
-            },
-            slot: std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body) }),
+        let header = Header {
+            state: State::waiting(),
+            pending: AtomicU32::new(pending),
+            refs: Refs::new(),
+            vtable: &TaskCell::<B>::VTABLE,
+            pool,
+            id: TaskId::next(),
+            origin,
+            clone: AtomicPtr::new(std::ptr::null_mut()),
+            foreign_wakers: AtomicU32::new(0),
+            accesses: Counter::new(marks),
+            spec,
+            guarded: UnsafeCell::new(Guarded { waker: None, successors: std::ptr::null(), rare: None }),
+            error: std::cell::UnsafeCell::new(None),
         };
+        // In two pieces, each into its place: in one it would be put together elsewhere and copied.
         // SAFETY: the block has this layout and is ours.
-        unsafe { cell.write(content) };
+        unsafe {
+            (&raw mut (*cell.as_ptr()).header).write(header);
+            (&raw mut (*cell.as_ptr()).slot)
+                .write(std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body) }));
+        }
         RawTask(cell.cast())
+    }
+
+    /// It will soon run here: asks for its memory behind the first line.
+    #[inline(always)]
+    pub(crate) fn prefetch_rest(self) {
+        for line in 1..3 {
+            prefetch(self.as_ptr().cast::<u8>().wrapping_add(64 * line));
+        }
+    }
+
+    /// Its state will soon be looked at here.
+    #[inline(always)]
+    pub(crate) fn prefetch_state(self) {
+        prefetch(self.as_ptr());
     }
 
     fn held(self) -> *mut Held {
@@ -395,14 +472,15 @@ impl RawTask {
         unsafe { std::slice::from_raw_parts(self.held(), self.count()) }
     }
 
-    /// Takes the accesses out, the last one first.
+    /// Takes the accesses out, the last one first: each is the caller's, in its place.
     ///
     /// # Safety
     /// The caller has set `GONE`, and calls this once.
-    pub(crate) unsafe fn take_accesses(self) -> impl Iterator<Item = Held> {
+    #[inline]
+    pub(crate) unsafe fn take_accesses(self) -> impl Iterator<Item = NonNull<Held>> {
         let held = self.held();
-        // SAFETY: invariant 6: they are the caller's alone now, and each is read once.
-        (0..self.count()).rev().map(move |index| unsafe { held.add(index).read() })
+        // SAFETY: invariant 6: they are the caller's alone now, and each is given once.
+        (0..self.count()).rev().map(move |index| unsafe { NonNull::new_unchecked(held.add(index)) })
     }
 
     /// Its admission has to be looked at before its first start.
@@ -459,6 +537,12 @@ impl RawTask {
             (self.vtable.dealloc)(self);
             spec
         }
+    }
+
+    /// [`as_ptr`](RawTask::as_ptr), of which it is known that it is not null.
+    #[inline]
+    pub(crate) fn pointer(self) -> NonNull<Header> {
+        self.0
     }
 
     #[inline]
@@ -527,7 +611,7 @@ impl RawTask {
     fn tell_sole(self) {
         let sole = {
             let guard = self.state.lock();
-            self.guarded(&guard).extra.as_mut().and_then(|extra| extra.sole.take())
+            self.guarded(&guard).known_extra().and_then(|extra| extra.sole.take())
         };
         if let Some(waker) = sole {
             crate::error::quietly(|| waker.wake());
@@ -794,7 +878,7 @@ impl Linker {
     }
 
     /// Makes the task access a chunk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
         match access {
             Ok(mut held) => {
@@ -856,6 +940,23 @@ impl TaskRef {
     pub(crate) fn raw(&self) -> RawTask {
         self.0
     }
+
+    /// As its drop, but that if it is the last and with the task may go what is a user's, it is given back.
+    #[inline]
+    pub(crate) fn let_go(self) -> Option<TaskRef> {
+        let task = std::mem::ManuallyDrop::new(self).0;
+        if !task.refs.release_holder() {
+            return None;
+        }
+        // SAFETY: that was the last reference.
+        if unsafe { is_bare(task.0) } {
+            // SAFETY: as above.
+            unsafe { (task.vtable.dealloc)(task) };
+            return None;
+        }
+        task.refs.hold_again();
+        Some(TaskRef(task))
+    }
 }
 
 impl Clone for TaskRef {
@@ -880,4 +981,4 @@ impl Deref for TaskRef {
 
 // The header is part of every task: it must not grow by accident.
 #[cfg(not(dagger_loom))]
-const _: () = assert!(size_of::<Header>() <= 152);
+const _: () = assert!(size_of::<Header>() <= 112);

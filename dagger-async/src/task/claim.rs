@@ -95,6 +95,18 @@ impl<T: Send + Sync + 'static> Claim<T> {
         Poll::Pending
     }
 
+    /// The value of a task that is done, if this is the only claim on it.
+    #[inline]
+    pub(crate) fn take_alone(&mut self) -> Option<T> {
+        let task = self.task;
+        if self.key == SPENT || !task.state.load().has_value() || task.refs.claims() != 1 {
+            return None;
+        }
+        self.key = SPENT;
+        // SAFETY: as in `take`.
+        Some(unsafe { task.value::<T>().read() })
+    }
+
     /// The value, moved if this is the only claim, else cloned. `poll_takeable` ended well.
     #[inline]
     pub(crate) fn take(&mut self) -> T {

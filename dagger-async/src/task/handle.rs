@@ -134,17 +134,31 @@ impl Wake for ThreadWaker {
 
 impl<T: Send + Sync + 'static> Future for DTask<T> {
     type Output = Result<T>;
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let claim = &mut self.0;
-        ready!(claim.poll_done(cx.waker()))?;
-        ready!(claim.poll_takeable(cx.waker()))?;
-        // `T::clone` is the user's.
-        let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| claim.take()));
-        Poll::Ready(taken.map_err(|payload| Error::Panicked {
+        match claim.poll_done(cx.waker()) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => match claim.take_alone() {
+                Some(value) => Poll::Ready(Ok(value)),
+                None => poll_take(claim, cx.waker()),
+            },
+        }
+    }
+}
+
+/// Takes the value of a task that is done, if there is one and others do not keep it from that.
+fn poll_take<T: Send + Sync + 'static>(claim: &mut Claim<T>, waker: &Waker) -> Poll<Result<T>> {
+    ready!(claim.poll_takeable(waker))?;
+    // `T::clone` is the user's.
+    let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| claim.take()));
+    Poll::Ready(
+        taken.map_err(|payload| Error::Panicked {
             root: claim.raw().info().into(),
             text: PanicText::of(payload),
-        }))
-    }
+        }),
+    )
 }
 
 impl<'a, T: Send + Sync + 'static> IntoFuture for &'a DTask<T> {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The id of a task, unique in the process and never used again.
@@ -61,39 +62,71 @@ impl CallSite {
     }
 }
 
-/// Where a task comes from.
+/// Where a task comes from. One word, as every task has one: a pointer whose low bits say to what.
 #[derive(Clone, Copy)]
-pub(crate) enum Origin {
-    /// `spawn!(callee(..))`.
-    Call(&'static CallSite),
-    /// `Chunk::from_task`, called here.
-    Filled(&'static Location<'static>),
-    /// `spawn(future)`: the place, and the type of the future by its vtable.
-    Future(&'static Location<'static>),
-}
+pub(crate) struct Origin(NonNull<()>);
+
+// SAFETY: what it points to is `Sync` and there for ever.
+unsafe impl Send for Origin {}
+// SAFETY: as above.
+unsafe impl Sync for Origin {}
+
+/// In the low bits of an [`Origin`].
+const CALL: usize = 0;
+const FILLED: usize = 1;
+const FUTURE: usize = 2;
+const KINDS: usize = 3;
+const _: () = assert!(align_of::<CallSite>() > KINDS && align_of::<Location<'static>>() > KINDS);
 
 impl Origin {
-    pub(crate) fn location(self) -> &'static Location<'static> {
-        match self {
-            Origin::Call(site) => site.location,
-            Origin::Filled(location) | Origin::Future(location) => location,
+    /// `spawn!(callee(..))`.
+    #[inline]
+    pub(crate) fn call(site: &'static CallSite) -> Self {
+        Origin(NonNull::from(site).cast())
+    }
+    /// `Chunk::from_task`, called here.
+    pub(crate) fn filled(location: &'static Location<'static>) -> Self {
+        Self::tagged(location, FILLED)
+    }
+    /// `spawn(future)`: the place; the type of the future is known by its vtable.
+    pub(crate) fn future(location: &'static Location<'static>) -> Self {
+        Self::tagged(location, FUTURE)
+    }
+
+    fn tagged(location: &'static Location<'static>, kind: usize) -> Self {
+        Origin(NonNull::from(location).cast().map_addr(|address| address | kind))
+    }
+
+    fn kind(self) -> usize {
+        self.0.addr().get() & KINDS
+    }
+
+    /// The call site, or else the location.
+    fn parts(self) -> Result<&'static CallSite, &'static Location<'static>> {
+        let pointer = self.0.as_ptr().map_addr(|address| address & !KINDS);
+        match self.kind() {
+            // SAFETY: made by `call` of such a reference.
+            CALL => Ok(unsafe { &*pointer.cast() }),
+            // SAFETY: made by `tagged` of such a reference.
+            _ => Err(unsafe { &*pointer.cast() }),
         }
+    }
+
+    pub(crate) fn location(self) -> &'static Location<'static> {
+        self.parts().map_or_else(|location| location, |site| site.location)
     }
 
     /// The address of what says where it was spawned: the same for each run of one `spawn!`.
     pub(crate) fn address(self) -> usize {
-        match self {
-            Origin::Call(site) => std::ptr::from_ref(site).addr(),
-            Origin::Filled(location) | Origin::Future(location) => std::ptr::from_ref(location).addr(),
-        }
+        self.0.addr().get() & !KINDS
     }
 
     /// The name of a task that was given none: the callee as written, or for a future the function that made it.
     pub(crate) fn name(self, future: &'static str) -> &'static str {
-        match self {
-            Origin::Call(site) => site.callee,
-            Origin::Filled(_) => "Chunk::from_task",
-            Origin::Future(_) => function_of(future),
+        match self.parts() {
+            Ok(site) => site.callee,
+            Err(_) if self.kind() == FILLED => "Chunk::from_task",
+            Err(_) => function_of(future),
         }
     }
 }

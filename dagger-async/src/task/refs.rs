@@ -60,6 +60,12 @@ impl Refs {
         }
     }
 
+    /// The one who has just given up the last holder takes it back.
+    #[inline]
+    pub(crate) fn hold_again(&self) {
+        self.0.store(HOLDER, Relaxed);
+    }
+
     /// As `add_holder`, while nobody else knows the task.
     #[inline]
     pub(crate) fn add_holder_unshared(&self) {

@@ -10,7 +10,7 @@ use super::cell::{Awaiting, Guarded, Linker, RawTask, Step, Successors, SyncDep,
 use super::state::{End, Locked, Phase, Ready, Start, Suspend};
 use super::{wait, waker};
 use crate::call::Stop;
-use crate::chunk::{Outcome, Ticket, Tickets};
+use crate::chunk::{Other, Outcome, Tickets, Whose};
 use crate::error::{Error, PanicText, quietly};
 use crate::options::Ties;
 use crate::plan::Run;
@@ -19,7 +19,6 @@ use crate::record;
 use crate::residency;
 use dagger_core::Scope;
 use dagger_core::record::{Cause, What};
-use smallvec::SmallVec;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::task::{Context, Waker};
 
@@ -39,7 +38,7 @@ pub(crate) fn run(task: RawTask, pool: &Pool, local: &Local) {
         // A stale entry says nothing about the body: it may be suspended.
         let awaited = match start {
             Start::Stale => Awaiting::Nothing,
-            _ => std::mem::take(&mut task.guarded(&guard).awaiting),
+            _ => task.guarded(&guard).take_awaiting(),
         };
         (start, awaited)
     };
@@ -51,7 +50,7 @@ pub(crate) fn run(task: RawTask, pool: &Pool, local: &Local) {
             end(task, |header| Error::Shutdown { root: header.info().into() });
             discard(task, pool, local);
         }
-        Start::Run { first } => step(task, first, pool, local),
+        Start::Run { first } => step_here(task, first, pool, local),
     }
 }
 
@@ -112,7 +111,14 @@ pub(crate) fn run_inline(kept: TaskRef, here: bool) {
     }
 }
 
+/// As [`step_here`], apart: for the ways that few tasks go.
+#[inline(never)]
 fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
+    step_here(task, first, pool, local);
+}
+
+#[inline(always)]
+fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     if first {
         start_timer(task, pool);
         record::note(|| What::Start { task: task.id.get() });
@@ -123,7 +129,7 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     let step = {
         let layer = task.spec.as_ref().and_then(|_| {
             let guard = task.state.lock();
-            task.guarded(&guard).extra.as_ref().and_then(|extra| extra.layer.clone())
+            task.guarded(&guard).known_extra().and_then(|extra| extra.layer.clone())
         });
         let _entered = local.enter_task(task, layer.as_ref());
         let waker = waker::borrowed(task);
@@ -138,17 +144,22 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     match step {
         Step::Pending => suspend(task, pool, local),
         Step::Value => finish(task, None, Effect::Ran, pool, local),
-        Step::Stopped(stop) => {
-            let root = || task.info().into();
-            let error = match stop {
-                Stop::User(error) => Error::Task { root: root(), error },
-                Stop::Panic(payload) => Error::Panicked { root: root(), text: PanicText::of(payload) },
-                Stop::Error(error) => error.passed_to(|| task.info()),
-                Stop::Void(error) => return finish(task, Some(Box::new(error)), Effect::Void, pool, local),
-            };
-            finish(task, Some(Box::new(error)), Effect::Ran, pool, local);
-        }
+        Step::Stopped(stop) => stopped(task, stop, pool, local),
     }
+}
+
+/// The body ended without a value.
+#[cold]
+#[inline(never)]
+fn stopped(task: RawTask, stop: Stop, pool: &Pool, local: &Local) {
+    let root = || task.info().into();
+    let (error, effect) = match stop {
+        Stop::User(error) => (Error::Task { root: root(), error }, Effect::Ran),
+        Stop::Panic(payload) => (Error::Panicked { root: root(), text: PanicText::of(payload) }, Effect::Ran),
+        Stop::Error(error) => (error.passed_to(|| task.info()), Effect::Ran),
+        Stop::Void(error) => (error, Effect::Void),
+    };
+    finish(task, Some(Box::new(error)), effect, pool, local);
 }
 
 /// Polls a body inside the span of its task, which lasts from its first poll to its last.
@@ -158,7 +169,7 @@ fn in_span(task: RawTask, first: bool, pool: &Pool, poll: impl FnOnce() -> Step)
         None
     } else {
         let guard = task.state.lock();
-        task.guarded(&guard).extra.as_mut().and_then(|extra| extra.span.take())
+        task.guarded(&guard).known_extra().and_then(|extra| extra.span.take())
     };
     // A subscriber is foreign code, and may have come after the first poll.
     let span = kept.unwrap_or_else(|| {
@@ -193,7 +204,7 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
         residency::pause(task);
     }
     let mut guard = task.state.lock();
-    if task.guarded(&guard).registered.is_none() {
+    if task.guarded(&guard).rare().registered.is_none() {
         drop(guard);
         register(task, pool, local);
         guard = task.state.lock();
@@ -244,7 +255,7 @@ pub(super) fn look_again(task: RawTask) {
 pub(crate) fn register(task: RawTask, pool: &Pool, local: &Local) {
     let known = {
         let guard = task.state.lock();
-        task.guarded(&guard).registered.is_some()
+        task.guarded(&guard).rare().registered.is_some()
     };
     if known {
         return;
@@ -254,7 +265,7 @@ pub(crate) fn register(task: RawTask, pool: &Pool, local: &Local) {
         let guard = task.state.lock();
         let late = guard.phase() == Phase::Retired;
         if !late {
-            task.guarded(&guard).registered = Some(key);
+            task.guarded(&guard).rare().registered = Some(key);
         }
         late
     };
@@ -333,53 +344,41 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
         debug_assert!(!counts, "only what is done is discarded");
         Successors::take(task.guarded(&guard))
     };
-    let mut work = Work::new();
-    work.tell(successors, None);
     // SAFETY: `finish` has set `GONE`, just now.
-    unsafe { work.release(task, Effect::Ran) };
-    work.drain();
-    retire(task, false, pool, local);
+    unsafe { pass_on(task, successors, None, Effect::Ran) };
+    retire(task, pool, local);
 }
 
-/// The waiters of a task, taken out of it. Nearly always there is one at most.
-#[derive(Default)]
-struct Wakers {
-    first: Option<Waker>,
-    others: Option<slab::Slab<Waker>>,
+/// Takes the wakers that few tasks have beside the first one.
+fn other_wakers(guarded: &mut Guarded) -> slab::Slab<Waker> {
+    guarded.known_extra().map(|extra| std::mem::take(&mut extra.wakers)).unwrap_or_default()
 }
 
-impl Wakers {
-    #[inline]
-    fn take(guarded: &mut Guarded) -> Self {
-        let others = guarded.extra.as_mut().map(|extra| std::mem::take(&mut extra.wakers));
-        Wakers { first: guarded.waker.take(), others }
-    }
-    #[inline(always)]
-    fn wake(self) {
-        if let Some(waker) = self.first {
-            quietly(|| waker.wake());
-        }
-        if let Some(others) = self.others {
-            for (_, waker) in others {
-                quietly(|| waker.wake());
-            }
-        }
+fn wake_all(first: Option<Waker>, others: slab::Slab<Waker>) {
+    for waker in first.into_iter().chain(others.into_iter().map(|(_, waker)| waker)) {
+        quietly(|| waker.wake());
     }
 }
 
 /// What a completion owes, all of it outside the lock.
 #[must_use]
 pub(super) struct Completed {
-    wakers: Wakers,
-    successors: Option<Successors>,
-    /// The successors take on the error.
-    failed: bool,
-    /// Nobody holds a handle and nobody takes the failure on: it is logged.
-    unseen: bool,
+    waker: Option<Waker>,
+    successors: Successors,
     /// Nobody wants the value, or another outcome came first.
     drop_value: bool,
     /// It is in no list and waits for nobody: most tasks.
     free: bool,
+    more: Option<Box<More>>,
+}
+
+/// What few completions owe.
+struct More {
+    wakers: slab::Slab<Waker>,
+    /// The successors take on the error.
+    failed: bool,
+    /// Nobody holds a handle and nobody takes the failure on: it is logged.
+    unseen: bool,
 }
 
 /// What a body may have done to what it accesses.
@@ -395,53 +394,56 @@ pub(super) enum Effect {
 #[inline(always)]
 pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
     let is_value = error.is_none();
-    let mut completed = Completed {
-        wakers: Wakers::default(),
-        successors: None,
-        failed: false,
-        unseen: false,
-        drop_value: is_value,
-        free: false,
-    };
     let mut guard = task.state.lock();
-    completed.free = task.guarded(&guard).is_free();
-    if completed.free && is_value && task.guarded(&guard).is_unwatched() && guard.finish(true) {
-        // Most tasks.
-        completed.drop_value = task.refs.claims() == 0;
-        if completed.drop_value {
-            guard.clear_value();
-        }
-    } else if guard.finish(is_value) {
-        let unclaimed = task.refs.claims() == 0;
+    let (successors, free) = {
         let guarded = task.guarded(&guard);
-        completed.wakers = Wakers::take(guarded);
-        let successors = Successors::take(guarded);
-        task.set_error(&guard, error);
-        completed.failed = !is_value;
-        // What only comes after it in order does not look.
-        let taken_on = completed.failed && successors.has_dependent();
-        completed.unseen = completed.failed && unclaimed && !taken_on && !guard.is_observed();
-        completed.drop_value = is_value && unclaimed;
-        if completed.unseen || taken_on {
-            guard.set_observed();
-        }
-        if completed.drop_value {
-            guard.clear_value();
-        }
-        completed.successors = Some(successors);
-    } else {
+        (Successors::take(guarded), guarded.is_free())
+    };
+    if !guard.finish(is_value) {
         // It was ended before; what only comes after it in order has waited for the body.
-        completed.successors = Some(Successors::take(task.guarded(&guard)));
+        return Completed { waker: None, successors, drop_value: is_value, free, more: None };
     }
-    completed
+    let unclaimed = task.refs.claims() == 0;
+    let drop_value = is_value && unclaimed;
+    if drop_value {
+        guard.clear_value();
+    }
+    let guarded = task.guarded(&guard);
+    let waker = guarded.waker.take();
+    let few = !is_value || !guarded.is_common();
+    let more = if few { complete_more(task, &mut guard, error, &successors, unclaimed) } else { None };
+    Completed { waker, successors, drop_value, free, more }
+}
+
+#[cold]
+fn complete_more(
+    task: RawTask,
+    guard: &mut Locked<'_>,
+    error: Option<Box<Error>>,
+    successors: &Successors,
+    unclaimed: bool,
+) -> Option<Box<More>> {
+    let wakers = other_wakers(task.guarded(guard));
+    let failed = error.is_some();
+    if !failed && wakers.is_empty() {
+        return None;
+    }
+    task.set_error(guard, error);
+    // What only comes after it in order does not look.
+    let taken_on = failed && successors.has_dependent();
+    let unseen = failed && unclaimed && !taken_on && !guard.is_observed();
+    if unseen || taken_on {
+        guard.set_observed();
+    }
+    Some(Box::new(More { wakers, failed, unseen }))
 }
 
 impl Completed {
     /// The successors alone, for the models.
     #[cfg(all(test, dagger_loom))]
     pub(super) fn into_successors(self) -> impl Iterator<Item = (RawTask, bool)> {
-        self.wakers.wake();
-        self.successors.into_iter().flatten()
+        wake_all(self.waker, self.more.map(|more| more.wakers).unwrap_or_default());
+        self.successors
     }
 
     /// Drops what nobody wants and tells those who wait. True if the task is in no list.
@@ -454,21 +456,40 @@ impl Completed {
             // SAFETY: `VALUE` is not set and the body is gone: the value is ours alone.
             unsafe { (task.vtable.drop_value)(task) };
         }
-        let failure = if self.failed { task.error().cloned() } else { None };
-        if let (true, Some(failure)) = (self.unseen, &failure) {
-            report(failure);
+        if let Some(more) = self.more {
+            // SAFETY: the caller's promise.
+            unsafe { settle_more(task, self.successors, self.waker, *more, effect) };
+            return self.free;
         }
         // Most tasks have neither, and a worklist is worth more than what it would do for them.
-        if task.has_accesses()
-            || residency::is_admitted(task)
-            || self.successors.as_ref().is_some_and(|all| !all.is_empty())
-        {
+        if task.has_accesses() || residency::is_admitted(task) || !self.successors.is_empty() {
             // SAFETY: `complete` has set `GONE`.
-            unsafe { pass_on(task, self.successors, failure, effect) };
+            unsafe { pass_on(task, self.successors, None, effect) };
         }
-        self.wakers.wake();
+        if let Some(waker) = self.waker {
+            quietly(|| waker.wake());
+        }
         self.free
     }
+}
+
+/// # Safety
+/// As for [`Completed::settle`].
+#[cold]
+unsafe fn settle_more(
+    task: RawTask,
+    successors: Successors,
+    waker: Option<Waker>,
+    more: More,
+    effect: Effect,
+) {
+    let failure = if more.failed { task.error().cloned() } else { None };
+    if let (true, Some(failure)) = (more.unseen, &failure) {
+        report(failure);
+    }
+    // SAFETY: `complete` has set `GONE`.
+    unsafe { pass_on(task, successors, failure, effect) };
+    wake_all(waker, more.wakers);
 }
 
 /// Tells those who wait for a task that is done and gone, and gives up what it accessed.
@@ -476,33 +497,39 @@ impl Completed {
 /// # Safety
 /// As for [`Work::release`].
 #[inline(never)]
-unsafe fn pass_on(task: RawTask, successors: Option<Successors>, failure: Option<Error>, effect: Effect) {
+unsafe fn pass_on(task: RawTask, successors: Successors, failure: Option<Error>, effect: Effect) {
     let mut work = Work::new();
-    if let Some(successors) = successors {
-        work.tell(successors, failure.map(Box::new));
-    }
     // SAFETY: the caller's promise.
     unsafe { work.release(task, effect) };
+    work.tell_tickets();
+    work.tell(successors, failure.map(Box::new));
     work.drain();
 }
 
+#[inline(always)]
 fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool, local: &Local) {
     if local.lost_place.get() && local.depth.get() == 0 {
         pool.spares.is_spare_again(local);
     }
     record::note(|| What::End { task: task.id.get(), end: record::end_of(error.as_deref()) });
     let completed = complete(task, error);
+    let place = local.place_of(pool);
     // What this completion makes ready may run next on this worker, but not while another body of its stack goes on.
-    let place = local.place_of(pool).filter(|_| local.depth.get() == 0);
-    if let Some(place) = place {
+    let next = place.filter(|_| local.depth.get() == 0);
+    if let Some(place) = next {
         place.finishing.set(true);
     }
     // SAFETY: `completed` is this task's.
     let free = unsafe { completed.settle(task, effect) };
-    if let Some(place) = place {
+    if let Some(place) = next {
         place.finishing.set(false);
     }
-    retire(task, free, pool, local);
+    if !free {
+        leave_lists(task, pool);
+        untie(task);
+    }
+    pool.finished_at(place);
+    task.release_holder();
 }
 
 /// Cancels a task unless its body has started: a block that is dropped does that to its tasks.
@@ -594,7 +621,7 @@ fn end_locked(task: RawTask, mut guard: Locked<'_>, error: Box<Error>, work: &mu
         End::Late | End::Leave => None,
     };
     let guarded = task.guarded(&guard);
-    let wakers = Wakers::take(guarded);
+    let (waker, others) = (guarded.waker.take(), other_wakers(guarded));
     let successors = Successors::take_dependent(guarded);
     let failure = Error::clone(&error);
     task.set_error(&guard, Some(error));
@@ -610,10 +637,8 @@ fn end_locked(task: RawTask, mut guard: Locked<'_>, error: Box<Error>, work: &mu
     if unseen {
         report(&failure);
     }
-    if !successors.is_empty() {
-        work.successors.push((successors, Some(Box::new(failure))));
-    }
-    wakers.wake();
+    work.tell_later(successors, Some(Box::new(failure)));
+    wake_all(waker, others);
     if let Some(pool) = pool {
         local::with(|local| match end {
             End::Push => pool.enqueue(task, local),
@@ -630,17 +655,17 @@ fn end_locked(task: RawTask, mut guard: Locked<'_>, error: Box<Error>, work: &mu
 
 /// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
 pub(crate) struct Work {
-    successors: SmallVec<[(Successors, Option<Box<Error>>); 1]>,
+    successors: Vec<(Successors, Option<Box<Error>>)>,
     pub(crate) tickets: Tickets,
 }
 
 impl Work {
     #[inline]
     pub(crate) fn new() -> Self {
-        Work { successors: SmallVec::new(), tickets: Tickets::new() }
+        Work { successors: Vec::new(), tickets: Tickets::new() }
     }
 
-    fn tell(&mut self, successors: Successors, failure: Option<Box<Error>>) {
+    fn tell_later(&mut self, successors: Successors, failure: Option<Box<Error>>) {
         if !successors.is_empty() {
             self.successors.push((successors, failure));
         }
@@ -666,8 +691,13 @@ impl Work {
         // Backwards: of those that share a place the first one has it.
         // SAFETY: the caller's promise.
         for access in unsafe { task.take_accesses() } {
-            step = access.followed();
-            access.release(outcome, &mut self.tickets);
+            // SAFETY: it is ours, and there until it is read.
+            let held = unsafe { access.as_ref() };
+            step = held.followed();
+            if !held.release_quickly(outcome, &mut self.tickets) {
+                // SAFETY: ours, and not used again.
+                unsafe { access.read() }.release_slowly(outcome, &mut self.tickets);
+            }
         }
         if admitted {
             residency::left(task);
@@ -678,35 +708,48 @@ impl Work {
         }
     }
 
+    /// Tells successors now; what that ends is told later.
+    #[inline]
+    fn tell(&mut self, successors: Successors, failure: Option<Box<Error>>) {
+        for (successor, takes_failure) in successors {
+            if let (true, Some(error)) = (takes_failure, &failure) {
+                end_into(successor, true, |header| error.passed_to(|| header.info()), self);
+            }
+            if successor.input_came() {
+                ready_into(successor, self);
+            }
+        }
+    }
+
+    /// Tells those whose turn came, in the order of their turns; telling one may add others.
+    #[inline]
+    fn tell_tickets(&mut self) {
+        let mut told = 0;
+        while let Some(ticket) = self.tickets.get(told) {
+            told += 1;
+            match ticket.whose() {
+                Whose::Task(task) => {
+                    task.prefetch_rest();
+                    if task.input_came() {
+                        ready_into(task, self);
+                    }
+                }
+                Whose::Other(Other::Plan(..)) => {} // Its places are granted when they are taken.
+                Whose::Other(Other::Guard(wait, index)) => {
+                    let (wait, index) = (wait.clone(), *index);
+                    wait.granted(index, &mut self.tickets);
+                }
+            }
+        }
+        self.tickets.clear();
+    }
+
+    #[inline]
     pub(crate) fn drain(&mut self) {
         loop {
-            // In the order of their turns; telling one may add others.
-            let mut told = 0;
-            while let Some(ticket) = self.tickets.get(told) {
-                told += 1;
-                match ticket {
-                    &Ticket::Task(task) => {
-                        if task.input_came() {
-                            ready_into(task, self);
-                        }
-                    }
-                    Ticket::Plan(..) => {} // Its places are granted when they are taken.
-                    Ticket::Guard(wait, index) => {
-                        let (wait, index) = (wait.clone(), *index);
-                        wait.granted(index, &mut self.tickets);
-                    }
-                }
-            }
-            self.tickets.clear();
+            self.tell_tickets();
             let Some((successors, failure)) = self.successors.pop() else { return };
-            for (successor, takes_failure) in successors {
-                if let (true, Some(error)) = (takes_failure, &failure) {
-                    end_into(successor, true, |header| error.passed_to(|| header.info()), self);
-                }
-                if successor.input_came() {
-                    ready_into(successor, self);
-                }
-            }
+            self.tell(successors, failure);
         }
     }
 }
@@ -732,7 +775,7 @@ fn ready_into(task: RawTask, work: &mut Work) {
     if let Some(successors) = left {
         // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
         unsafe { (task.vtable.drop_body)(task) };
-        work.tell(successors, None);
+        work.tell_later(successors, None);
         // SAFETY: `ready` has set `GONE`, just now.
         unsafe { work.release(task, Effect::Ran) };
     }
@@ -786,13 +829,10 @@ pub(crate) fn wake(task: RawTask) {
     });
 }
 
-/// The body is gone: nothing of the pool belongs to the task any more.
-/// `free`: it is in no list, so there is nothing to leave.
-fn retire(task: RawTask, free: bool, pool: &Pool, local: &Local) {
-    if !free {
-        leave_lists(task, pool);
-        untie(task);
-    }
+/// The body of a task that was ended before is gone: nothing of the pool belongs to it any more.
+fn retire(task: RawTask, pool: &Pool, local: &Local) {
+    leave_lists(task, pool);
+    untie(task);
     pool.finished(local);
     task.release_holder();
 }
@@ -802,11 +842,11 @@ fn leave_lists(task: RawTask, pool: &Pool) {
     let (registered, awaiting, timer, tokens, span) = {
         let guard = task.state.lock();
         let guarded = task.guarded(&guard);
-        let (timer, tokens, span) = match &mut guarded.extra {
+        let (timer, tokens, span) = match guarded.known_extra() {
             Some(extra) => (extra.timer.take(), std::mem::take(&mut extra.tokens), extra.span.take()),
             None => (None, Vec::new(), None),
         };
-        (guarded.registered.take(), std::mem::take(&mut guarded.awaiting), timer, tokens, span)
+        (guarded.take_registered(), guarded.take_awaiting(), timer, tokens, span)
     };
     drop(awaiting);
     quietly(|| drop(span));
@@ -831,14 +871,21 @@ fn untie(task: RawTask) {
     }
     let ties = {
         let guard = task.state.lock();
-        let extra = task.guarded(&guard).extra.as_mut();
+        let extra = task.guarded(&guard).known_extra();
         extra.map(|extra| (std::mem::take(&mut extra.syncdeps), extra.layer.take(), extra.held_by.take()))
     };
     drop(ties);
 }
 
+#[inline]
 fn start_timer(task: RawTask, pool: &Pool) {
-    let Some(after) = task.spec.as_deref().and_then(|spec| spec.timeout) else { return };
+    if let Some(after) = task.spec.as_deref().and_then(|spec| spec.timeout) {
+        start_timer_of(task, after, pool);
+    }
+}
+
+#[cold]
+fn start_timer_of(task: RawTask, after: std::time::Duration, pool: &Pool) {
     let Some(timers) = pool.reactor.timers() else { return };
     let deadline = tokio::time::Instant::now().checked_add(after);
     let Some(deadline) = deadline else { return }; // Longer than the clock counts.

@@ -39,6 +39,7 @@ const INLINE: u32 = 1;
 ///
 /// # Errors
 /// `Deadlock`, if the wait would never end.
+#[inline]
 pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Result<(), Error>> {
     if *key == NONE {
         note_await(task);
@@ -46,6 +47,10 @@ pub(crate) fn poll_done(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Res
     if task.state.load().is_done() {
         return Poll::Ready(Ok(()));
     }
+    poll_undone(task, key, waker)
+}
+
+fn poll_undone(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Result<(), Error>> {
     local::with(|local| {
         if !leave_waker(task, key, waker, local.task().is_some()) {
             return Poll::Ready(Ok(()));
@@ -79,15 +84,21 @@ fn wake_near(task: RawTask) {
 /// Writes down that the current task awaits another one.
 #[inline]
 pub(super) fn note_await(input: RawTask) {
-    if record::is_on()
-        && let Some(me) = local::with(|local| local.task())
-    {
+    if record::is_on() {
+        write_await(input);
+    }
+}
+
+#[cold]
+fn write_await(input: RawTask) {
+    if let Some(me) = local::with(|local| local.task()) {
         let (task, input) = (me.id.get(), input.id.get());
         record::note(|| What::After { task, input, cause: Cause::Awaited });
     }
 }
 
 /// Leaves a waker; false if the task is done.
+#[inline]
 pub(super) fn leave_waker(task: RawTask, key: &mut u32, waker: &Waker, by_task: bool) -> bool {
     let fresh = *key == NONE || {
         let guard = task.state.lock();
@@ -95,7 +106,7 @@ pub(super) fn leave_waker(task: RawTask, key: &mut u32, waker: &Waker, by_task: 
         let known = match *key {
             NONE => None,
             INLINE => guarded.waker.as_ref(),
-            other => guarded.extra.as_ref().and_then(|extra| extra.wakers.get(other as usize - 2)),
+            other => guarded.known_extra().and_then(|extra| extra.wakers.get(other as usize - 2)),
         };
         !known.is_some_and(|known| waker::is_same(known, waker))
     };
@@ -183,7 +194,8 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
     let waited_for = {
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
-        let next = match (kind, &guarded.awaiting) {
+        let awaiting = &mut guarded.rare().awaiting;
+        let next = match (kind, &*awaiting) {
             (Kind::Block, _) => Awaiting::Blocked(TaskRef::new(target)),
             (Kind::Await, Awaiting::Nothing) => Awaiting::One(TaskRef::new(target)),
             (Kind::Await, Awaiting::One(other)) if other.raw() == target => {
@@ -191,7 +203,7 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
             }
             (Kind::Await, _) => Awaiting::Many,
         };
-        let before = std::mem::replace(&mut guarded.awaiting, next);
+        let before = std::mem::replace(awaiting, next);
         // Whoever waits for a chunk that this one holds is not counted: it may be there.
         let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null() || me.has_accesses();
         drop(guard);
@@ -214,9 +226,9 @@ pub(super) fn closes_cycle(me: RawTask) -> bool {
         if !waited_for || me.foreign_wakers.load(Acquire) != 0 {
             return false;
         }
-        match &guarded.awaiting {
-            Awaiting::One(target) => targets.push(target.clone()),
-            Awaiting::Guard(places) => {
+        match guarded.awaiting() {
+            Some(Awaiting::One(target)) => targets.push(target.clone()),
+            Some(Awaiting::Guard(places)) => {
                 for place in places.iter() {
                     place.visit_blockers(&mut |holder| targets.push(TaskRef::new(holder)));
                 }
@@ -235,10 +247,10 @@ pub(super) fn stop_waiting_for(target: RawTask, local: &Local) {
     let Some(me) = local.task() else { return };
     let before = {
         let guard = me.state.lock();
-        let awaiting = &mut me.guarded(&guard).awaiting;
-        match awaiting {
-            Awaiting::One(awaited) | Awaiting::Blocked(awaited) if awaited.raw() == target => {
-                std::mem::take(awaiting)
+        let guarded = me.guarded(&guard);
+        match guarded.awaiting() {
+            Some(Awaiting::One(awaited) | Awaiting::Blocked(awaited)) if awaited.raw() == target => {
+                guarded.take_awaiting()
             }
             _ => Awaiting::Nothing,
         }
@@ -299,15 +311,17 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
     match guard.phase() {
         Phase::Waiting => {
             visit_inputs(task, &guard, visit);
-            owner = task.guarded(&guard).extra.as_ref().and_then(|extra| extra.held_by.clone());
+            owner = task.guarded(&guard).known_extra().and_then(|extra| extra.held_by.clone());
         }
-        phase @ (Phase::Running | Phase::Suspended) => match &task.guarded(&guard).awaiting {
-            Awaiting::Blocked(awaited) => visit(awaited.clone()),
+        phase @ (Phase::Running | Phase::Suspended) => match task.guarded(&guard).awaiting() {
+            Some(Awaiting::Blocked(awaited)) => visit(awaited.clone()),
             // A suspended body that nobody else can wake.
-            Awaiting::One(awaited) if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 => {
+            Some(Awaiting::One(awaited))
+                if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
+            {
                 visit(awaited.clone());
             }
-            Awaiting::Guard(places)
+            Some(Awaiting::Guard(places))
                 if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
             {
                 for place in places.iter() {
@@ -335,7 +349,7 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
     };
     // SAFETY: the lock is held in phase `Waiting`; inputs are kept by the claims in the body.
     unsafe { (task.vtable.inputs)(task, &mut undone) };
-    if let Some(extra) = &task.guarded(guard).extra {
+    if let Some(extra) = task.guarded(guard).known_extra() {
         for dep in &extra.syncdeps {
             undone(dep.task.raw());
         }
@@ -360,8 +374,8 @@ pub(crate) fn stop_awaiting_guard() {
     let before = local::with(|local| {
         let me = local.task()?;
         let guard = me.state.lock();
-        let awaiting = &mut me.guarded(&guard).awaiting;
-        matches!(awaiting, Awaiting::Guard(_)).then(|| std::mem::take(awaiting))
+        let guarded = me.guarded(&guard);
+        matches!(guarded.awaiting(), Some(Awaiting::Guard(_))).then(|| guarded.take_awaiting())
     });
     drop(before);
 }
@@ -372,7 +386,7 @@ pub(crate) fn await_guard(places: Arc<Vec<WaitingPlace>>, holders: &[TaskRef]) -
         let me = local.task()?;
         let before = {
             let guard = me.state.lock();
-            let awaiting = &mut me.guarded(&guard).awaiting;
+            let awaiting = &mut me.guarded(&guard).rare().awaiting;
             let next = match awaiting {
                 Awaiting::Nothing | Awaiting::Guard(_) => Awaiting::Guard(places),
                 _ => Awaiting::Many,
@@ -399,7 +413,7 @@ pub(super) fn watch_for_sole(task: RawTask, fresh: bool) {
         if let Some(me) = local.task() {
             let before = {
                 let guard = me.state.lock();
-                std::mem::replace(&mut me.guarded(&guard).awaiting, Awaiting::One(TaskRef::new(task)))
+                std::mem::replace(&mut me.guarded(&guard).rare().awaiting, Awaiting::One(TaskRef::new(task)))
             };
             return drop(before);
         }
@@ -437,9 +451,9 @@ pub(crate) fn visit_waits(task: RawTask, visit: &mut dyn FnMut(TaskRef, TaskRef)
             return;
         }
         visit_successors(task, &guard, &mut |successor| successors.push(TaskRef::new(successor)));
-        match &task.guarded(&guard).awaiting {
-            Awaiting::One(awaited) | Awaiting::Blocked(awaited) => Some(awaited.clone()),
-            Awaiting::Nothing | Awaiting::Many | Awaiting::Guard(_) => None,
+        match task.guarded(&guard).awaiting() {
+            Some(Awaiting::One(awaited) | Awaiting::Blocked(awaited)) => Some(awaited.clone()),
+            None | Some(Awaiting::Nothing | Awaiting::Many | Awaiting::Guard(_)) => None,
         }
     };
     if let Some(awaited) = awaited {

@@ -4,28 +4,22 @@
 //! much of what an access costs.
 
 use super::Entry;
-use super::fragment::NONE;
 use std::ops::{Index, IndexMut};
 
-pub(super) struct Entries<T> {
-    all: Vec<Entry<T>>,
-    /// The first that is nobody's; they are linked through their places.
-    free: u32,
-    pub(super) live: u32,
-}
+pub(super) struct Entries<T>(Vec<Entry<T>>);
 
 impl<T> Entries<T> {
     pub(super) fn new() -> Entries<T> {
-        Entries { all: Vec::new(), free: NONE, live: 0 }
+        Entries(Vec::new())
     }
 
+    /// Puts an entry in the place of the first that is nobody's.
     #[inline]
-    pub(super) fn insert(&mut self, entry: Entry<T>) -> u32 {
-        self.live += 1;
-        let key = self.free;
-        if let Some(free) = self.all.get_mut(key as usize) {
-            self.free = free.place.next;
-            *free = entry;
+    pub(super) fn insert(&mut self, entry: Entry<T>, free: &mut u32) -> u32 {
+        let key = *free;
+        if let Some(place) = self.0.get_mut(key as usize) {
+            *free = place.place.next;
+            *place = entry;
             return key;
         }
         self.grow(entry)
@@ -33,34 +27,33 @@ impl<T> Entries<T> {
 
     #[cold]
     fn grow(&mut self, entry: Entry<T>) -> u32 {
-        self.all.push(entry);
-        self.all.len() as u32 - 1
+        self.0.push(entry);
+        self.0.len() as u32 - 1
     }
 
     /// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
     #[inline]
-    pub(super) fn remove_granted(&mut self, key: u32) -> Option<(u32, bool)> {
-        let entry = self.all.get_mut(key as usize).filter(|entry| entry.missing == 0)?;
+    pub(super) fn remove_granted(&mut self, key: u32, free: &mut u32) -> Option<(u32, bool)> {
+        let entry = self.0.get_mut(key as usize).filter(|entry| entry.missing == 0)?;
         entry.ticket.take()?;
-        entry.place.next = self.free;
-        self.free = key;
-        self.live -= 1;
+        entry.place.next = *free;
+        *free = key;
         Some((entry.own, entry.writes))
     }
 
     #[inline]
     pub(super) fn get(&self, key: u32) -> Option<&Entry<T>> {
-        self.all.get(key as usize).filter(|entry| entry.ticket.is_some())
+        self.0.get(key as usize).filter(|entry| entry.ticket.is_some())
     }
 
     /// The entry with this key, which the caller got from a list of waiting ones; `None` for `NONE`.
     #[inline]
     pub(super) fn waiting(&mut self, key: u32) -> Option<&mut Entry<T>> {
-        self.all.get_mut(key as usize)
+        self.0.get_mut(key as usize)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.all.iter().filter(|entry| entry.ticket.is_some())
+        self.0.iter().filter(|entry| entry.ticket.is_some())
     }
 }
 
@@ -68,13 +61,13 @@ impl<T> Index<u32> for Entries<T> {
     type Output = Entry<T>;
     #[inline]
     fn index(&self, key: u32) -> &Entry<T> {
-        &self.all[key as usize]
+        &self.0[key as usize]
     }
 }
 
 impl<T> IndexMut<u32> for Entries<T> {
     #[inline]
     fn index_mut(&mut self, key: u32) -> &mut Entry<T> {
-        &mut self.all[key as usize]
+        &mut self.0[key as usize]
     }
 }

@@ -57,31 +57,27 @@ struct Waiter {
 
 /// The places of one distinct area. Own places that wait are linked through their entries, since an entry has one own
 /// place; foreign ones are listed apart, and chunks that are never accessed by part have none.
+#[repr(C)]
 pub(super) struct Fragment {
     issued: [u32; 4],
     released: [u32; 4],
     /// Of the own places that wait, by class.
     first: [u32; 2],
     last: [u32; 2],
-    /// All that wait, so that an uncontended release looks at no list.
-    waiters: u32,
+    /// Nothing until the first that waits.
     foreign: Option<Box<[VecDeque<Waiter>; 2]>>,
 }
 
 impl Default for Fragment {
     fn default() -> Fragment {
-        Fragment {
-            issued: [0; 4],
-            released: [0; 4],
-            first: [NONE; 2],
-            last: [NONE; 2],
-            waiters: 0,
-            foreign: None,
-        }
+        Fragment { issued: [0; 4], released: [0; 4], first: [NONE; 2], last: [NONE; 2], foreign: None }
     }
 }
 
 impl Fragment {
+    /// What accesses write, if none is to a part: so many bytes at its start.
+    pub(super) const WRITTEN: usize = std::mem::offset_of!(Fragment, foreign);
+
     /// Counts a place. Returns how many conflicting ones come before it, and whether they are all released.
     #[inline(always)]
     fn issue(&mut self, class: Class) -> (u32, bool) {
@@ -106,7 +102,6 @@ impl Fragment {
                 NONE => self.first[list] = entry,
                 last => entries[last].place.next = entry,
             }
-            self.waiters += 1;
         }
         granted
     }
@@ -116,7 +111,6 @@ impl Fragment {
         let (threshold, granted) = self.issue(Class::foreign(writes));
         if !granted {
             self.foreign.get_or_insert_default()[usize::from(writes)].push_back(Waiter { threshold, entry });
-            self.waiters += 1;
         }
         granted
     }
@@ -131,7 +125,7 @@ impl Fragment {
     ) {
         let released = &mut self.released[class as usize];
         *released = released.wrapping_add(1);
-        if self.waiters == 0 {
+        if self.first == [NONE; 2] && self.foreign.is_none() {
             return;
         }
         // What `conflicts` says: a write is in everybody's way, but foreign ones in no foreign one's.
@@ -157,7 +151,6 @@ impl Fragment {
             if entry.place.next == NONE {
                 self.last[list] = NONE;
             }
-            self.waiters -= 1;
             entry.grant(ready);
         }
     }
@@ -170,7 +163,6 @@ impl Fragment {
             }
             let reached = sum(&self.released, class);
             while let Some(waiter) = list.pop_front_if(|first| first.threshold == reached) {
-                self.waiters -= 1;
                 entries[waiter.entry].grant(ready);
             }
         }
@@ -179,6 +171,12 @@ impl Fragment {
     /// Whether some own place is taken, waiting or granted.
     pub(super) fn has_own(&self) -> bool {
         self.has(Class::OwnRead) || self.has(Class::OwnWrite)
+    }
+
+    /// Whether no place is taken.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.issued == self.released
     }
 
     /// Whether some place of this class is taken, waiting or granted.

@@ -35,7 +35,7 @@ use std::num::NonZeroU32;
 
 use crate::region::Area;
 use entries::Entries;
-use fragment::{Class, Fragment, OwnPlace};
+use fragment::{Class, Fragment, NONE, OwnPlace};
 
 /// The own fragment of an access to everything.
 const WHOLE: u32 = u32::MAX;
@@ -62,14 +62,26 @@ const DEAD_KEPT: usize = 64;
 /// queue.release(a, &mut |ticket| ready.push(ticket));
 /// assert_eq!(ready, ['c']);
 /// ```
+#[repr(C)]
 pub struct AccessQueue<T> {
-    entries: Entries<T>,
-    /// How many accesses there have been: the program order of the next.
-    sequence: u64,
+    // What every access to the whole writes comes first and is 56 bytes long, so that it can share a cache line with a lock.
+    /// The first entry that is nobody's; they are linked through their places.
+    free: u32,
+    /// How many accesses there have been, modulo 2³²: the program order of the next.
+    sequence: u32,
     whole: Fragment,
+    // The rest is read only, for those.
+    entries: Entries<T>,
+    /// Live accesses to nothing.
+    nothing: u32,
+    /// How often `sequence` has begun again.
+    epoch: u32,
     /// Nothing until the first access to a part.
     parts: Option<Box<Parts>>,
 }
+
+// See its first lines: beside a lock in a cache line.
+const _: () = assert!(std::mem::offset_of!(AccessQueue<u64>, whole) + Fragment::WRITTEN <= 56);
 
 /// A live access in its queue. It is a key: after the release it may come to mean another access.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,7 +103,7 @@ impl Place {
 struct Entry<T> {
     /// `None`: nobody's.
     ticket: Option<T>,
-    sequence: u64,
+    sequence: u32,
     own: u32,
     /// Places not granted yet.
     missing: u32,
@@ -128,7 +140,15 @@ impl<T: Clone> AccessQueue<T> {
     /// A queue without accesses. It allocates nothing.
     #[must_use]
     pub fn new() -> AccessQueue<T> {
-        AccessQueue { entries: Entries::new(), sequence: 0, whole: Fragment::default(), parts: None }
+        AccessQueue {
+            free: NONE,
+            sequence: 0,
+            whole: Fragment::default(),
+            entries: Entries::new(),
+            nothing: 0,
+            epoch: 0,
+            parts: None,
+        }
     }
 
     /// Adds an access behind all others. If it must wait (`false`), a later [`release`](AccessQueue::release)
@@ -145,14 +165,26 @@ impl<T: Clone> AccessQueue<T> {
         };
         let place = OwnPlace::NOWHERE;
         let entry = Entry { ticket: Some(ticket), sequence: self.sequence, own, missing: 0, place, writes };
-        self.sequence += 1;
-        let key = self.entries.insert(entry);
+        self.sequence = self.sequence.wrapping_add(1);
+        if self.sequence == 0 {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        let key = self.entries.insert(entry, &mut self.free);
         let granted = match own {
             WHOLE => self.whole.take_own(writes, key, &mut self.entries),
-            NOTHING => true,
+            NOTHING => {
+                self.nothing += 1;
+                true
+            }
             own => self.take_parts(own as usize, writes, key),
         };
         (Place::of(key), granted)
+    }
+
+    /// How many accesses there have been.
+    #[must_use]
+    pub fn accesses(&self) -> u64 {
+        u64::from(self.epoch) << 32 | u64::from(self.sequence)
     }
 
     /// Takes the places of an access to a part. True if all are granted.
@@ -176,14 +208,14 @@ impl<T: Clone> AccessQueue<T> {
     /// caller: debug builds panic, others ignore it.
     #[inline]
     pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
-        let Some((own, writes)) = self.entries.remove_granted(place.key()) else {
+        let Some((own, writes)) = self.entries.remove_granted(place.key(), &mut self.free) else {
             debug_assert!(false, "only a granted access is released");
             return;
         };
         match own {
             WHOLE if writes => self.whole.give(Class::OwnWrite, &mut self.entries, ready),
             WHOLE => self.whole.give(Class::OwnRead, &mut self.entries, ready),
-            NOTHING => {}
+            NOTHING => self.nothing -= 1,
             own => self.give_parts(own as usize, writes, ready),
         }
     }
@@ -202,8 +234,10 @@ impl<T: Clone> AccessQueue<T> {
 
     /// Whether there is no live access.
     #[must_use]
+    #[inline]
     pub fn is_idle(&self) -> bool {
-        self.entries.live == 0
+        // An access to a part has a place in `whole` too.
+        self.whole.is_idle() && self.nothing == 0
     }
 
     /// Whether some live access, granted or waiting, writes [`Area::Whole`].
@@ -224,7 +258,7 @@ impl<T: Clone> AccessQueue<T> {
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
         let Some(waiting) = self.entries.get(place.key()) else { return };
         self.in_order(visit, |entry| {
-            entry.sequence < waiting.sequence
+            self.age(entry) > self.age(waiting)
                 && (entry.writes || waiting.writes)
                 && self.meet(entry.own, waiting.own)
         });
@@ -233,7 +267,7 @@ impl<T: Clone> AccessQueue<T> {
     /// The ticket of the oldest live access, granted or waiting, and whether it writes. It looks at every live access.
     #[must_use]
     pub fn oldest(&self) -> Option<(&T, bool)> {
-        let entry = self.entries.iter().min_by_key(|entry| entry.sequence)?;
+        let entry = self.entries.iter().max_by_key(|entry| self.age(entry))?;
         Some((entry.ticket.as_ref()?, entry.writes))
     }
 
@@ -249,8 +283,13 @@ impl<T: Clone> AccessQueue<T> {
 
     fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
         let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
-        kept.sort_unstable_by_key(|entry| entry.sequence);
+        kept.sort_unstable_by_key(|entry| std::cmp::Reverse(self.age(entry)));
         kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
+    }
+
+    /// How many accesses have come since a live one, which is fewer than 2³².
+    fn age(&self, entry: &Entry<T>) -> u32 {
+        self.sequence.wrapping_sub(entry.sequence)
     }
 
     /// Whether two fragments with live accesses overlap.
@@ -276,7 +315,7 @@ impl<T> std::fmt::Debug for AccessQueue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let waiting = self.entries.iter().filter(|entry| entry.missing > 0).count();
         f.debug_struct("AccessQueue")
-            .field("granted", &(self.entries.live as usize - waiting))
+            .field("granted", &(self.entries.iter().count() - waiting))
             .field("waiting", &waiting)
             .field("fragments", &self.parts.as_ref().map_or(0, |parts| parts.slots.len()))
             .finish()

@@ -182,32 +182,45 @@ impl Held {
     }
 
     /// Ends the access. Tells through `tickets` whose turn came.
-    #[inline]
     pub(crate) fn release(self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+        if !self.release_quickly(outcome, tickets) {
+            self.release_slowly(outcome, tickets);
+        }
+    }
+
+    /// Ends an access as most are, which owns nothing then. False: it is another one.
+    #[inline(always)]
+    pub(crate) fn release_quickly(&self, outcome: Outcome<'_>, tickets: &mut Tickets) -> bool {
         if let (Some(place), None, false, false, Outcome::Wrote) =
             (self.place, &self.part, self.merged, self.fills, outcome)
         {
             let mut state = self.chunk.lock();
-            if self.mode != Mode::Out || state.poison.is_clean() {
-                if self.mode.writes() {
-                    state.parts = None;
-                }
-                let keep = state.give(place, tickets);
-                drop(state);
-                return drop_owner(keep);
+            if self.mode == Mode::Out && !state.poison.is_clean() {
+                return false;
             }
-        } else if self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look() {
-            return;
+            if self.mode.writes() && state.parts.is_some() {
+                state.parts = None;
+            }
+            let keep = state.give(place, tickets);
+            drop(state);
+            drop_owner(keep);
+            return true;
         }
-        self.release_slowly(outcome, tickets);
+        self.part.is_none() && self.leaves_nothing(outcome)
+    }
+
+    /// Its end leaves nothing to do at the chunk.
+    #[inline]
+    fn leaves_nothing(&self, outcome: Outcome<'_>) -> bool {
+        self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look()
     }
 
     #[cold]
-    fn release_slowly(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+    pub(crate) fn release_slowly(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
         // Errors are the user's: their drop is not run under the lock.
         let mut garbage: Vec<Arc<Error>> = Vec::new();
         // One that was refused has no place, and has touched nothing.
-        if !self.has_place() {
+        if !self.has_place() || self.leaves_nothing(outcome) {
             return;
         }
         // Beside others of its task it has no place; the one that has may be given back already, and the chunk with it.

@@ -20,8 +20,10 @@ mod held;
 mod places;
 #[cfg(feature = "store")]
 mod residence;
+mod ticket;
 
 pub(crate) use places::{Taken, check_merged, give_idle, take_idle, take_places};
+pub(crate) use ticket::{Other, Ticket, Whose};
 
 use super::container::Parts;
 use super::guard::GuardWait;
@@ -59,16 +61,6 @@ impl Mode {
     }
 }
 
-/// Whose turn comes.
-#[derive(Clone)]
-pub(crate) enum Ticket {
-    Task(RawTask),
-    /// A guard, and which of its places.
-    Guard(Arc<GuardWait>, u32),
-    /// The run of a plan, whose places are granted at once or not taken, and which of its chunks this is.
-    Plan(Arc<Run>, u32),
-}
-
 /// Those whose turn came, to be told outside the locks.
 pub(crate) type Tickets = SmallVec<[Ticket; 6]>;
 
@@ -86,8 +78,8 @@ impl Asker<'_> {
     #[inline]
     fn ticket(self, argument: u16) -> Ticket {
         match self {
-            Asker::Task(task) => Ticket::Task(task),
-            Asker::Guard(wait) => Ticket::Guard(wait.clone(), u32::from(argument) - 1),
+            Asker::Task(task) => Ticket::task(task),
+            Asker::Guard(wait) => Ticket::other(Other::Guard(wait.clone(), u32::from(argument) - 1)),
         }
     }
 
@@ -104,14 +96,14 @@ pub(crate) trait AnyChunk: Send + Sync {
     fn core(&self) -> &Core;
 }
 
-/// See the module. What every access needs comes first.
-#[repr(C)]
+/// See the module. What every access writes comes first, in one cache line.
+#[repr(C, align(64))]
 pub(crate) struct Core {
+    state: SpinLock<State>,
     /// Something is poisoned or missing, or declared too coarsely: look closer before a grant is used.
     look: AtomicBool,
     /// It has a scope and a home.
     pub(crate) is_placed: bool,
-    state: SpinLock<State>,
     cell: CellType,
     slot: residency::Slot,
     pub(crate) scope: Option<Scope>,
@@ -174,7 +166,11 @@ impl CorePtr {
     }
 }
 
-/// What the lock protects.
+// The lock, and what of the queue every access writes: 8 + 56 bytes.
+const _: () = assert!(std::mem::offset_of!(Core, state) == 0 && SpinLock::<State>::VALUE == 8);
+
+/// What the lock protects. What every access writes is at the start of the queue.
+#[repr(C)]
 pub(crate) struct State {
     queue: AccessQueue<Ticket>,
     /// Invariant 5.
@@ -190,8 +186,6 @@ pub(crate) struct State {
     /// The runtime whose tasks came here first, and whether others came: then the shutdown of each must find its own.
     tasks_of: *const Pool,
     is_shared: bool,
-    /// How many places were taken.
-    turn: u64,
     /// The store reads the value.
     #[cfg(feature = "store")]
     is_lent: bool,
@@ -328,7 +322,6 @@ impl Core {
                 opaque_writes: 0,
                 tasks_of: std::ptr::null(),
                 is_shared: false,
-                turn: 0,
                 #[cfg(feature = "store")]
                 is_lent: false,
             }),
@@ -373,8 +366,8 @@ impl Core {
     /// Calls `visit` with each task that waits here, in program order, under the lock.
     pub(crate) fn visit_waiting_tasks(&self, visit: &mut dyn FnMut(RawTask)) {
         self.lock().queue.waiting(&mut |ticket| {
-            if let Ticket::Task(task) = ticket {
-                visit(*task);
+            if let Whose::Task(task) = ticket.whose() {
+                visit(task);
             }
         });
     }
@@ -414,7 +407,7 @@ impl State {
         held.place = Some(place);
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(
         &mut self,
         chunk: CorePtr,
@@ -440,7 +433,6 @@ impl State {
                 taken.behind.push(run.clone());
             }
         }
-        self.turn += 1;
         place
     }
 
@@ -457,7 +449,7 @@ impl State {
     fn record(&self, held: &Held, task: RawTask, writes: bool) {
         // What shares a place with another access waits as for the whole.
         let part = held.part.as_ref().filter(|_| !held.merged);
-        let (task, chunk, turn) = (task.id.get(), held.chunk.id, self.turn);
+        let (task, chunk, turn) = (task.id.get(), held.chunk.id, self.queue.accesses());
         match part {
             // Apart, since most are so: code that knows it is half as long.
             None => record::note(|| What::Access { task, chunk, turn, writes, part: None }),
@@ -525,10 +517,10 @@ impl State {
 
     /// Calls `visit` with the tasks that a place waits for; none once it is granted.
     fn visit_blockers(&self, place: Place, visit: &mut dyn FnMut(RawTask)) {
-        self.queue.blockers(place, &mut |ticket| match ticket {
-            Ticket::Task(task) => visit(*task),
-            Ticket::Plan(run, chunk) => run.visit_at(*chunk, visit),
-            Ticket::Guard(..) => {}
+        self.queue.blockers(place, &mut |ticket| match ticket.whose() {
+            Whose::Task(task) => visit(task),
+            Whose::Other(Other::Plan(run, chunk)) => run.visit_at(*chunk, visit),
+            Whose::Other(Other::Guard(..)) => {}
         });
     }
 
@@ -545,10 +537,16 @@ fn is_opaque(area: &Area) -> bool {
 }
 
 /// Gives up what may be the last owner of a chunk: with it may go a user's value or error, whose drop may panic.
+#[inline(always)]
 fn drop_owner(owner: Option<Arc<dyn AnyChunk>>) {
-    if owner.is_some() {
-        crate::error::quietly(|| drop(owner));
+    if let Some(owner) = owner {
+        drop_last_owner(owner);
     }
+}
+
+#[inline(never)]
+fn drop_last_owner(owner: Arc<dyn AnyChunk>) {
+    crate::error::quietly(|| drop(owner));
 }
 
 pub(crate) fn clip(area: &Area, shape: &Shape) -> Result<Area, Refusal> {

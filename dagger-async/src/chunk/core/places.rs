@@ -1,6 +1,6 @@
 //! Taking places: all those of a task or guard at once, or one for the run of a plan.
 
-use super::{Asker, CorePtr, Held, Refusal, State, Ticket, Tickets, clip, drop_owner, is_opaque};
+use super::{Asker, CorePtr, Held, Other, Refusal, State, Ticket, Tickets, clip, drop_owner, is_opaque};
 use crate::plan::Run;
 use crate::pool::Pool;
 use crate::record;
@@ -22,8 +22,11 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
             at -= 1;
         }
     }
-    let are_wholes = held.iter().all(|held| held.part.is_none() && !held.chunk.is_placed);
-    if are_wholes && held.windows(2).all(|pair| !pair[0].is_same_chunk(&pair[1])) {
+    let mut before = None;
+    let are_plain = held.iter().all(|held| {
+        held.part.is_none() && !held.chunk.is_placed && before.replace(held.chunk) != Some(held.chunk)
+    });
+    if are_plain {
         take_wholes(held, asker, &mut taken);
     } else {
         take_regions(held, asker, &mut taken)?;
@@ -35,19 +38,24 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
 }
 
 /// Takes the places for accesses to different chunks as a whole: what most tasks do, and what cannot be refused.
+#[inline]
 fn take_wholes(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) {
-    let Some((first, others)) = held.split_first_mut() else { return };
-    let chunk = first.chunk;
-    let mut state = chunk.lock();
-    // All locks are taken on the way down and given back on the way up.
-    take_wholes(others, asker, taken);
-    let writes = first.mode.writes();
-    first.place =
-        Some(state.take(chunk, asker.ticket(first.argument), writes, &Area::Whole, asker.pool(), taken));
-    if let Asker::Task(task) = asker
-        && record::is_on()
-    {
-        state.record(first, task, writes);
+    for held in &*held {
+        std::mem::forget(held.chunk.lock());
+    }
+    // Once all locks are taken each is given back when its queue is done with.
+    for held in held {
+        let chunk = held.chunk;
+        // SAFETY: taken above, by a guard that was forgotten.
+        let mut state = unsafe { chunk.state.taken() };
+        let writes = held.mode.writes();
+        held.place =
+            Some(state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, asker.pool(), taken));
+        if let Asker::Task(task) = asker
+            && record::is_on()
+        {
+            state.record(held, task, writes);
+        }
     }
 }
 
@@ -106,7 +114,7 @@ pub(crate) fn take_idle(
     if !state.queue.is_idle() {
         return None;
     }
-    let ticket = Ticket::Plan(run.clone(), number);
+    let ticket = Ticket::other(Other::Plan(run.clone(), number));
     let place = state.take(chunk, ticket, writes, &Area::Whole, pool, &mut Taken::nothing());
     state.run = Some(run.clone());
     Some(place)
@@ -157,15 +165,16 @@ pub(crate) struct Taken {
     /// Some of those wait where tasks of another runtime do.
     pub(crate) foreign: bool,
     /// Runs of plans that have a place before: they are to be told.
-    pub(super) behind: SmallVec<[Arc<Run>; 1]>,
+    pub(super) behind: Vec<Arc<Run>>,
 }
 
 impl Taken {
     fn nothing() -> Self {
-        Taken { waiting: 0, foreign: false, behind: SmallVec::new() }
+        Taken { waiting: 0, foreign: false, behind: Vec::new() }
     }
 
     /// Tells the runs that somebody waits behind them, without any lock.
+    #[cold]
     fn contest(&mut self) {
         for run in std::mem::take(&mut self.behind) {
             let mut work = Work::new();

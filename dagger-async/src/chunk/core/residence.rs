@@ -3,7 +3,7 @@
 //! 1. It does so only while nobody has a pin (`store/word.rs`), so nothing is out that came from the value.
 //! 2. Others look at the value without a pin under the lock only, and only while it is [`Presence::Here`].
 
-use super::{AnyChunk, Core, CorePtr, Held, Presence, Ticket};
+use super::{AnyChunk, Core, CorePtr, Held, Presence, Whose};
 use crate::residency::{Residence, Slot};
 use std::any::Any;
 use std::ptr::NonNull;
@@ -40,9 +40,9 @@ impl Core {
     /// The id of the first task that will use it, and whether that writes: those that come later have larger ids. A guard, and
     /// the run of a plan, will soon.
     pub(crate) fn next_use(&self) -> Option<(u64, bool)> {
-        self.lock().queue.oldest().map(|(ticket, writes)| match ticket {
-            Ticket::Task(task) => (task.id.get(), writes),
-            Ticket::Guard(..) | Ticket::Plan(..) => (0, writes),
+        self.lock().queue.oldest().map(|(ticket, writes)| match ticket.whose() {
+            Whose::Task(task) => (task.id.get(), writes),
+            Whose::Other(_) => (0, writes),
         })
     }
 }
