@@ -4,18 +4,22 @@
 //!   get ◀── [ loaded | spare ]  a thread's chains of one size  ──▶ put
 //!                 ▲      │ full chains
 //!                 └ DEPOT ◀┘     so that what one thread frees another one uses
+//!                 ▲    │ what is too much
+//!               bundles of a page, from the global allocator
 //! ```
-//! 1. Blocks come in sizes of 64 bytes up to [`LARGEST`]; what is larger or wants a larger alignment goes to the global
-//!    allocator each time.
-//! 2. A thread keeps two chains of [`CHAIN`] blocks of a size at most, the depot [`CHAINS_MAX`]; the rest goes back to the
-//!    allocator, so a burst of tasks leaves little behind.
+//! 1. Blocks come in sizes of 64 bytes up to [`LARGEST`], and lie on lines of their own: no two tasks share one. What is larger
+//!    or wants a larger alignment goes to the global allocator each time.
+//! 2. A thread keeps two chains of [`CHAIN`] blocks of a size at most, the depot [`CHAINS_MAX`]; the rest is given up, and a
+//!    bundle whose blocks are all given up goes back to the allocator, so a burst of tasks leaves little behind.
 //! 3. A kept block belongs to nobody else: no locked operation is needed for it, but one lock for each chain that
 //!    changes hands.
 
+use crate::sync::prefetch;
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel};
 
 const STEP: usize = 64;
 const LARGEST: usize = 512;
@@ -24,8 +28,20 @@ const SIZES: usize = LARGEST / STEP;
 const CHAIN: u32 = 128;
 /// Full chains of a size in the depot: with those of the threads enough for the default window.
 const CHAINS_MAX: usize = 32;
-/// What the global allocator gives without extra work.
-const ALIGN: usize = 16;
+/// A cache line.
+const ALIGN: usize = STEP;
+/// Bytes of a bundle, to which it is aligned too: so the address of a block says which is its bundle.
+const BUNDLE: usize = 4096;
+const BUNDLE_LAYOUT: Layout = match Layout::from_size_align(BUNDLE, BUNDLE) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a page is a layout"),
+};
+
+/// The start of a bundle; its blocks follow on the lines behind.
+struct Bundle {
+    /// How many of its blocks have been given up.
+    given_up: AtomicUsize,
+}
 
 thread_local!(static KEPT: Lists = const { Lists([const { List::new() }; SIZES]) });
 
@@ -83,11 +99,33 @@ impl Chain {
         }
     }
 
-    /// Gives its blocks, which are of this size, back to the allocator.
-    fn free(&self, size: usize) {
+    /// The blocks of a new bundle.
+    #[cold]
+    fn bundle(size: usize) -> Chain {
+        // SAFETY: the size is not zero.
+        let start = unsafe { alloc(BUNDLE_LAYOUT) };
+        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(BUNDLE_LAYOUT));
+        // SAFETY: ours, large enough and aligned.
+        unsafe { start.cast().write(Bundle { given_up: AtomicUsize::new(0) }) };
+        let chain = Chain::new();
+        for index in (0..in_bundle(size)).rev() {
+            // SAFETY: `in_bundle` blocks have room behind the first line, and are nobody's.
+            unsafe { chain.push(start.add(STEP + index * bytes(size))) };
+        }
+        chain
+    }
+
+    /// Gives up its blocks, which are of this size.
+    fn give_up(&self, size: usize) {
         while let Some(block) = self.pop() {
-            // SAFETY: it came from `alloc` with this layout (`get`).
-            unsafe { dealloc(block.as_ptr(), of_size(size)) };
+            let bundle = block.as_ptr().map_addr(|address| address & !(BUNDLE - 1));
+            // SAFETY: the block came from a bundle (`get`), which is there until all of its blocks are given up.
+            let given_up = unsafe { &(*bundle.cast::<Bundle>()).given_up };
+            // AcqRel: the last one comes after what the others have done with theirs.
+            if given_up.fetch_add(1, AcqRel) + 1 == in_bundle(size) {
+                // SAFETY: it came from `alloc` with this layout, and nobody has any of its blocks.
+                unsafe { dealloc(bundle, BUNDLE_LAYOUT) };
+            }
         }
     }
 }
@@ -100,8 +138,8 @@ impl List {
     /// The loaded chain is empty: loads another one.
     #[cold]
     fn load(&self, size: usize) -> Option<NonNull<u8>> {
-        let full = self.spare.take().or_else(|| DEPOT[size].lock().pop())?;
-        self.loaded.replace(full);
+        let full = self.spare.take().or_else(|| DEPOT[size].lock().pop());
+        self.loaded.replace(full.unwrap_or_else(|| Chain::bundle(size)));
         self.loaded.pop()
     }
 
@@ -110,32 +148,43 @@ impl List {
     fn unload(&self, size: usize) {
         let full = self.loaded.replace(Chain::new());
         let Some(before) = self.spare.replace(Some(full)) else { return };
-        let mut depot = DEPOT[size].lock();
-        if depot.len() < CHAINS_MAX {
-            depot.push(before);
-            return;
-        }
-        drop(depot);
-        before.free(size);
+        deposit(before, size);
     }
+}
+
+/// Leaves a chain to whoever needs one.
+fn deposit(chain: Chain, size: usize) {
+    let mut depot = DEPOT[size].lock();
+    if depot.len() < CHAINS_MAX {
+        depot.push(chain);
+        return;
+    }
+    drop(depot);
+    chain.give_up(size);
 }
 
 impl Drop for Lists {
     fn drop(&mut self) {
         for (size, list) in self.0.iter().enumerate() {
-            list.loaded.free(size);
+            list.loaded.give_up(size);
             if let Some(spare) = list.spare.take() {
-                spare.free(size);
+                spare.give_up(size);
             }
         }
     }
 }
 
-/// The layout of blocks of this size.
-fn of_size(index: usize) -> Layout {
-    // Constants: a positive multiple of the alignment below `isize::MAX`.
-    Layout::from_size_align((index + 1) * STEP, ALIGN).unwrap_or(Layout::new::<[u64; LARGEST]>())
+/// The bytes of a block of this size.
+const fn bytes(size: usize) -> usize {
+    (size + 1) * STEP
 }
+
+/// How many blocks of this size there are in a bundle.
+const fn in_bundle(size: usize) -> usize {
+    (BUNDLE - STEP) / bytes(size)
+}
+
+const _: () = assert!(in_bundle(0) <= CHAIN as usize, "a bundle is a chain");
 
 /// Which size a layout belongs to.
 #[inline]
@@ -146,20 +195,33 @@ fn size_of_layout(layout: Layout) -> Option<usize> {
 /// A block for this layout.
 #[inline]
 pub(super) fn get(layout: Layout) -> NonNull<u8> {
-    let size = size_of_layout(layout);
-    if let Some(index) = size {
-        // While the thread is torn down there is no list any more.
+    if let Some(size) = size_of_layout(layout) {
         let kept = KEPT.try_with(|kept| {
-            let list = &kept.0[index];
-            list.loaded.pop().or_else(|| list.load(index))
+            let list = &kept.0[size];
+            let block = list.loaded.pop().or_else(|| list.load(size));
+            // Another thread has used the next one last: what is behind its link comes from there meanwhile.
+            let next = list.loaded.first.get().cast::<u8>();
+            (1..=size).for_each(|line| prefetch(next.wrapping_add(STEP * line)));
+            block
         });
         if let Ok(Some(block)) = kept {
             return block;
         }
+        return get_at_the_end(size);
     }
-    let layout = size.map_or(layout, of_size);
     // SAFETY: no layout of a task cell has size zero: there is always a header.
     NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// A block for a thread that is being torn down, which keeps none.
+#[cold]
+fn get_at_the_end(size: usize) -> NonNull<u8> {
+    let chain = DEPOT[size].lock().pop().unwrap_or_else(|| Chain::bundle(size));
+    let block = chain.pop();
+    if chain.len.get() != 0 {
+        deposit(chain, size);
+    }
+    block.unwrap_or_else(|| handle_alloc_error(BUNDLE_LAYOUT)) // No chain in the depot is empty, and no bundle.
 }
 
 /// Gives a block back.
@@ -168,22 +230,25 @@ pub(super) fn get(layout: Layout) -> NonNull<u8> {
 /// It came from `get` with the same layout, and the caller gives it up.
 #[inline]
 pub(super) unsafe fn put(block: NonNull<u8>, layout: Layout) {
-    let size = size_of_layout(layout);
-    if let Some(index) = size {
-        let kept = KEPT.try_with(|kept| {
-            let list = &kept.0[index];
-            if list.loaded.len.get() == CHAIN {
-                list.unload(index);
-            }
-            // SAFETY: the caller's promise; every size is at least that of a link.
-            unsafe { list.loaded.push(block) };
-        });
-        if kept.is_ok() {
-            return;
+    let Some(size) = size_of_layout(layout) else {
+        // SAFETY: the caller's promise.
+        return unsafe { dealloc(block.as_ptr(), layout) };
+    };
+    let kept = KEPT.try_with(|kept| {
+        let list = &kept.0[size];
+        if list.loaded.len.get() == CHAIN {
+            list.unload(size);
         }
+        // SAFETY: the caller's promise; every size is at least that of a link.
+        unsafe { list.loaded.push(block) };
+    });
+    if kept.is_err() {
+        // The thread is being torn down, and keeps none.
+        let chain = Chain::new();
+        // SAFETY: as above.
+        unsafe { chain.push(block) };
+        chain.give_up(size);
     }
-    // SAFETY: the caller's promise.
-    unsafe { dealloc(block.as_ptr(), size.map_or(layout, of_size)) };
 }
 
 /// A box in such a block: for what comes and goes with a task.
@@ -294,6 +359,46 @@ mod tests {
         assert_eq!(DEPOT[size].lock().len(), CHAINS_MAX - 1);
         // SAFETY: as above.
         unsafe { put(block, layout) };
-        DEPOT[size].lock().drain(..).for_each(|chain| chain.free(size));
+        DEPOT[size].lock().drain(..).for_each(|chain| chain.give_up(size));
+    }
+
+    #[test]
+    fn blocks_share_no_line_and_a_bundle_holds_what_it_says() {
+        for size in 0..SIZES {
+            let chain = Chain::bundle(size);
+            let blocks: Vec<NonNull<u8>> = std::iter::from_fn(|| chain.pop()).collect();
+            let mut starts: Vec<usize> = blocks.iter().map(|block| block.as_ptr().addr()).collect();
+            assert!(starts.is_sorted() && starts.len() == in_bundle(size));
+            let start = starts[0] & !(BUNDLE - 1);
+            assert!(starts[0] >= start + size_of::<Bundle>());
+            starts.push(start + BUNDLE);
+            assert!(starts.windows(2).all(|pair| pair[0] % STEP == 0 && pair[1] - pair[0] >= bytes(size)));
+            for block in blocks {
+                // SAFETY: each was popped above; the last one ends the bundle.
+                unsafe { chain.push(block) };
+            }
+            chain.give_up(size);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_torn_down_still_gets_and_gives_blocks() {
+        struct Late(Layout);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                let blocks: Vec<_> = (0..3).map(|_| get(self.0)).collect();
+                assert!(blocks[0] != blocks[1] && blocks[1] != blocks[2]);
+                // SAFETY: each is given back once, with its layout.
+                blocks.into_iter().for_each(|block| unsafe { put(block, self.0) });
+            }
+        }
+        thread_local!(static LATE: Late = const { Late(Layout::new::<[u64; 55]>()) });
+        std::thread::spawn(|| {
+            LATE.with(|_| {}); // Before the lists: it is dropped after them.
+            // SAFETY: as above.
+            unsafe { put(get(Layout::new::<[u64; 55]>()), Layout::new::<[u64; 55]>()) };
+        })
+        .join()
+        .unwrap();
     }
 }
