@@ -15,6 +15,11 @@ pub(crate) use std::{
     sync::{Condvar, Mutex, MutexGuard},
 };
 
+#[cfg(dagger_loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(dagger_loom))]
+pub(crate) use std::thread::yield_now;
+
 /// Waits a moment for a lock that is held for a few instructions: first on the core, then by letting
 /// its holder run (it may have been pre-empted on the core that we spin on).
 pub(crate) fn relax(round: u32) {

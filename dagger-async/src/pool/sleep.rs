@@ -97,6 +97,17 @@ impl Sleep {
         self.searching.fetch_add(1, SeqCst);
     }
 
+    /// Lets others use the core of a worker that searches, unless there is `work`. It may be gone for long, so it does not
+    /// count as searching meanwhile (invariant 3).
+    pub(crate) fn pause_search(&self, work: impl FnOnce() -> bool) {
+        self.searching.fetch_sub(1, SeqCst);
+        fence(SeqCst);
+        if !work() {
+            crate::sync::yield_now();
+        }
+        self.searching.fetch_add(1, SeqCst);
+    }
+
     /// A worker that was woken found nothing.
     pub(crate) fn was_in_vain(&self) {
         self.vain.fetch_add(1, Relaxed);
@@ -239,6 +250,7 @@ mod models {
     fn worker(sleep: &Sleep, index: usize, tasks: &Tasks, done: &Tasks, total: u32) {
         let try_take = || tasks.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
         sleep.start_search();
+        let mut paused = false;
         while done.load(SeqCst) < total {
             if try_take() {
                 sleep.found(|| tasks.load(SeqCst) > 0);
@@ -247,6 +259,10 @@ mod models {
                 }
                 sleep.start_search();
             } else {
+                if !std::mem::replace(&mut paused, true) {
+                    sleep.pause_search(|| tasks.load(SeqCst) > 0);
+                    continue;
+                }
                 sleep.sleep(index, Duration::ZERO, |_| tasks.load(SeqCst) > 0 || done.load(SeqCst) == total);
             }
         }

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Polls before an idle worker sleeps, about 10 µs: spinning longer would take the core from others.
 const POLLS: u32 = 100;
+/// After so many polls the core goes to whoever wants it: a thread that waits for what this worker has just done.
+const YIELD_EVERY: u32 = 10;
 /// How long the watcher sleeps at first, and at most (`sleep.rs`, invariant 5).
 const WATCH_MIN: Duration = Duration::from_micros(200);
 const WATCH_MAX: Duration = Duration::from_millis(5);
@@ -55,7 +57,7 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
     let mut woken = false;
     let mut watch = WATCH_MIN;
     loop {
-        for _ in 0..POLLS {
+        for poll in 1..=POLLS {
             let found = place.pick(pool).or_else(|| place.steal(pool)).or_else(|| place.pick_low(pool));
             if let Some(task) = found {
                 pool.sleep.found(|| place.sees_work(pool, false));
@@ -64,7 +66,11 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
                 }
                 return Some(task);
             }
-            std::hint::spin_loop();
+            if poll.is_multiple_of(YIELD_EVERY) {
+                pool.sleep.pause_search(|| place.sees_work(pool, false));
+            } else {
+                std::hint::spin_loop();
+            }
         }
         if pool.is_closed() && pool.unfinished() == 0 {
             pool.sleep.found(|| false);
