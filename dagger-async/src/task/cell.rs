@@ -414,10 +414,10 @@ impl RawTask {
         RawTask(cell.cast())
     }
 
-    /// It will soon run here: asks for its memory behind the first line.
+    /// It will soon run here, and has accesses: asks for its memory.
     #[inline(always)]
-    pub(crate) fn prefetch_rest(self) {
-        for line in 1..3 {
+    pub(crate) fn prefetch(self) {
+        for line in 0..3 {
             prefetch(self.as_ptr().cast::<u8>().wrapping_add(64 * line));
         }
     }

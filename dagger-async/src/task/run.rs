@@ -729,7 +729,7 @@ impl Work {
             told += 1;
             match ticket.whose() {
                 Whose::Task(task) => {
-                    task.prefetch_rest();
+                    task.prefetch();
                     if task.input_came() {
                         ready_into(task, self);
                     }

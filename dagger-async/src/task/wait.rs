@@ -98,7 +98,7 @@ fn write_await(input: RawTask) {
 }
 
 /// Leaves a waker; false if the task is done.
-#[inline]
+#[inline(always)]
 pub(super) fn leave_waker(task: RawTask, key: &mut u32, waker: &Waker, by_task: bool) -> bool {
     let fresh = *key == NONE || {
         let guard = task.state.lock();
@@ -177,6 +177,7 @@ pub(super) enum Kind {
 }
 
 /// The current task is about to wait for `target`: publishes that, then says whether it would never end.
+#[inline(always)]
 pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error> {
     if local.queue().is_some_and(|queue| queue.holds(target)) {
         let path = [target.info()];
