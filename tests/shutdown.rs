@@ -765,6 +765,44 @@ fn idle_ends_when_and_only_when_nothing_is_unfinished() {
 }
 
 #[test]
+fn idle_ends_when_the_drop_of_a_value_that_nobody_wanted_has_blocked() {
+    /// Its drop waits for another task, on a worker, which meanwhile gives its processor to a spare thread.
+    struct Blocks(Option<oneshot::Sender<()>>, std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+    impl Drop for Blocks {
+        fn drop(&mut self) {
+            spawn!((|| ())()).blocking_wait().unwrap();
+            self.0.take().unwrap().send(()).unwrap();
+            self.1.lock().unwrap().recv().unwrap();
+        }
+    }
+    guarded(|| {
+        for _ in 0..20 {
+            let rt = runtime(1);
+            let (dropping, is_dropping) = oneshot::channel();
+            let (go, wait) = std::sync::mpsc::channel();
+            let (open, gate) = std::sync::mpsc::channel::<()>();
+            rt.block_on(async {
+                let value = Blocks(Some(dropping), std::sync::Mutex::new(wait));
+                drop(spawn!((move || {
+                    gate.recv().unwrap();
+                    value
+                })()));
+            });
+            open.send(()).unwrap();
+            block_on(is_dropping).unwrap();
+            // The other thread, which has the place now, finds nothing and sleeps, soon or later: what it has counted stays.
+            let mut idle = Box::pin(rt.idle());
+            assert!((&mut idle).now_or_never().is_none());
+            for _ in 0..50 {
+                rt.block_on(async { spawn!((|| ())()).await }).unwrap();
+            }
+            go.send(()).unwrap();
+            rt.block_on(idle);
+        }
+    });
+}
+
+#[test]
 fn idle_waits_for_detached_children_and_for_cancelled_suspended_tasks() {
     guarded(|| {
         let rt = runtime(2);

@@ -513,15 +513,15 @@ fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool,
     }
     record::note(|| What::End { task: task.id.get(), end: record::end_of(error.as_deref()) });
     let completed = complete(task, error);
-    let place = local.place_of(pool);
     // What this completion makes ready may run next on this worker, but not while another body of its stack goes on.
-    let next = place.filter(|_| local.depth.get() == 0);
-    if let Some(place) = next {
+    if let Some(place) = local.place_of(pool).filter(|_| local.depth.get() == 0) {
         place.finishing.set(true);
     }
     // SAFETY: `completed` is this task's.
     let free = unsafe { completed.settle(task, effect) };
-    if let Some(place) = next {
+    // A value that was dropped may have blocked, and the place has gone to another thread (`worker.rs`, 2): asked for anew.
+    let place = local.place_of(pool);
+    if let Some(place) = place.filter(|_| local.depth.get() == 0) {
         place.finishing.set(false);
     }
     if !free {
