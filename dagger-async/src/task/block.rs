@@ -5,12 +5,13 @@
 //!                 ▲      │ full chains
 //!                 └ DEPOT ◀┘     so that what one thread frees another one uses
 //!                 ▲    │ what is too much
-//!               bundles of a page, from the global allocator
+//!               bundles of some, from the global allocator
 //! ```
 //! 1. Blocks come in sizes of 64 bytes up to [`LARGEST`], and lie on lines of their own: no two tasks share one. What is larger
 //!    or wants a larger alignment goes to the global allocator each time.
 //! 2. A thread keeps two chains of [`CHAIN`] blocks of a size at most, the depot [`CHAINS_MAX`]; the rest is given up, and a
-//!    bundle whose blocks are all given up goes back to the allocator, so a burst of tasks leaves little behind.
+//!    bundle whose blocks are all given up goes back to the allocator. So a burst of tasks leaves little behind: at most the
+//!    bundles of what is kept and of what is in use, seven to twelve blocks each.
 //! 3. A kept block belongs to nobody else: no locked operation is needed for it, but one lock for each chain that
 //!    changes hands.
 
@@ -30,13 +31,6 @@ const CHAIN: u32 = 128;
 const CHAINS_MAX: usize = 32;
 /// A cache line.
 const ALIGN: usize = STEP;
-/// Bytes of a bundle, to which it is aligned too: so the address of a block says which is its bundle.
-const BUNDLE: usize = 4096;
-const BUNDLE_LAYOUT: Layout = match Layout::from_size_align(BUNDLE, BUNDLE) {
-    Ok(layout) => layout,
-    Err(_) => panic!("a page is a layout"),
-};
-
 /// The start of a bundle; its blocks follow on the lines behind.
 struct Bundle {
     /// How many of its blocks have been given up.
@@ -102,9 +96,9 @@ impl Chain {
     /// The blocks of a new bundle.
     #[cold]
     fn bundle(size: usize) -> Chain {
+        let layout = of_bundle(size);
         // SAFETY: the size is not zero.
-        let start = unsafe { alloc(BUNDLE_LAYOUT) };
-        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(BUNDLE_LAYOUT));
+        let start = NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
         // SAFETY: ours, large enough and aligned.
         unsafe { start.cast().write(Bundle { given_up: AtomicUsize::new(0) }) };
         let chain = Chain::new();
@@ -118,13 +112,13 @@ impl Chain {
     /// Gives up its blocks, which are of this size.
     fn give_up(&self, size: usize) {
         while let Some(block) = self.pop() {
-            let bundle = block.as_ptr().map_addr(|address| address & !(BUNDLE - 1));
+            let bundle = block.as_ptr().map_addr(|address| address & !(of_bundle(size).align() - 1));
             // SAFETY: the block came from a bundle (`get`), which is there until all of its blocks are given up.
             let given_up = unsafe { &(*bundle.cast::<Bundle>()).given_up };
             // AcqRel: the last one comes after what the others have done with theirs.
             if given_up.fetch_add(1, AcqRel) + 1 == in_bundle(size) {
                 // SAFETY: it came from `alloc` with this layout, and nobody has any of its blocks.
-                unsafe { dealloc(bundle, BUNDLE_LAYOUT) };
+                unsafe { dealloc(bundle, of_bundle(size)) };
             }
         }
     }
@@ -179,16 +173,29 @@ const fn bytes(size: usize) -> usize {
     (size + 1) * STEP
 }
 
+/// The layout of a bundle of blocks of this size: a power of two, to which it is aligned too, so that the address of a block says
+/// which is its bundle.
+const fn of_bundle(size: usize) -> Layout {
+    let len = (8 * bytes(size)).next_power_of_two();
+    match Layout::from_size_align(len, len) {
+        Ok(layout) => layout,
+        Err(_) => panic!("a few lines are a layout"),
+    }
+}
+
 /// How many blocks of this size there are in a bundle.
 const fn in_bundle(size: usize) -> usize {
-    (BUNDLE - STEP) / bytes(size)
+    (of_bundle(size).size() - STEP) / bytes(size)
 }
 
 const _: () = assert!(in_bundle(0) <= CHAIN as usize, "a bundle is a chain");
 
-/// Which size a layout belongs to.
+/// Which size a layout belongs to. With `--cfg dagger_unpooled` none: a sanitizer then sees what is used after it was given back.
 #[inline]
 fn size_of_layout(layout: Layout) -> Option<usize> {
+    if cfg!(dagger_unpooled) {
+        return None;
+    }
     (layout.align() <= ALIGN && layout.size() <= LARGEST).then(|| layout.size().div_ceil(STEP).max(1) - 1)
 }
 
@@ -221,7 +228,7 @@ fn get_at_the_end(size: usize) -> NonNull<u8> {
     if chain.len.get() != 0 {
         deposit(chain, size);
     }
-    block.unwrap_or_else(|| handle_alloc_error(BUNDLE_LAYOUT)) // No chain in the depot is empty, and no bundle.
+    block.unwrap_or_else(|| handle_alloc_error(of_bundle(size))) // No chain in the depot is empty, and no bundle.
 }
 
 /// Gives a block back.
@@ -369,9 +376,10 @@ mod tests {
             let blocks: Vec<NonNull<u8>> = std::iter::from_fn(|| chain.pop()).collect();
             let mut starts: Vec<usize> = blocks.iter().map(|block| block.as_ptr().addr()).collect();
             assert!(starts.is_sorted() && starts.len() == in_bundle(size));
-            let start = starts[0] & !(BUNDLE - 1);
+            let bundle = of_bundle(size).size();
+            let start = starts[0] & !(bundle - 1);
             assert!(starts[0] >= start + size_of::<Bundle>());
-            starts.push(start + BUNDLE);
+            starts.push(start + bundle);
             assert!(starts.windows(2).all(|pair| pair[0] % STEP == 0 && pair[1] - pair[0] >= bytes(size)));
             for block in blocks {
                 // SAFETY: each was popped above; the last one ends the bundle.
