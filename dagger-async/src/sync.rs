@@ -156,8 +156,8 @@ fn a_spin_lock_lets_one_in_at_a_time() {
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint: it reads and writes nothing, whatever the address, and every x86-64 processor knows it. (The intrinsic
-    // asks for the line to be read only, unless the target has a feature that the least x86-64 has not.)
+    // SAFETY: a hint: it reads and writes nothing, whatever the address; where a processor does not implement it, it is a no-op.
+    // (The intrinsic asks for the line to be read only, unless the target has a feature that the least x86-64 has not.)
     unsafe {
         std::arch::asm!("prefetchw [{0}]", in(reg) at, options(nostack, preserves_flags, readonly));
     }

@@ -34,11 +34,11 @@ impl<T> Entries<T> {
     /// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
     #[inline]
     pub(super) fn remove_granted(&mut self, key: u32, free: &mut u32) -> Option<(u32, bool)> {
-        let entry = self.0.get_mut(key as usize).filter(|entry| entry.missing == 0)?;
+        let entry = self.0.get_mut(key as usize).filter(|entry| entry.missing.is_none())?;
         entry.ticket.take()?;
         entry.place.next = *free;
         *free = key;
-        Some((entry.own, entry.writes))
+        Some((entry.own, entry.missing.writes()))
     }
 
     #[inline]

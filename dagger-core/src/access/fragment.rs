@@ -96,7 +96,7 @@ impl Fragment {
         if !granted {
             let waiting = &mut entries[entry];
             waiting.place = OwnPlace { threshold, next: NONE };
-            waiting.missing += 1;
+            waiting.missing.add(1);
             let list = usize::from(writes);
             match std::mem::replace(&mut self.last[list], entry) {
                 NONE => self.first[list] = entry,

@@ -67,7 +67,7 @@ pub struct AccessQueue<T> {
     // What every access to the whole writes comes first and is 56 bytes long, so that it can share a cache line with a lock.
     /// The first entry that is nobody's; they are linked through their places.
     free: u32,
-    /// How many accesses there have been, modulo 2³²: the program order of the next.
+    /// How many accesses there have been, modulo 2³².
     sequence: u32,
     whole: Fragment,
     // The rest is read only, for those.
@@ -103,20 +103,49 @@ impl Place {
 struct Entry<T> {
     /// `None`: nobody's.
     ticket: Option<T>,
-    sequence: u32,
+    sequence: u64,
     own: u32,
     /// Places not granted yet.
-    missing: u32,
+    missing: Missing,
     place: OwnPlace,
-    writes: bool,
 }
+
+/// How many places an access misses, and whether it writes: in one word, so that an entry is half a cache line.
+#[derive(Clone, Copy)]
+struct Missing(u32);
+
+impl Missing {
+    const WRITES: u32 = 1 << 31;
+
+    fn none(writes: bool) -> Missing {
+        Missing(if writes { Missing::WRITES } else { 0 })
+    }
+    #[inline]
+    fn is_none(self) -> bool {
+        self.0 & !Missing::WRITES == 0
+    }
+    #[inline]
+    fn writes(self) -> bool {
+        self.0 & Missing::WRITES != 0
+    }
+    #[inline]
+    fn add(&mut self, places: u32) {
+        self.0 += places;
+    }
+    #[inline]
+    fn grant(&mut self) {
+        self.0 -= 1;
+    }
+}
+
+const _: () = assert!(size_of::<Entry<std::ptr::NonNull<()>>>() <= 32);
 
 impl<T: Clone> Entry<T> {
     /// One of its places is granted.
     #[inline]
     fn grant(&mut self, ready: &mut impl FnMut(T)) {
-        self.missing -= 1;
-        if self.missing == 0
+        self.missing.grant();
+        if self.missing.is_none()
             && let Some(ticket) = &self.ticket
         {
             ready(ticket.clone());
@@ -164,7 +193,8 @@ impl<T: Clone> AccessQueue<T> {
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
         let place = OwnPlace::NOWHERE;
-        let entry = Entry { ticket: Some(ticket), sequence: self.sequence, own, missing: 0, place, writes };
+        let (sequence, missing) = (self.accesses(), Missing::none(writes));
+        let entry = Entry { ticket: Some(ticket), sequence, own, missing, place };
         self.sequence = self.sequence.wrapping_add(1);
         if self.sequence == 0 {
             self.epoch = self.epoch.wrapping_add(1);
@@ -181,8 +211,9 @@ impl<T: Clone> AccessQueue<T> {
         (Place::of(key), granted)
     }
 
-    /// How many accesses there have been.
+    /// How many accesses there have been: the program order of the next.
     #[must_use]
+    #[inline]
     pub fn accesses(&self) -> u64 {
         u64::from(self.epoch) << 32 | u64::from(self.sequence)
     }
@@ -198,8 +229,8 @@ impl<T: Clone> AccessQueue<T> {
             missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
         }
         let entry = &mut entries[key];
-        entry.missing += missing;
-        entry.missing == 0
+        entry.missing.add(missing);
+        entry.missing.is_none()
     }
 
     /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
@@ -249,7 +280,7 @@ impl<T: Clone> AccessQueue<T> {
     /// Whether this access is live and granted.
     #[must_use]
     pub fn is_granted(&self, place: Place) -> bool {
-        self.entries.get(place.key()).is_some_and(|entry| entry.missing == 0)
+        self.entries.get(place.key()).is_some_and(|entry| entry.missing.is_none())
     }
 
     /// Visits the tickets that an access waits for, in program order; none if it is granted.
@@ -258,8 +289,8 @@ impl<T: Clone> AccessQueue<T> {
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
         let Some(waiting) = self.entries.get(place.key()) else { return };
         self.in_order(visit, |entry| {
-            self.age(entry) > self.age(waiting)
-                && (entry.writes || waiting.writes)
+            entry.sequence < waiting.sequence
+                && (entry.missing.writes() || waiting.missing.writes())
                 && self.meet(entry.own, waiting.own)
         });
     }
@@ -267,29 +298,24 @@ impl<T: Clone> AccessQueue<T> {
     /// The ticket of the oldest live access, granted or waiting, and whether it writes. It looks at every live access.
     #[must_use]
     pub fn oldest(&self) -> Option<(&T, bool)> {
-        let entry = self.entries.iter().max_by_key(|entry| self.age(entry))?;
-        Some((entry.ticket.as_ref()?, entry.writes))
+        let entry = self.entries.iter().min_by_key(|entry| entry.sequence)?;
+        Some((entry.ticket.as_ref()?, entry.missing.writes()))
     }
 
     /// Visits the tickets of the accesses that wait, in program order.
     pub fn waiting(&self, visit: &mut dyn FnMut(&T)) {
-        self.in_order(visit, |entry| entry.missing > 0);
+        self.in_order(visit, |entry| !entry.missing.is_none());
     }
 
     /// Visits the tickets of the accesses that are granted, in program order.
     pub fn granted(&self, visit: &mut dyn FnMut(&T)) {
-        self.in_order(visit, |entry| entry.missing == 0);
+        self.in_order(visit, |entry| entry.missing.is_none());
     }
 
     fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
         let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
-        kept.sort_unstable_by_key(|entry| std::cmp::Reverse(self.age(entry)));
+        kept.sort_unstable_by_key(|entry| entry.sequence);
         kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
-    }
-
-    /// How many accesses have come since a live one, which is fewer than 2³².
-    fn age(&self, entry: &Entry<T>) -> u32 {
-        self.sequence.wrapping_sub(entry.sequence)
     }
 
     /// Whether two fragments with live accesses overlap.
@@ -313,7 +339,7 @@ impl<T: Clone> Default for AccessQueue<T> {
 
 impl<T> std::fmt::Debug for AccessQueue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let waiting = self.entries.iter().filter(|entry| entry.missing > 0).count();
+        let waiting = self.entries.iter().filter(|entry| !entry.missing.is_none()).count();
         f.debug_struct("AccessQueue")
             .field("granted", &(self.entries.iter().count() - waiting))
             .field("waiting", &waiting)

@@ -40,6 +40,7 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
 /// Takes the places for accesses to different chunks as a whole: what most tasks do, and what cannot be refused.
 #[inline]
 fn take_wholes(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) {
+    // Nothing from here on unwinds: the locks are given back one by one below.
     for held in &*held {
         std::mem::forget(held.chunk.lock());
     }
