@@ -75,9 +75,19 @@ impl Place {
     pub(crate) fn flush_slot(&self, pool: &Pool) {
         if let Some(task) = self.slot.take() {
             self.queue.push(task);
-            // As for a push: this worker is about to take it, most of the time.
+            pool.sleep.wake_one();
+        }
+    }
+
+    /// As [`flush_slot`](Self::flush_slot), then takes the oldest of the queue: alone there it is what was in the slot, and nobody
+    /// has to be woken for it.
+    #[inline]
+    fn flush_and_pop(&self, pool: &Pool) -> Option<RawTask> {
+        if let Some(task) = self.slot.take() {
+            self.queue.push(task);
             pool.sleep.wake_one_beside(|| self.is_alone());
         }
+        self.queue.pop()
     }
 
     /// The next task from what this worker has or shares, without stealing.
@@ -90,8 +100,7 @@ impl Place {
             if let Some(task) = self.take_slot() {
                 return Some(task);
             }
-            self.flush_slot(pool);
-            return self.queue.pop().or_else(|| self.take_injected(pool));
+            return self.flush_and_pop(pool).or_else(|| self.take_injected(pool));
         }
         self.pick_in_turn(pool, tick)
     }
@@ -116,8 +125,7 @@ impl Place {
                 self.flush_slot(pool);
                 return Some(task);
             }
-            self.flush_slot(pool);
-            return self.queue.pop().or_else(|| self.take_injected(pool));
+            return self.flush_and_pop(pool).or_else(|| self.take_injected(pool));
         }
         let picked = self.pick_by_lanes(pool, tick);
         // While another body runs here the slot's task must lie in the queue.
