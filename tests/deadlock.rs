@@ -3,8 +3,10 @@
 use dagger_async::prelude::*;
 use dagger_tests::{Gate, on_all_workers, on_workers};
 use futures::stream::{FuturesUnordered, StreamExt};
+use futures::task::noop_waker_ref;
 use futures::{FutureExt, future};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::Context;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -636,5 +638,57 @@ fn a_search_that_looks_at_a_task_while_it_is_queued_does_not_lose_it() {
         }
         spawner.join().unwrap();
         assert_eq!(*chunk.read().await.unwrap(), 40_000);
+    });
+}
+
+#[test]
+fn a_task_that_others_take_from_the_one_that_awaits_it_is_not_looked_at_any_more() {
+    // A handle that is polled inside a task, and dropped outside of it or polled by another one: its task may be gone while the
+    // first still sleeps.
+    on_workers(2, |_rt| async {
+        let suspended = async |task: &Talker| {
+            while !format!("{task:?}").contains("Suspended") {
+                tokio::task::yield_now().await;
+            }
+        };
+        for round in 0..40 {
+            let gate = Gate::new();
+            let passed = gate.clone();
+            let task = spawn(async move { passed.pass().await });
+            let shared = Arc::new(Mutex::new(Some(task)));
+            let handle = shared.clone();
+            let sleeper: Talker = spawn(future::poll_fn(move |cx| {
+                let mut handle = handle.lock().unwrap();
+                assert!(handle.as_mut().is_none_or(|task| task.poll_unpin(cx).is_pending()));
+                std::task::Poll::Pending
+            }));
+            suspended(&sleeper).await;
+            let mut task = shared.lock().unwrap().take().unwrap();
+            if round % 2 == 0 {
+                // Another's waker takes the place of the sleeper's.
+                let other = spawn(async move {
+                    let poll = task.poll_unpin(&mut Context::from_waker(noop_waker_ref()));
+                    poll.is_pending()
+                });
+                assert!(other.await.unwrap());
+            } else {
+                drop(task);
+            }
+            gate.open();
+            // Its memory is another's now.
+            for _ in 0..100 {
+                spawn!((|| vec![1u8; 64])()).await.unwrap();
+            }
+            // Who waits for the sleeper, and is waited for, searches from it.
+            let (give, given) = oneshot::channel::<Talker>();
+            let middle: Talker = spawn(async move { flat(given.await.unwrap().await) });
+            let outer: Talker = spawn(async move { flat(middle.await) });
+            suspended(&outer).await;
+            let canceller = sleeper.clone();
+            give.send(sleeper).unwrap();
+            spawn(tokio::time::sleep(Duration::from_millis(1))).await.unwrap();
+            canceller.cancel();
+            assert!(outer.await.unwrap().is_err());
+        }
     });
 }

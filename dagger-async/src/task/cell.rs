@@ -108,8 +108,12 @@ pub(crate) struct Rare {
 pub(crate) enum Awaiting {
     #[default]
     Nothing,
-    /// An async body awaits this one.
-    One(TaskRef),
+    /// An async body awaits this one, and has left the waker of its own task with it. Not counted: while the task that awaits is
+    /// suspended, and its lock is held, this one is there. It is freed only after it has woken the other, which under that lock
+    /// ends the suspension, or has given the waker back, which makes the other forget it (`waker.rs`).
+    One(RawTask),
+    /// An async body awaits this one some other way.
+    Kept(TaskRef),
     /// An async body awaits several; which of them it needs we cannot know.
     Many,
     /// The thread is blocked until this one is done.
@@ -160,6 +164,15 @@ impl Guarded {
     #[inline]
     pub(crate) fn take_awaiting(&mut self) -> Awaiting {
         self.rare.as_mut().map(|rare| std::mem::take(&mut rare.awaiting)).unwrap_or_default()
+    }
+
+    /// A waker of it was given back: what it awaits is not known to be there any more.
+    pub(crate) fn forget_awaited(&mut self) {
+        if let Some(rare) = &mut self.rare
+            && let Awaiting::One(_) = rare.awaiting
+        {
+            rare.awaiting = Awaiting::Many;
+        }
     }
 
     /// It is in the pool's list no more.

@@ -55,7 +55,8 @@ fn poll_undone(task: RawTask, key: &mut u32, waker: &Waker) -> Poll<Result<(), E
         if !leave_waker(task, key, waker, local.task().is_some()) {
             return Poll::Ready(Ok(()));
         }
-        if let Some(error) = check(task, Kind::Await, local) {
+        let by_own = local.task().is_some_and(|me| waker::is_of(waker, me));
+        if let Some(error) = check(task, if by_own { Kind::Await } else { Kind::AwaitOtherwise }, local) {
             withdraw(task, key);
             return Poll::Ready(Err(error));
         }
@@ -171,7 +172,10 @@ pub(crate) fn withdraw(task: RawTask, key: &mut u32) {
 /// How a task waits for another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// It has left its own waker.
     Await,
+    /// What it has left wakes it in the end.
+    AwaitOtherwise,
     /// Blocks its thread, or runs the other one on its stack.
     Block,
 }
@@ -196,13 +200,17 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
         let awaiting = &mut guarded.rare().awaiting;
-        let next = match (kind, &*awaiting) {
-            (Kind::Block, _) => Awaiting::Blocked(TaskRef::new(target)),
-            (Kind::Await, Awaiting::Nothing) => Awaiting::One(TaskRef::new(target)),
-            (Kind::Await, Awaiting::One(other)) if other.raw() == target => {
-                Awaiting::One(TaskRef::new(target))
-            }
-            (Kind::Await, _) => Awaiting::Many,
+        let is_only = match &*awaiting {
+            Awaiting::Nothing => true,
+            Awaiting::One(other) => *other == target,
+            Awaiting::Kept(other) => other.raw() == target,
+            _ => false,
+        };
+        let next = match kind {
+            Kind::Block => Awaiting::Blocked(TaskRef::new(target)),
+            Kind::Await if is_only => Awaiting::One(target),
+            Kind::AwaitOtherwise if is_only => Awaiting::Kept(TaskRef::new(target)),
+            Kind::Await | Kind::AwaitOtherwise => Awaiting::Many,
         };
         let before = std::mem::replace(awaiting, next);
         // Whoever waits for a chunk that this one holds is not counted: it may be there.
@@ -224,11 +232,12 @@ pub(super) fn closes_cycle(me: RawTask) -> bool {
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
         let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null() || me.has_accesses();
-        if !waited_for || me.foreign_wakers.load(Acquire) != 0 {
+        if !waited_for || guard.phase() != Phase::Suspended || me.foreign_wakers.load(Acquire) != 0 {
             return false;
         }
         match guarded.awaiting() {
-            Some(Awaiting::One(target)) => targets.push(target.clone()),
+            Some(&Awaiting::One(target)) => targets.push(TaskRef::new(target)),
+            Some(Awaiting::Kept(target)) => targets.push(target.clone()),
             Some(Awaiting::Guard(places)) => {
                 for place in places.iter() {
                     place.visit_blockers(&mut |holder| targets.push(TaskRef::new(holder)));
@@ -250,9 +259,10 @@ pub(super) fn stop_waiting_for(target: RawTask, local: &Local) {
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
         match guarded.awaiting() {
-            Some(Awaiting::One(awaited) | Awaiting::Blocked(awaited)) if awaited.raw() == target => {
+            Some(Awaiting::Kept(awaited) | Awaiting::Blocked(awaited)) if awaited.raw() == target => {
                 guarded.take_awaiting()
             }
+            Some(&Awaiting::One(awaited)) if awaited == target => guarded.take_awaiting(),
             _ => Awaiting::Nothing,
         }
     };
@@ -317,7 +327,12 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
         phase @ (Phase::Running | Phase::Suspended) => match task.guarded(&guard).awaiting() {
             Some(Awaiting::Blocked(awaited)) => visit(awaited.clone()),
             // A suspended body that nobody else can wake.
-            Some(Awaiting::One(awaited))
+            Some(&Awaiting::One(awaited))
+                if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
+            {
+                visit(TaskRef::new(awaited));
+            }
+            Some(Awaiting::Kept(awaited))
                 if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
             {
                 visit(awaited.clone());
@@ -414,7 +429,7 @@ pub(super) fn watch_for_sole(task: RawTask, fresh: bool) {
         if let Some(me) = local.task() {
             let before = {
                 let guard = me.state.lock();
-                std::mem::replace(&mut me.guarded(&guard).rare().awaiting, Awaiting::One(TaskRef::new(task)))
+                std::mem::replace(&mut me.guarded(&guard).rare().awaiting, Awaiting::Kept(TaskRef::new(task)))
             };
             return drop(before);
         }
@@ -453,8 +468,9 @@ pub(crate) fn visit_waits(task: RawTask, visit: &mut dyn FnMut(TaskRef, TaskRef)
         }
         visit_successors(task, &guard, &mut |successor| successors.push(TaskRef::new(successor)));
         match task.guarded(&guard).awaiting() {
-            Some(Awaiting::One(awaited) | Awaiting::Blocked(awaited)) => Some(awaited.clone()),
-            None | Some(Awaiting::Nothing | Awaiting::Many | Awaiting::Guard(_)) => None,
+            Some(&Awaiting::One(awaited)) if guard.phase() == Phase::Suspended => Some(TaskRef::new(awaited)),
+            Some(Awaiting::Kept(awaited) | Awaiting::Blocked(awaited)) => Some(awaited.clone()),
+            _ => None,
         }
     };
     if let Some(awaited) = awaited {

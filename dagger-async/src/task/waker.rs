@@ -5,6 +5,7 @@
 
 use super::cell::RawTask;
 use super::run;
+use crate::pool::local;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::task::{RawWaker, RawWakerVTable, Waker};
@@ -34,6 +35,11 @@ pub(super) fn is_same(left: &Waker, waker: &Waker) -> bool {
     left.will_wake(waker) || is_ours(left) && is_ours(waker) && left.data() == waker.data()
 }
 
+/// True if it wakes this task, and only that.
+pub(super) fn is_of(waker: &Waker, task: RawTask) -> bool {
+    is_ours(waker) && std::ptr::eq(waker.data().cast(), task.as_ptr())
+}
+
 fn is_ours(waker: &Waker) -> bool {
     std::ptr::eq(waker.vtable(), &FOREIGN) || std::ptr::eq(waker.vtable(), &LEFT)
 }
@@ -53,7 +59,7 @@ fn wake_foreign(data: *const ()) {
 
 fn wake_left(data: *const ()) {
     wake_by_ref(data);
-    drop_left(data);
+    RawTask::from_data(data).release_holder();
 }
 
 fn wake_by_ref(data: *const ()) {
@@ -70,5 +76,12 @@ fn drop_foreign(data: *const ()) {
 }
 
 fn drop_left(data: *const ()) {
-    RawTask::from_data(data).release_holder();
+    let task = RawTask::from_data(data);
+    // Whoever gives it back without a wake may free the task that it was left with. (The task itself has forgotten that, if it
+    // still waited for it: `wait::withdraw`.)
+    if local::with(|local| local.task()) != Some(task) {
+        let guard = task.state.lock();
+        task.guarded(&guard).forget_awaited();
+    }
+    task.release_holder();
 }
