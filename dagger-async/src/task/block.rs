@@ -11,7 +11,7 @@
 //!    or wants a larger alignment goes to the global allocator each time.
 //! 2. A thread keeps two chains of [`CHAIN`] blocks of a size at most, the depot [`CHAINS_MAX`]; the rest is given up, and a
 //!    bundle whose blocks are all given up goes back to the allocator. So a burst of tasks leaves little behind: at most the
-//!    bundles of what is kept and of what is in use, seven to twelve blocks each.
+//!    bundles of what is kept and of what is in use, 7 to 21 blocks each.
 //! 3. A kept block belongs to nobody else: no locked operation is needed for it, but one lock for each chain that
 //!    changes hands.
 
@@ -31,6 +31,7 @@ const CHAIN: u32 = 128;
 const CHAINS_MAX: usize = 32;
 /// A cache line.
 const ALIGN: usize = STEP;
+
 /// The start of a bundle; its blocks follow on the lines behind.
 struct Bundle {
     /// How many of its blocks have been given up.
@@ -168,6 +169,9 @@ impl Drop for Lists {
     }
 }
 
+/// Bytes of the largest bundle.
+const PAGE: usize = 4096;
+
 /// The bytes of a block of this size.
 const fn bytes(size: usize) -> usize {
     (size + 1) * STEP
@@ -176,7 +180,8 @@ const fn bytes(size: usize) -> usize {
 /// The layout of a bundle of blocks of this size: a power of two, to which it is aligned too, so that the address of a block says
 /// which is its bundle.
 const fn of_bundle(size: usize) -> Layout {
-    let len = (8 * bytes(size)).next_power_of_two();
+    let whole = (16 * bytes(size)).next_power_of_two();
+    let len = if whole < PAGE { whole } else { PAGE };
     match Layout::from_size_align(len, len) {
         Ok(layout) => layout,
         Err(_) => panic!("a few lines are a layout"),
