@@ -681,12 +681,18 @@ fn a_task_that_others_take_from_the_one_that_awaits_it_is_not_looked_at_any_more
             }
             // Who waits for the sleeper, and is waited for, searches from it.
             let (give, given) = oneshot::channel::<Talker>();
-            let middle: Talker = spawn(async move { flat(given.await.unwrap().await) });
+            let (tell, searched) = oneshot::channel();
+            let middle: Talker = spawn(async move {
+                let mut sleeper = given.await.unwrap();
+                assert!(futures::poll!(&mut sleeper).is_pending());
+                tell.send(()).unwrap();
+                flat(sleeper.await)
+            });
             let outer: Talker = spawn(async move { flat(middle.await) });
             suspended(&outer).await;
             let canceller = sleeper.clone();
             give.send(sleeper).unwrap();
-            spawn(tokio::time::sleep(Duration::from_millis(1))).await.unwrap();
+            searched.await.unwrap();
             canceller.cancel();
             assert!(outer.await.unwrap().is_err());
         }

@@ -232,11 +232,9 @@ fn submit_linked(
         launch(task, linker, extras, pool, local);
         return task::run_inline(kept, immediate);
     }
-    let has_room = local.place().is_some() || local.task().is_some();
-    if has_room {
-        return launch(task, linker, extras, pool, local);
-    }
-    let bounded = task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block());
+    let bounded = local.place().is_none()
+        && local.task().is_none()
+        && (task.has_accesses() || local.queue().is_some_and(|frame| frame.is_in_block()));
     launch(task, linker, extras, pool, local);
     if bounded {
         window::wait_for_room(pool);

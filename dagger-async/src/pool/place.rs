@@ -94,40 +94,36 @@ impl Place {
     #[inline]
     pub(crate) fn pick(&self, pool: &Pool) -> Option<RawTask> {
         let tick = self.tick.get();
-        if tick > 1 && tick + 1 < ROUND && pool.domains.are_empty() {
-            // Most picks: plain tasks only, and nobody's turn. The slot is emptied here in any case: nobody can steal from it.
-            self.tick.set(tick + 1);
-            if let Some(task) = self.take_slot() {
-                return Some(task);
-            }
-            return self.flush_and_pop(pool).or_else(|| self.take_injected(pool));
-        }
-        self.pick_in_turn(pool, tick)
-    }
-
-    #[inline(never)]
-    fn pick_in_turn(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
         if tick + 1 == ROUND {
             self.tick.set(0);
             self.round.set(self.round.get().wrapping_add(1));
         } else {
             self.tick.set(tick + 1);
         }
-        if pool.domains.are_empty() {
-            if tick > 1
-                && let Some(task) = self.take_slot()
-            {
-                return Some(task);
-            }
-            if tick == 0
-                && let Some(task) = self.take_injected(pool)
-            {
-                self.flush_slot(pool);
-                return Some(task);
-            }
-            return self.flush_and_pop(pool).or_else(|| self.take_injected(pool));
+        if tick > 1 && pool.domains.are_empty() {
+            // Most picks: plain tasks only, and nobody's turn.
+            return self.take_slot().or_else(|| self.pick_plain(pool));
         }
-        let picked = self.pick_by_lanes(pool, tick);
+        self.pick_in_turn(pool, tick)
+    }
+
+    /// One that is not in the slot, which is emptied here in any case: nobody can steal from it.
+    #[inline]
+    fn pick_plain(&self, pool: &Pool) -> Option<RawTask> {
+        self.flush_and_pop(pool).or_else(|| self.take_injected(pool))
+    }
+
+    #[inline(never)]
+    fn pick_in_turn(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
+        let picked = if !pool.domains.are_empty() {
+            self.pick_by_lanes(pool, tick)
+        } else if tick == 0
+            && let Some(task) = self.take_injected(pool)
+        {
+            Some(task)
+        } else {
+            return self.pick_plain(pool);
+        };
         // While another body runs here the slot's task must lie in the queue.
         self.flush_slot(pool);
         picked

@@ -14,7 +14,7 @@ use crate::chunk::{Other, Outcome, Tickets, Whose};
 use crate::error::{Error, PanicText, quietly};
 use crate::options::Ties;
 use crate::plan::Run;
-use crate::pool::{Local, Pool, local, worker};
+use crate::pool::{Local, Place, Pool, local, worker};
 use crate::record;
 use crate::residency;
 use dagger_core::Scope;
@@ -346,7 +346,7 @@ fn discard(task: RawTask, pool: &Pool, local: &Local) {
     };
     // SAFETY: `finish` has set `GONE`, just now.
     unsafe { pass_on(task, successors, None, Effect::Ran) };
-    retire(task, pool, local);
+    retire(task, false, pool, local.place_of(pool));
 }
 
 /// Takes the wakers that few tasks have beside the first one.
@@ -524,12 +524,7 @@ fn finish(task: RawTask, error: Option<Box<Error>>, effect: Effect, pool: &Pool,
     if let Some(place) = place.filter(|_| local.depth.get() == 0) {
         place.finishing.set(false);
     }
-    if !free {
-        leave_lists(task, pool);
-        untie(task);
-    }
-    pool.finished_at(place);
-    task.release_holder();
+    retire(task, free, pool, place);
 }
 
 /// Cancels a task unless its body has started: a block that is dropped does that to its tasks.
@@ -829,11 +824,15 @@ pub(crate) fn wake(task: RawTask) {
     });
 }
 
-/// The body of a task that was ended before is gone: nothing of the pool belongs to it any more.
-fn retire(task: RawTask, pool: &Pool, local: &Local) {
-    leave_lists(task, pool);
-    untie(task);
-    pool.finished(local);
+/// The body is gone: nothing of the pool belongs to the task any more.
+/// `free`: it is in no list, so there is nothing to leave.
+#[inline(always)]
+fn retire(task: RawTask, free: bool, pool: &Pool, place: Option<&Place>) {
+    if !free {
+        leave_lists(task, pool);
+        untie(task);
+    }
+    pool.finished_at(place);
     task.release_holder();
 }
 

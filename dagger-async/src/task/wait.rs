@@ -324,28 +324,21 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
             visit_inputs(task, &guard, visit);
             owner = task.guarded(&guard).known_extra().and_then(|extra| extra.held_by.clone());
         }
-        phase @ (Phase::Running | Phase::Suspended) => match task.guarded(&guard).awaiting() {
-            Some(Awaiting::Blocked(awaited)) => visit(awaited.clone()),
+        phase @ (Phase::Running | Phase::Suspended) => {
             // A suspended body that nobody else can wake.
-            Some(&Awaiting::One(awaited))
-                if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
-            {
-                visit(TaskRef::new(awaited));
-            }
-            Some(Awaiting::Kept(awaited))
-                if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
-            {
-                visit(awaited.clone());
-            }
-            Some(Awaiting::Guard(places))
-                if phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0 =>
-            {
-                for place in places.iter() {
-                    place.visit_blockers(&mut |holder| visit(TaskRef::new(holder)));
+            let is_sure = phase == Phase::Suspended && task.foreign_wakers.load(Acquire) == 0;
+            match task.guarded(&guard).awaiting() {
+                Some(Awaiting::Blocked(awaited)) => visit(awaited.clone()),
+                Some(&Awaiting::One(awaited)) if is_sure => visit(TaskRef::new(awaited)),
+                Some(Awaiting::Kept(awaited)) if is_sure => visit(awaited.clone()),
+                Some(Awaiting::Guard(places)) if is_sure => {
+                    for place in places.iter() {
+                        place.visit_blockers(&mut |holder| visit(TaskRef::new(holder)));
+                    }
                 }
+                _ => {}
             }
-            _ => {}
-        },
+        }
         Phase::Queued | Phase::Retired => {}
     }
     drop(guard);
