@@ -19,20 +19,18 @@
 //!    (`GONE`) they are only read, under the lock; then whoever set `GONE` takes them.
 
 use super::block::{self, Kept};
+use super::edge::{Edge, Linker};
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
 use crate::call::{Body, Stop};
 use crate::cancel::CancelToken;
-use crate::chunk::{Held, Refusal, WaitingPlace};
+use crate::chunk::{Held, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
-use crate::record;
 use crate::sync::{AtomicU32, UnsafeCell, prefetch};
-use dagger_core::record::{Cause, What};
 use std::alloc::Layout;
-use std::cell::Cell;
 use std::mem::{ManuallyDrop, offset_of};
 use std::ops::Deref;
 use std::pin::Pin;
@@ -462,8 +460,21 @@ impl RawTask {
         unsafe { std::slice::from_raw_parts(self.held(), self.count()) }
     }
 
-    fn count(self) -> usize {
+    #[inline]
+    pub(super) fn count(self) -> usize {
         (self.accesses.load(Relaxed) & COUNT) as usize
+    }
+
+    /// Adds an access.
+    ///
+    /// # Safety
+    /// Nobody else knows the task, and it has fewer than its body says (`Body::ACCESSES`).
+    #[inline(always)]
+    pub(super) unsafe fn push_access(self, held: Held) {
+        let accesses = self.accesses.load(Relaxed);
+        // SAFETY: there is room for another one (`TaskCell::LAYOUT`), and nobody else knows of it (invariant 6).
+        unsafe { self.held().add((accesses & COUNT) as usize).write(held) };
+        self.accesses.store(accesses + 1, Relaxed);
     }
 
     /// The accesses of a task that is being spawned.
@@ -712,225 +723,6 @@ impl Header {
         let clone = self.clone.load(Acquire);
         // SAFETY: only `set_clone::<T>` stores here, called with the handle's `T`.
         (!clone.is_null()).then(|| unsafe { std::mem::transmute::<*mut (), fn(&T) -> T>(clone) })
-    }
-}
-
-/// A place in the successor list of an input. Lies in the successor (invariant 4).
-pub(crate) struct Edge {
-    next: Cell<*const Edge>,
-    successor: Cell<Option<RawTask>>,
-    /// The input's failure is the successor's failure; else only the order counts.
-    passes_failure: bool,
-}
-
-// SAFETY: written by `link` before it is published, then read and written only under the lock of the input, then
-// only by the completion that took the list.
-unsafe impl Send for Edge {}
-// SAFETY: as above.
-unsafe impl Sync for Edge {}
-
-impl Edge {
-    /// An edge that hands on the failure of its input.
-    pub(crate) fn new() -> Self {
-        Edge { next: Cell::new(std::ptr::null()), successor: Cell::new(None), passes_failure: true }
-    }
-    /// An edge that only orders.
-    pub(crate) fn order_only() -> Self {
-        Edge { passes_failure: false, ..Edge::new() }
-    }
-}
-
-/// The successors that a completion took over, first linked first.
-pub(crate) struct Successors(*const Edge);
-
-impl Successors {
-    /// Takes a list that was pushed at its head and reverses it.
-    #[inline]
-    pub(crate) fn take(guarded: &mut Guarded) -> Self {
-        let mut edge = std::mem::replace(&mut guarded.successors, std::ptr::null());
-        let mut reversed: *const Edge = std::ptr::null();
-        while !edge.is_null() {
-            // SAFETY: invariant 4: linked edges stay where they are until their input is processed.
-            let this = unsafe { &*edge };
-            edge = this.next.replace(reversed);
-            reversed = this;
-        }
-        Successors(reversed)
-    }
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_null()
-    }
-
-    /// One of them takes on a failure.
-    pub(crate) fn has_dependent(&self) -> bool {
-        let mut edge = self.0;
-        // SAFETY: as in `take`.
-        while let Some(this) = unsafe { edge.as_ref() } {
-            if this.passes_failure {
-                return true;
-            }
-            edge = this.next.get();
-        }
-        false
-    }
-
-    /// Takes those that take on a failure; mere order waits until the body is gone.
-    pub(crate) fn take_dependent(guarded: &mut Guarded) -> Self {
-        let mut taken: *const Edge = std::ptr::null();
-        let mut kept: *const Edge = std::ptr::null();
-        let mut all = Successors::take(guarded).0; // In order: pushing them reverses it, twice in all.
-        while !all.is_null() {
-            // SAFETY: as in `take`.
-            let this = unsafe { &*all };
-            let list = if this.passes_failure { &mut taken } else { &mut kept };
-            all = this.next.replace(*list);
-            *list = this;
-        }
-        guarded.successors = taken;
-        let taken = Successors::take(guarded);
-        guarded.successors = kept;
-        taken
-    }
-}
-
-impl Iterator for Successors {
-    /// The successor, and whether it takes on a failure.
-    type Item = (RawTask, bool);
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_null() {
-            return None;
-        }
-        // SAFETY: invariant 4: the successor has not been told of this input yet, so its body is in place. All of
-        // the edge is read here, before the caller's decrement of `pending` may let it go.
-        let edge = unsafe { &*self.0 };
-        self.0 = edge.next.get();
-        edge.successor.get().map(|successor| (successor, edge.passes_failure))
-    }
-}
-
-/// Calls `visit` with the successors that wait for `task`.
-pub(crate) fn visit_successors(
-    task: RawTask,
-    guard: &super::state::Locked<'_>,
-    visit: &mut dyn FnMut(RawTask),
-) {
-    let mut edge = task.guarded(guard).successors;
-    while !edge.is_null() {
-        // SAFETY: invariant 4, and the lock keeps the list.
-        let this = unsafe { &*edge };
-        if let Some(successor) = this.successor.get() {
-            visit(successor);
-        }
-        edge = this.next.get();
-    }
-}
-
-/// True if all that need the value of `task` are among these.
-#[cfg(feature = "store")]
-pub(crate) fn feeds_only(
-    task: RawTask,
-    guard: &super::state::Locked<'_>,
-    among: &dyn Fn(RawTask) -> bool,
-) -> bool {
-    let mut edge = task.guarded(guard).successors;
-    // SAFETY: invariant 4, and the lock keeps the list.
-    while let Some(this) = unsafe { edge.as_ref() } {
-        if this.passes_failure && !this.successor.get().is_some_and(among) {
-            return false;
-        }
-        edge = this.next.get();
-    }
-    true
-}
-
-/// Collects the inputs of a task that is being spawned.
-pub struct Linker {
-    task: RawTask,
-    /// How many inputs are not there yet.
-    pub(crate) waiting: u32,
-    /// The first failure among those that are.
-    pub(crate) failure: Option<Box<Error>>,
-    /// It waits for something outside its pool: the shutdown must find it.
-    pub(crate) registers: bool,
-    /// How many accesses it has room for.
-    room: usize,
-    /// The first access that cannot be.
-    pub(crate) refused: Option<Box<Refusal>>,
-    /// What its inputs are.
-    pub(crate) cause: Cause,
-}
-
-impl Linker {
-    /// For a task with this body.
-    #[inline]
-    pub(crate) fn new<B: Body>(task: RawTask) -> Self {
-        Linker {
-            task,
-            waiting: 0,
-            failure: None,
-            registers: false,
-            room: B::ACCESSES,
-            refused: None,
-            cause: Cause::Argument,
-        }
-    }
-
-    /// Makes the task wait for the end of a block: one more input, without an edge.
-    pub(crate) fn hold(&mut self) {
-        self.waiting += 1;
-        self.registers = true;
-    }
-
-    /// The pool of the task.
-    #[inline]
-    pub(crate) fn pool(&self) -> &Pool {
-        // SAFETY: `spawn.rs` makes tasks of a pool that it refers to, and links them in the same call.
-        unsafe { &*self.task.pool }
-    }
-
-    /// Makes the task access a chunk.
-    #[inline(always)]
-    pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
-        match access {
-            Ok(mut held) => {
-                let accesses = self.task.accesses.load(Relaxed);
-                let count = accesses & COUNT;
-                assert!((count as usize) < self.room, "a body links as many accesses as it says");
-                held.set_argument(count as u16 + 1);
-                // SAFETY: there is room for another one (`TaskCell::LAYOUT`), and nobody else knows of it (invariant 6).
-                unsafe { self.task.held().add(count as usize).write(held) };
-                self.task.accesses.store(accesses + 1, Relaxed);
-            }
-            Err(refusal) => _ = self.refused.get_or_insert_with(|| Box::new(refusal)),
-        }
-    }
-
-    /// Makes the task wait for `input`. The edge lies in the task and is used once.
-    pub(crate) fn after(&mut self, input: RawTask, edge: &Edge) {
-        record::note(|| What::After { task: self.task.id.get(), input: input.id.get(), cause: self.cause });
-        let mut guard = input.state.lock();
-        if !guard.is_done() || !edge.passes_failure && !guard.is_gone() {
-            edge.successor.set(Some(self.task));
-            let guarded = input.guarded(&guard);
-            edge.next.set(guarded.successors);
-            guarded.successors = edge;
-            self.waiting += 1;
-            self.registers |= !std::ptr::eq(input.pool, self.task.pool);
-        } else if edge.passes_failure
-            && !guard.has_value()
-            && !guard.is_unneeded()
-            && let Some(error) = input.error()
-        {
-            let error = error.clone();
-            guard.set_observed();
-            drop(guard);
-            if self.failure.is_none() {
-                let task = self.task;
-                self.failure = Some(Box::new(error.passed_to(|| task.info())));
-            }
-        }
     }
 }
 

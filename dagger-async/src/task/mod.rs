@@ -6,6 +6,7 @@
 mod block;
 mod cell;
 mod claim;
+mod edge;
 mod handle;
 mod id;
 #[cfg(all(test, dagger_loom))]
@@ -22,10 +23,11 @@ pub use id::{CallSite, TaskId};
 
 pub(crate) use block::Kept;
 pub(crate) use cell::Header;
-pub(crate) use cell::{BIAS, Edge, Linker, RawTask, SyncDep, TaskRef};
+pub(crate) use cell::{BIAS, RawTask, SyncDep, TaskRef};
 #[cfg(feature = "store")]
 pub(crate) use claim::AnyClaim;
 pub(crate) use claim::Claim;
+pub(crate) use edge::{Edge, Linker};
 pub(crate) use handle::ThreadWaker;
 pub(crate) use id::Origin;
 #[cfg(feature = "store")]

@@ -3,8 +3,9 @@
 //! They run the real functions of this folder on loom's atomics; accesses to what the lock guards, and to the value, are
 //! checked for races. `RUSTFLAGS="--cfg dagger_loom" cargo test -p dagger-async --lib --release loom`.
 
-use super::cell::{Edge, Linker, RawTask, Step};
+use super::cell::{RawTask, Step};
 use super::claim::Claim;
+use super::edge::{Edge, Linker};
 use super::handle::DTask;
 use super::id::Origin;
 use super::run::{complete, end};

@@ -4,9 +4,10 @@
 //! 2. Failure travels by a worklist, so a chain of a million tasks needs no stack.
 //! 3. A task is retired once: by whoever dropped its body, or by whoever ended it while it waited for inputs.
 
+use super::cell::{Awaiting, Guarded, RawTask, Step, SyncDep, TaskRef};
 #[cfg(feature = "store")]
-use super::cell::feeds_only;
-use super::cell::{Awaiting, Guarded, Linker, RawTask, Step, Successors, SyncDep, TaskRef};
+use super::edge::feeds_only;
+use super::edge::{Linker, Successors};
 use super::state::{End, Locked, Phase, Ready, Start, Suspend};
 use super::{wait, waker};
 use crate::call::Stop;

@@ -13,7 +13,8 @@
 //!
 //! The search starts only if some task waits for the waiting one, so an ordinary await costs no search.
 
-use super::cell::{Awaiting, RawTask, TaskRef, visit_successors};
+use super::cell::{Awaiting, RawTask, TaskRef};
+use super::edge::visit_successors;
 use super::state::{Locked, Phase};
 use super::{run, waker};
 use crate::chunk::WaitingPlace;
