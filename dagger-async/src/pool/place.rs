@@ -91,7 +91,7 @@ impl Place {
     }
 
     /// The next task from what this worker has or shares, without stealing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pick(&self, pool: &Pool) -> Option<RawTask> {
         let tick = self.tick.get();
         if tick + 1 == ROUND {

@@ -105,7 +105,7 @@ impl Owned {
     }
 
     /// A task that is over has left the list.
-    #[inline]
+    #[inline(always)]
     fn leave(&mut self, listed: Listed, over: &mut Over) {
         if listed.collects && listed.task.error().is_some() {
             collect(&mut self.failures, &listed);

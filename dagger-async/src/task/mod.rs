@@ -1,7 +1,8 @@
 //! A task: one unit of work and the future of its result.
 //!
 //! The cell (`cell.rs`) is one allocation with state (`state.rs`), counts (`refs.rs`), body and value; `run.rs` moves it
-//! through its life; `wait.rs` is how others wait for it; [`DTask`] and [`Shared`] are what users hold.
+//! through its life and `tell.rs` tells those behind it (`edge.rs`); `wait.rs` is how others wait for it; [`DTask`] and [`Shared`] are what
+//! users hold.
 
 mod block;
 mod cell;
@@ -14,6 +15,7 @@ mod models;
 mod refs;
 mod run;
 mod state;
+mod tell;
 mod wait;
 mod waker;
 
@@ -32,9 +34,8 @@ pub(crate) use handle::ThreadWaker;
 pub(crate) use id::Origin;
 #[cfg(feature = "store")]
 pub(crate) use run::end_unneeded;
-pub(crate) use run::{
-    Work, cancel_unstarted, end, end_by_shutdown, held_by, ready, register, run, run_inline, tie,
-};
+pub(crate) use run::{cancel_unstarted, end, end_by_shutdown, held_by, register, run, run_inline, tie};
 pub(crate) use state::{Locked, Phase};
+pub(crate) use tell::{Work, ready};
 pub(crate) use wait::{await_guard, stop_awaiting_guard, visit_waiting_behind, visit_waits};
 pub(crate) use waker::clone_to_leave;

@@ -85,7 +85,7 @@ fn work(task: RawTask) {
         return task.release_holder();
     }
     // SAFETY: it is this task's, just now.
-    let _ = unsafe { complete(task, None).settle(task, super::run::Effect::Ran) };
+    let _ = unsafe { complete(task, None).settle(task, super::tell::Effect::Ran) };
     task.release_holder();
 }
 

@@ -116,7 +116,7 @@ impl Fragment {
     }
 
     /// Gives a granted place back and calls `ready` for the ticket of every entry that waits nowhere any more by that.
-    #[inline]
+    #[inline(always)]
     pub(super) fn give<T: Clone>(
         &mut self,
         class: Class,

@@ -237,7 +237,7 @@ impl<T: Clone> AccessQueue<T> {
     ///
     /// The order of these calls is not the program order. Releasing what was not granted is an error of the
     /// caller: debug builds panic, others ignore it.
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
         let Some((own, writes)) = self.entries.remove_granted(place.key(), &mut self.free) else {
             debug_assert!(false, "only a granted access is released");

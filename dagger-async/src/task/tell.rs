@@ -1,0 +1,192 @@
+//! Who is told of what: successors of a task that is done, those whose turn at a chunk came, and what they become by that.
+//!
+//! Failure travels by a worklist, so a chain of a million tasks needs no stack.
+
+use super::cell::RawTask;
+use super::edge::Successors;
+use super::run::{end_into, untie};
+use super::state::Ready;
+use crate::chunk::{Other, Outcome, Tickets, Whose};
+use crate::error::Error;
+use crate::plan::Run;
+use crate::pool::local;
+use crate::record;
+use crate::residency;
+use dagger_core::record::What;
+
+/// What a body may have done to what it accesses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Written, as far as it came.
+    Ran,
+    /// Nothing: what it declared could not be granted.
+    Void,
+}
+
+/// Tells those who wait for a task that is done and gone, and gives up what it accessed.
+///
+/// # Safety
+/// As for [`Work::release`].
+#[inline(never)]
+pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Option<Error>, effect: Effect) {
+    let mut work = Work::new();
+    // SAFETY: the caller's promise.
+    unsafe { work.release(task, effect) };
+    work.tell_tickets();
+    work.tell(successors, failure.map(Box::new));
+    work.drain();
+}
+
+/// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
+pub(crate) struct Work {
+    successors: Vec<(Successors, Option<Box<Error>>)>,
+    pub(crate) tickets: Tickets,
+}
+
+impl Work {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Work { successors: Vec::new(), tickets: Tickets::new() }
+    }
+
+    pub(super) fn tell_later(&mut self, successors: Successors, failure: Option<Box<Error>>) {
+        if !successors.is_empty() {
+            self.successors.push((successors, failure));
+        }
+    }
+
+    /// Gives up what a task accessed whose body is gone, and which is done.
+    ///
+    /// # Safety
+    /// The caller has set `GONE`, and calls this once.
+    unsafe fn release(&mut self, task: RawTask, effect: Effect) {
+        let admitted = residency::is_admitted(task);
+        let outcome = match (effect, task.error()) {
+            (Effect::Void, _) => Outcome::Void,
+            (Effect::Ran, Some(error)) => Outcome::Failed(error),
+            (Effect::Ran, None) => Outcome::Wrote,
+        };
+        if admitted {
+            // All pins before the first place, which may be what keeps a chunk.
+            // SAFETY: the caller's promise.
+            unsafe { residency::leave_all(task, outcome) };
+        }
+        let mut step = None;
+        // Backwards: of those that share a place the first one has it.
+        // SAFETY: the caller's promise.
+        for access in unsafe { task.take_accesses() } {
+            // SAFETY: it is ours, and there until it is read.
+            let held = unsafe { access.as_ref() };
+            step = held.followed();
+            if !held.release_quickly(outcome, &mut self.tickets) {
+                // SAFETY: ours, and not used again.
+                unsafe { access.read() }.release_slowly(outcome, &mut self.tickets);
+            }
+        }
+        if admitted {
+            residency::left(task);
+        }
+        if let Some((run, step)) = step {
+            // SAFETY: the accesses of the step are released, once.
+            unsafe { Run::complete(run, step, task, &mut self.tickets) };
+        }
+    }
+
+    /// Tells successors now; what that ends is told later.
+    #[inline]
+    fn tell(&mut self, successors: Successors, failure: Option<Box<Error>>) {
+        for (successor, takes_failure) in successors {
+            if let (true, Some(error)) = (takes_failure, &failure) {
+                end_into(successor, true, |header| error.passed_to(|| header.info()), self);
+            }
+            if successor.input_came() {
+                ready_into(successor, self);
+            }
+        }
+    }
+
+    /// Tells those whose turn came, in the order of their turns; telling one may add others.
+    #[inline]
+    fn tell_tickets(&mut self) {
+        let mut told = 0;
+        while let Some(ticket) = self.tickets.get(told) {
+            told += 1;
+            match ticket.whose() {
+                Whose::Task(task) => {
+                    task.prefetch();
+                    if task.input_came() {
+                        ready_into(task, self);
+                    }
+                }
+                Whose::Other(Other::Plan(..)) => {} // Its places are granted when they are taken.
+                Whose::Other(Other::Guard(wait, index)) => {
+                    let (wait, index) = (wait.clone(), *index);
+                    wait.granted(index, &mut self.tickets);
+                }
+            }
+        }
+        self.tickets.clear();
+    }
+
+    #[inline]
+    pub(crate) fn drain(&mut self) {
+        loop {
+            self.tell_tickets();
+            let Some((successors, failure)) = self.successors.pop() else { return };
+            self.tell(successors, failure);
+        }
+    }
+}
+
+/// The last input of a task is there (or a block let go of it).
+pub(crate) fn ready(task: RawTask) {
+    let mut work = Work::new();
+    ready_into(task, &mut work);
+    work.drain();
+}
+
+fn ready_into(task: RawTask, work: &mut Work) {
+    let (ready, left) = {
+        let mut guard = task.state.lock();
+        let ready = guard.ready();
+        let left = match ready {
+            Ready::Push => None,
+            // What only comes after it in order has waited for this.
+            Ready::Discard => Some(Successors::take(task.guarded(&guard))),
+        };
+        (ready, left)
+    };
+    if let Some(successors) = left {
+        // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
+        unsafe { (task.vtable.drop_body)(task) };
+        work.tell_later(successors, None);
+        // SAFETY: `ready` has set `GONE`, just now.
+        unsafe { work.release(task, Effect::Ran) };
+    }
+    match ready {
+        Ready::Push => {
+            record::note(|| What::Ready { task: task.id.get() });
+            if !residency::defer_if_absent(task) {
+                push(task);
+            }
+        }
+        Ready::Discard => {
+            untie(task);
+            task.release_holder();
+        }
+    }
+}
+
+/// Queues a task that this caller took from `Waiting` to `Queued`.
+fn push(task: RawTask) {
+    local::with(|local| {
+        // SAFETY: `cell.rs`, invariant 5: it is queued for the first time and not in a queue yet, so nobody else can run
+        // it.
+        let pool = unsafe { &*task.pool };
+        if local.is_in(task.pool) {
+            pool.enqueue(task, local);
+        } else {
+            pool.keep().enqueue(task, local);
+        }
+    });
+}
