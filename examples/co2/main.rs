@@ -10,7 +10,7 @@
 //! no tasks: `record.rs` (the file), `covariance.rs`, `regression.rs`, `picture.rs` and `report.rs` (what is printed).
 //!
 //! ```text
-//! cargo run --release --example co2 -- --help
+//! cargo run --release -p dagger-example-co2 --example co2 -- --help
 //! ```
 //! The record is that of C. D. Keeling and T. P. Whorf, weekly means from March 1958 to December 2001; it is in the public
 //! domain. The covariances are those of C. E. Rasmussen and C. K. I. Williams (2006).

@@ -12,7 +12,7 @@
 //! The other files are plain functions: `plan.rs` (sizes), `matrix.rs` (elements, products), `report.rs` (what is printed).
 //!
 //! ```text
-//! cargo run --release --example out_of_core -- --memory-limit 256MiB
+//! cargo run --release -p dagger-example-out-of-core --example out_of_core -- --memory-limit 256MiB
 //! ```
 //! The check works out of core too: it takes each tile of L once, and makes the elements of A again. On a vector x it compares
 //! A·x with L·(Lᵀ·x), in n² operations. Comparing A with L·Lᵀ would cost as much as the factorisation.

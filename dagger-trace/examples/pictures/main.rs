@@ -1,4 +1,4 @@
-//! Draws graphs and Gantt charts of invented runs at several sizes: `cargo run --example pictures -- DIRECTORY`
+//! Draws graphs and Gantt charts of invented runs at several sizes: `cargo run -p dagger-trace --example pictures -- DIRECTORY`
 //! (with `--features raster` as `.png` and `.pdf` too).
 
 mod samples;
