@@ -141,7 +141,7 @@ pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std
         let mut linker = Linker::new::<B>(task);
         linker.cause = dagger_core::record::Cause::Order;
         task.link_body::<B>(&mut linker);
-        launch(task, linker, None, pool, local);
+        launch(task, &mut linker, None, pool, local);
         drop(claim);
     });
 }
@@ -203,7 +203,7 @@ where
     let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
     let mut linker = Linker::new::<B>(task);
     task.link_body::<B>(&mut linker);
-    submit_linked(task, linker, extras, B::IMMEDIATE, pool, local);
+    submit_linked(task, &mut linker, extras, B::IMMEDIATE, pool, local);
     handle
 }
 
@@ -217,9 +217,11 @@ fn begin(task: RawTask, pool: &Pool, local: &Local) {
 }
 
 /// Launches a task whose inputs are linked, and waits where that is asked for. `immediate`: its body is.
+///
+/// The linker by reference: a copy reads in one piece what was just written in several, and so waits for all earlier writes.
 fn submit_linked(
     task: RawTask,
-    mut linker: Linker,
+    linker: &mut Linker,
     extras: Option<Box<Extras>>,
     immediate: bool,
     pool: &Pool,
@@ -360,13 +362,13 @@ fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
 }
 
 #[inline(always)]
-fn launch(task: RawTask, mut linker: Linker, extras: Option<Box<Extras>>, pool: &Pool, local: &Local) {
+fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool: &Pool, local: &Local) {
     let mut refusal = None;
     let known = task.has_accesses();
     if known || linker.refused.is_some() {
         refusal = match local.queue().and_then(Frame::plan) {
-            None => take_places(task, &mut linker),
-            Some(plan) => plan.place(task, &mut linker, |linker| take_places(task, linker)),
+            None => take_places(task, linker),
+            Some(plan) => plan.place(task, linker, |linker| take_places(task, linker)),
         };
     }
     let closed = pool.is_closed_after_count(local);
@@ -374,7 +376,6 @@ fn launch(task: RawTask, mut linker: Linker, extras: Option<Box<Extras>>, pool: 
         return launch_slowly(task, linker, extras, refusal, pool, local);
     }
     let waiting = linker.waiting;
-    std::mem::forget(linker); // It has no failure, and what was refused was taken above: there is nothing to drop.
     if waiting == 0 && !known {
         task.state.queue_unshared();
         pool.enqueue(task, local);
@@ -388,7 +389,7 @@ fn launch(task: RawTask, mut linker: Linker, extras: Option<Box<Extras>>, pool: 
 #[inline(never)]
 fn launch_slowly(
     task: RawTask,
-    mut linker: Linker,
+    linker: &mut Linker,
     extras: Option<Box<Extras>>,
     refusal: Option<Error>,
     pool: &Pool,
@@ -403,9 +404,9 @@ fn launch_slowly(
             save.attach(unsafe { AnyClaim::of(task) });
         }
         refused = extras.refused;
-        cancelled = !task::tie(task, extras.ties, &mut linker);
+        cancelled = !task::tie(task, extras.ties, linker);
         if let Some(frame) = local.queue() {
-            frame.add(task, &mut linker);
+            frame.add(task, linker);
         }
     }
     if linker.registers {
