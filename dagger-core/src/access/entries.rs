@@ -3,7 +3,8 @@
 //! What a slab is, with the link of the free list in a field that an entry has anyway: taking a key and giving it back is
 //! much of what an access costs.
 
-use super::Entry;
+use super::fragment::OwnPlace;
+use super::{Entry, Missing};
 use std::ops::{Index, IndexMut};
 
 pub(super) struct Entries<T>(Vec<Entry<T>>);
@@ -13,16 +14,23 @@ impl<T> Entries<T> {
         Entries(Vec::new())
     }
 
-    /// Puts an entry in the place of the first that is nobody's.
-    #[inline]
-    pub(super) fn insert(&mut self, entry: Entry<T>, free: &mut u32) -> u32 {
+    /// Makes an entry of the first that is nobody's. Its place is that of no list.
+    #[inline(always)]
+    pub(super) fn insert(&mut self, ticket: T, sequence: u64, own: u32, writes: bool, free: &mut u32) -> u32 {
+        let missing = Missing::none(writes);
         let key = *free;
-        if let Some(place) = self.0.get_mut(key as usize) {
-            *free = place.place.next;
-            *place = entry;
-            return key;
-        }
-        self.grow(entry)
+        let Some(entry) = self.0.get_mut(key as usize) else {
+            return self.grow(Entry { ticket: Some(ticket), sequence, own, missing, place: OwnPlace::NOWHERE });
+        };
+        *free = entry.place.next;
+        // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
+        // the writes. Nobody's entry has no ticket that would have to be dropped.
+        std::mem::forget(entry.ticket.replace(ticket));
+        entry.sequence = sequence;
+        entry.own = own;
+        entry.missing = missing;
+        entry.place = OwnPlace::NOWHERE;
+        key
     }
 
     #[cold]

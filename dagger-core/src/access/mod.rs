@@ -192,14 +192,12 @@ impl<T: Clone> AccessQueue<T> {
             Area::Whole => WHOLE,
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
-        let place = OwnPlace::NOWHERE;
-        let (sequence, missing) = (self.accesses(), Missing::none(writes));
-        let entry = Entry { ticket: Some(ticket), sequence, own, missing, place };
+        let sequence = self.accesses();
         self.sequence = self.sequence.wrapping_add(1);
         if self.sequence == 0 {
             self.epoch = self.epoch.wrapping_add(1);
         }
-        let key = self.entries.insert(entry, &mut self.free);
+        let key = self.entries.insert(ticket, sequence, own, writes, &mut self.free);
         let granted = match own {
             WHOLE => self.whole.take_own(writes, key, &mut self.entries),
             NOTHING => {
