@@ -16,6 +16,9 @@
 //! - [`AccessQueue`]: who waits for whom at one chunk; [`Poison`]: which of its elements a failed write has spoilt.
 //! - [`Order`]: who waits for whom in a whole sequence of accesses, for a program that runs again.
 //! - [`Eviction`]: who leaves memory when it is full.
+//! - [`RunTimes`] and [`Transfers`]: what steps and the ways of their data are expected to take, learnt from what was measured.
+//! - [`earliest_end`]: where a step goes, by when it would end on each [`Candidate`].
+//! - [`Simulation`]: how long an order of steps would take on processors that do not exist, by a [`Policy`].
 //!
 //! ```
 //! use dagger_core::{OptionSet, Scope, Topology};
@@ -28,24 +31,30 @@
 //! ```
 
 mod access;
+mod cost;
 mod eviction;
 mod options;
 mod order;
+mod placement;
 mod poison;
 mod processor;
 pub mod record;
 mod region;
 mod scope;
+mod simulation;
 mod topology;
 
 pub use access::{AccessQueue, Place};
+pub use cost::{Rate, RunTimes, Transfers};
 pub use eviction::{Eviction, Resident};
 pub use options::OptionSet;
 pub use order::Order;
+pub use placement::{Candidate, earliest_end};
 pub use poison::Poison;
 pub use processor::{Processor, ProcessorKind};
 pub use region::{Area, Axis, Band, Grid, Indices, Outside, Progression, Region, Shape};
 pub use scope::Scope;
+pub use simulation::{Policy, Schedule, Simulation, Slot};
 #[cfg(feature = "hwloc")]
 pub use topology::TopologyError;
 pub use topology::{Cpu, Topology, usable_memory};

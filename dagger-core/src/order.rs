@@ -17,6 +17,7 @@
 
 use crate::region::Area;
 use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
 use std::hash::Hash;
 
 /// The order of a sequence of steps.
@@ -118,10 +119,42 @@ impl Order {
         self.predecessors.get(step)
     }
 
-    /// The steps that come directly after one, ascending.
+    /// The steps that come directly after one: ascending, or the largest rank first after
+    /// [`sort_successors`](Order::sort_successors).
     #[must_use]
     pub fn successors(&self, step: usize) -> &[u32] {
         self.successors.get(step)
+    }
+
+    /// The rank of each step: the longest way from its start to the end of all, where a step takes as long as `cost` says. The
+    /// largest of all is the length of the critical path.
+    ///
+    /// ```
+    /// use dagger_core::{Area, Order};
+    ///
+    /// let steps = [vec![('a', true)], vec![('a', false), ('b', true)], vec![('a', false), ('c', true)], vec![('c', true)]];
+    /// let order = Order::of(steps.map(|step| step.into_iter().map(|(key, writes)| (key, writes, &Area::Whole))));
+    /// assert_eq!(order.ranks(|step| [1, 5, 3, 3][step]), [7, 5, 6, 3]);
+    /// ```
+    #[must_use]
+    pub fn ranks(&self, cost: impl Fn(usize) -> u64) -> Vec<u64> {
+        let mut ranks = vec![0; self.len()];
+        for step in (0..self.len()).rev() {
+            // Successors have larger numbers.
+            let rest = self.successors(step).iter().map(|&after| ranks[after as usize]).max();
+            ranks[step] = cost(step).saturating_add(rest.unwrap_or(0));
+        }
+        ranks
+    }
+
+    /// Lists the successors of each step by their `ranks`, the largest first, and those of equal rank ascending. Steps without
+    /// a rank come last.
+    pub fn sort_successors(&mut self, ranks: &[u64]) {
+        let Lists { starts, items } = &mut self.successors;
+        for bounds in starts.windows(2) {
+            let list = &mut items[bounds[0] as usize..bounds[1] as usize];
+            list.sort_unstable_by_key(|&step| (Reverse(ranks.get(step as usize)), step));
+        }
     }
 }
 
@@ -165,7 +198,42 @@ mod tests {
         if len == 0 { Area::Whole } else { Area::Grid(Grid::line(Progression::range(start, len).into())) }
     }
 
+    fn order_of(steps: &[Vec<(usize, bool)>]) -> Order {
+        Order::of(steps.iter().map(|step| step.iter().map(|&(key, writes)| (key, writes, &Area::Whole))))
+    }
+
     proptest! {
+        #[test]
+        fn ranks_are_the_longest_ways(
+            steps in vec((vec((0..4_usize, any::<bool>()), 0..4), 0..100_u64), 0..30),
+        ) {
+            let (steps, costs): (Vec<_>, Vec<u64>) = steps.into_iter().unzip();
+            let mut order = order_of(&steps);
+            // Every way there is, by the edges of the predecessors.
+            fn ends(order: &Order, costs: &[u64], from: usize) -> u64 {
+                let after = (from + 1..order.len()).filter(|&step| order.predecessors(step).contains(&(from as u32)));
+                costs[from] + after.map(|step| ends(order, costs, step)).max().unwrap_or(0)
+            }
+            // Ways may be many: short programs whole, long ones by their end.
+            let ranks = order.ranks(|step| costs[step]);
+            for step in (0..steps.len()).rev().take(14) {
+                prop_assert_eq!(ranks[step], ends(&order, &costs, step));
+            }
+            for (step, &rank) in ranks.iter().enumerate() {
+                let after = order.successors(step).iter().map(|&after| ranks[after as usize]).max();
+                prop_assert_eq!(rank, costs[step] + after.unwrap_or(0));
+            }
+            let before: Vec<Vec<u32>> = (0..steps.len()).map(|step| order.successors(step).to_vec()).collect();
+            order.sort_successors(&ranks);
+            for (step, before) in before.into_iter().enumerate() {
+                let after = order.successors(step);
+                prop_assert!(after.is_sorted_by_key(|&step| (Reverse(ranks[step as usize]), step)));
+                let mut after = after.to_vec();
+                after.sort_unstable();
+                prop_assert_eq!(after, before);
+            }
+        }
+
         #[test]
         fn exactly_what_conflicts_is_ordered(
             steps in vec(vec((0..3_usize, any::<bool>(), 0..8_usize, 0..5_usize), 0..4), 0..40),

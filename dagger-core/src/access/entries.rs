@@ -20,7 +20,13 @@ impl<T> Entries<T> {
         let missing = Missing::none(writes);
         let key = *free;
         let Some(entry) = self.0.get_mut(key as usize) else {
-            return self.grow(Entry { ticket: Some(ticket), sequence, own, missing, place: OwnPlace::NOWHERE });
+            return self.grow(Entry {
+                ticket: Some(ticket),
+                sequence,
+                own,
+                missing,
+                place: OwnPlace::NOWHERE,
+            });
         };
         *free = entry.place.next;
         // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
