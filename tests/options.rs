@@ -554,6 +554,39 @@ fn with_options_hands_priority_on() {
 }
 
 #[test]
+fn a_default_priority_gives_way_to_any_other() {
+    on_workers(1, |rt| async move {
+        let mut kept = 0;
+        for round in 0..61 {
+            picks(round).await;
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let note = |name: &'static str| {
+                let order = order.clone();
+                move || order.lock().unwrap().push(name)
+            };
+            let gate = Body::new().waits();
+            Kind::Sync.spawn(Options::new(), &gate);
+            gate.started.pass().await;
+            spawn!((note("plain"))());
+            spawn!((note("inline"))(); default_priority = 9, priority = 1);
+            let quiet = with_options(Options::new().priority(-1), async {
+                spawn!((note("block"))(); default_priority = 9)
+            });
+            drop(quiet.await);
+            with_options(Options::new().default_priority(2), async {
+                drop(spawn!((note("outer"))()));
+                drop(spawn!((note("inner"))(); default_priority = 3));
+            })
+            .await;
+            gate.go.open();
+            rt.idle().await;
+            kept += usize::from(*order.lock().unwrap() == ["inner", "outer", "inline", "plain", "block"]);
+        }
+        assert!(kept >= 30, "in order in {kept} of 61 rounds");
+    });
+}
+
+#[test]
 fn a_low_priority_is_not_starved() {
     fn high(done: Gate, runs: Arc<AtomicU32>, priority: i32) {
         if !done.is_open() && runs.fetch_add(1, SeqCst) < 100_000 {

@@ -2,6 +2,7 @@
 
 use crate::cancel::CancelToken;
 use crate::error::Error;
+use crate::plan::Times;
 use crate::pool::Pool;
 use crate::pool::domain::Domain;
 use crate::task::{DTask, Edge, RawTask, SyncDep, TaskRef};
@@ -78,6 +79,24 @@ impl Options {
     /// Among ready tasks the larger priority goes first. Default 0. It does not pass to tasks that it waits for.
     pub fn priority(mut self, priority: i32) -> Self {
         self.set.priority = Some(priority);
+        self
+    }
+
+    /// The priority if none is given, inline or by a block around it: for a library that knows which of its tasks are urgent, but
+    /// not how urgent all of them are. Default 0.
+    ///
+    /// ```
+    /// use dagger_async::prelude::*;
+    /// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+    /// async fn library() -> dagger_async::Result<i32> {
+    ///     spawn!((|| 42)(); default_priority = 3).await
+    /// }
+    /// library().await?;                                              // 3
+    /// with_options(Options::new().priority(-1), library()).await?;   // -1, as all of it
+    /// # Ok(()) }
+    /// ```
+    pub fn default_priority(mut self, priority: i32) -> Self {
+        self.set.default_priority = Some(priority);
         self
     }
 
@@ -217,6 +236,11 @@ impl Options {
         crate::spawn::try_spawn_future(future, Some(self))
     }
 
+    /// As if this default priority were given in the outermost block.
+    pub(crate) fn prefer(&mut self, priority: i32) {
+        self.set.default_priority.get_or_insert(priority);
+    }
+
     /// `inner` over `outer`.
     pub(crate) fn merge(inner: &Options, outer: &Options) -> Options {
         let both = |inner: &[TaskRef], outer: &[TaskRef]| inner.iter().chain(outer).cloned().collect();
@@ -257,6 +281,8 @@ pub(crate) struct Spec {
     pub(crate) result_scope: Option<Scope>,
     #[cfg(feature = "store")]
     pub(crate) memory: Option<u64>,
+    /// Where it is noted how long it takes.
+    pub(crate) times: Option<Arc<Times>>,
 }
 
 /// What a task keeps of its options until it is retired: they refer to other tasks.
@@ -272,7 +298,7 @@ impl Spec {
     pub(crate) fn first(name: Arc<str>, pool: &Pool) -> Spec {
         let priority = i32::MAX;
         let placement = Placement { domain: Some(pool.domains.everyone()), priority, blocking: false };
-        Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None }
+        Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None, times: None }
     }
 }
 
@@ -333,13 +359,14 @@ pub(crate) fn resolve(
         result_scope: set.result_scope,
         #[cfg(feature = "store")]
         memory: set.memory.filter(|&bytes| bytes != 0),
+        times: None,
     };
     let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
     (spec, Ties { tokens: cancel, layer, syncdeps }, refused)
 }
 
 fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placement, Refused> {
-    let priority = set.priority.unwrap_or(0);
+    let priority = set.priority.or(set.default_priority).unwrap_or(0);
     let blocking = set.blocking.unwrap_or(false);
     let restricted = set.scope.is_some() || set.result_scope.is_some() || inputs.is_some();
     if !restricted {

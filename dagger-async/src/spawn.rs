@@ -12,6 +12,7 @@ use crate::call::{Body, Borrowing, Fill, FutureBody, TryBody, TryIntoFuture, mak
 use crate::chunk::{self, Asker};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
+use crate::plan::Issue;
 use crate::pool::{Local, Pool, local, window};
 use crate::record;
 use crate::runtime;
@@ -166,10 +167,11 @@ where
             (None, None)
         } else {
             let inline = inline.and_then(Option::take);
+            let accesses = B::ACCESSES != 0;
             #[cfg(feature = "store")]
-            let given = Given { inline, scopes, after, origin, kind: const { &Kind::of::<B>() } };
+            let given = Given { inline, scopes, after, accesses, origin, kind: const { &Kind::of::<B>() } };
             #[cfg(not(feature = "store"))]
-            let given = Given { inline, scopes, after };
+            let given = Given { inline, scopes, after, accesses };
             specify(given, pool, local)
         };
         let task = RawTask::new(body, pool, origin, spec, BIAS);
@@ -274,6 +276,8 @@ struct Given<'a> {
     inline: Option<Options>,
     scopes: Option<Scope>,
     after: &'a [TaskRef],
+    /// It accesses chunks.
+    accesses: bool,
     #[cfg(feature = "store")]
     origin: Origin,
     #[cfg(feature = "store")]
@@ -298,16 +302,17 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
     let layer = local.layer().cloned();
     #[cfg(feature = "store")]
     let key = given.inline.as_ref().and_then(|options| options.of_checkpoint().key.clone());
-    #[cfg_attr(
-        not(feature = "store"),
-        expect(unused_mut, reason = "who asks for a checkpoint may be refused")
-    )]
     let mut options = match (given.inline, &layer) {
         (Some(inline), Some(layer)) => Options::merge(&inline, layer),
         (Some(inline), None) => inline,
         (None, Some(layer)) => Options::clone(layer),
         (None, None) => Options::new(),
     };
+    let frame = local.queue();
+    let ranked = frame.filter(|_| given.accesses).and_then(Frame::ranked_plan);
+    if let Some(priority) = ranked.and_then(Issue::priority_of_next) {
+        options.prefer(priority);
+    }
     #[cfg(feature = "store")]
     let (save, found) =
         match key.map(|key| checkpoint::ask(&key, &mut options, pool, given.origin, given.kind)) {
@@ -319,8 +324,8 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
     let scopes = given.scopes.filter(|_| found.is_none()); // It has no inputs then.
     #[cfg(not(feature = "store"))]
     let scopes = given.scopes;
-    let (spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
-    let frame = local.queue();
+    let (mut spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
+    spec.times = ranked.and_then(Issue::times);
     if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }

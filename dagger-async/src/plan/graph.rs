@@ -1,5 +1,6 @@
 //! What the first run of a plan leaves: its steps, their order, and the chunks that they access.
 
+use super::times::{Ranking, Times};
 use crate::chunk::{AnyChunk, CorePtr, Held, Mode};
 use crate::task::RawTask;
 use dagger_core::{Area, Order};
@@ -11,6 +12,7 @@ pub(crate) struct Graph {
     pub(super) steps: Box<[Step]>,
     pub(super) order: Order,
     pub(super) chunks: Box<[PlanChunk]>,
+    pub(super) ranking: Ranking,
 }
 
 /// A spawn that accesses chunks.
@@ -139,11 +141,12 @@ impl Recording {
     }
 
     /// The graph, if there is one that can be run.
-    pub(super) fn finish(mut self) -> Option<Graph> {
+    pub(super) fn finish(mut self, times: Option<&Times>) -> Option<Graph> {
         if self.intricate || self.steps.is_empty() {
             return None;
         }
-        let order = Order::of(self.steps.iter().map(|step| step.accesses.iter().map(StepAccess::ordered)));
+        let mut order =
+            Order::of(self.steps.iter().map(|step| step.accesses.iter().map(StepAccess::ordered)));
         let mut chunks: Vec<RecordedChunk> = self.chunks.into_values().collect();
         chunks.sort_by_key(|known| known.chunk.core);
         let numbers: HashMap<CorePtr, usize> =
@@ -160,7 +163,8 @@ impl Recording {
                 }
             }
         }
+        let ranking = Ranking::of(&mut order, self.steps.iter().map(|step| step.site), times);
         let chunks: Vec<PlanChunk> = chunks.into_iter().map(|known| known.chunk).collect();
-        Some(Graph { steps: self.steps.into(), order, chunks: chunks.into() })
+        Some(Graph { steps: self.steps.into(), order, chunks: chunks.into(), ranking })
     }
 }

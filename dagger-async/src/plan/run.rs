@@ -157,6 +157,10 @@ impl Run {
         all.then_some(run)
     }
 
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// True if a task that is being spawned is the step with this number.
     #[inline]
     pub(super) fn matches(&self, step: usize, task: RawTask, accesses: &[Held]) -> bool {

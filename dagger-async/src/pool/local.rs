@@ -109,7 +109,7 @@ impl Local {
     /// True if no option and no block that orders or holds back is in effect here.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.layer.get().is_null() && self.queue().is_none_or(Frame::only_owns)
+        self.layer.get().is_null() && self.queue().is_none_or(Frame::is_plain)
     }
 
     /// The thread works for `pool`, on no task, until the guard is dropped. The caller keeps the pool for as long.

@@ -89,6 +89,8 @@ pub(crate) struct Frame {
     only_owns: bool,
     /// One of them is a run of a plan.
     is_planned: bool,
+    /// The innermost of those is of a ranked plan.
+    is_ranked: bool,
 }
 
 impl Frame {
@@ -99,7 +101,11 @@ impl Frame {
             let owns = matches!(queue.kind, Kind::Block | Kind::Look);
             let only_owns = owns && local.queue().is_none_or(Frame::only_owns);
             let is_planned = queue.plan.is_some() || local.queue().is_some_and(|outer| outer.is_planned);
-            let frame = Frame { queue, outer, only_owns, is_planned };
+            let is_ranked = match &queue.plan {
+                Some(issue) => issue.is_ranked(),
+                None => local.queue().is_some_and(|outer| outer.is_ranked),
+            };
+            let frame = Frame { queue, outer, only_owns, is_planned, is_ranked };
             let _entered = local.enter_queue(&frame);
             poll()
         })
@@ -125,6 +131,17 @@ impl Frame {
     #[inline]
     pub(crate) fn only_owns(&self) -> bool {
         self.only_owns
+    }
+
+    /// True if a task that is spawned here gets nothing from the blocks but owners.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.only_owns && !self.is_ranked
+    }
+
+    /// The innermost run of a plan, if that is ranked.
+    pub(crate) fn ranked_plan(&self) -> Option<&Issue> {
+        if self.is_ranked { self.plan() } else { None }
     }
 
     /// The innermost run of a plan.

@@ -206,6 +206,8 @@ pub(crate) struct Extra {
     pub(crate) syncdeps: Box<[SyncDep]>,
     /// Its `tracing` span, between two polls.
     pub(crate) span: Option<tracing::Span>,
+    /// Nanoseconds that its polls have taken, if they are timed.
+    pub(crate) polled: u64,
 }
 
 /// What differs by the type of the body.

@@ -25,7 +25,7 @@ pub use id::{CallSite, TaskId};
 
 pub(crate) use block::Kept;
 pub(crate) use cell::Header;
-pub(crate) use cell::{BIAS, RawTask, SyncDep, TaskRef};
+pub(crate) use cell::{BIAS, RawTask, Step, SyncDep, TaskRef};
 #[cfg(feature = "store")]
 pub(crate) use claim::AnyClaim;
 pub(crate) use claim::Claim;
