@@ -12,6 +12,7 @@
 mod choice;
 #[cfg(feature = "store")]
 mod lazy;
+mod rank;
 mod within;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::ops::Index;
 use dagger_async::prelude::*;
 
 pub use self::choice::{cholesky_square, cholesky_tile, matmul_tile};
+use self::rank::{Factorization, Substitution};
 pub use self::within::cholesky_within;
 use crate::kernels::{
     NotPositiveDefinite, add_product as add_tile_product, gemm, gemm_nn, gemm_tn, log_diagonal, potrf,
@@ -226,7 +228,8 @@ async fn check(
 /// Factors a symmetric positive definite `A = L·Lᵀ` in place, tile by tile.
 ///
 /// Only the lower triangle is read. It receives `L`; the strict upper triangle of the tiles on the diagonal is untouched.
-/// About n³/3 flops in p(p+1)(p+2)/6 tasks, `p` tiles to a side.
+/// About n³/3 flops in p(p+1)(p+2)/6 tasks, `p` tiles to a side. The tasks that most waits for go first, unless
+/// [`with_options`](dagger_async::with_options) gives all of them one priority.
 ///
 /// # Errors
 /// [`NotPositiveDefinite`] (by [`Error::downcast_ref`]) with the 0-based row of the first bad pivot in the whole matrix;
@@ -239,18 +242,20 @@ async fn check(
 pub async fn cholesky<T: Element>(m: &TileMatrix<T>) -> dagger_async::Result<()> {
     check(m.rows == m.cols, "cholesky", || format!("{m:?} is not square")).await?;
     let (nt, nb) = (m.tile_rows(), m.tile);
+    let rank = Factorization { n: nt };
     datadeps(async {
         for k in 0..nt {
             let offset = k * nb;
             let factor = move |a: &mut Tile<T>| potrf(a).map_err(|error| at_row(error, offset));
-            spawn!(factor(InOut(&m[(k, k)]))?; name = "potrf", priority = 2);
+            spawn!(factor(InOut(&m[(k, k)]))?; name = "potrf", default_priority = rank.potrf(k));
             for i in k + 1..nt {
-                spawn!(trsm(In(&m[(k, k)]), InOut(&m[(i, k)])); priority = 1);
+                spawn!(trsm(In(&m[(k, k)]), InOut(&m[(i, k)])); default_priority = rank.trsm(k));
             }
             for j in k + 1..nt {
-                spawn!(syrk(In(&m[(j, k)]), InOut(&m[(j, j)])));
+                spawn!(syrk(In(&m[(j, k)]), InOut(&m[(j, j)])); default_priority = rank.syrk(j, k));
                 for i in j + 1..nt {
-                    spawn!(gemm(In(&m[(i, k)]), In(&m[(j, k)]), InOut(&m[(i, j)])));
+                    let (l, r) = (&m[(i, k)], &m[(j, k)]);
+                    spawn!(gemm(In(l), In(r), InOut(&m[(i, j)])); default_priority = rank.gemm(j, k));
                 }
             }
         }
@@ -277,12 +282,14 @@ pub async fn solve_lower_in_place<T: Element>(
     b: &TileMatrix<T>,
 ) -> dagger_async::Result<()> {
     check_solve("solve_lower_in_place", l, b).await?;
+    let rank = Substitution { n: b.tile_rows() };
     datadeps(async {
         for k in 0..b.tile_rows() {
             for j in 0..b.tile_cols() {
-                spawn!(solve_lower(In(&l[(k, k)]), InOut(&b[(k, j)])); priority = 1);
+                spawn!(solve_lower(In(&l[(k, k)]), InOut(&b[(k, j)])); default_priority = rank.solve(k));
                 for i in k + 1..b.tile_rows() {
-                    spawn!(gemm_nn(In(&l[(i, k)]), In(&b[(k, j)]), InOut(&b[(i, j)])));
+                    let (l, x) = (&l[(i, k)], &b[(k, j)]);
+                    spawn!(gemm_nn(In(l), In(x), InOut(&b[(i, j)])); default_priority = rank.update(i, k));
                 }
             }
         }
@@ -298,12 +305,14 @@ pub async fn solve_lower_transposed_in_place<T: Element>(
     b: &TileMatrix<T>,
 ) -> dagger_async::Result<()> {
     check_solve("solve_lower_transposed_in_place", l, b).await?;
+    let (last, rank) = (b.tile_rows().saturating_sub(1), Substitution { n: b.tile_rows() });
     datadeps(async {
         for k in (0..b.tile_rows()).rev() {
             for j in 0..b.tile_cols() {
-                spawn!(solve_lower_transposed(In(&l[(k, k)]), InOut(&b[(k, j)])); priority = 1);
+                spawn!(solve_lower_transposed(In(&l[(k, k)]), InOut(&b[(k, j)])); default_priority = rank.solve(last - k));
                 for i in 0..k {
-                    spawn!(gemm_tn(In(&l[(k, i)]), In(&b[(k, j)]), InOut(&b[(i, j)])));
+                    let (l, x, urgency) = (&l[(k, i)], &b[(k, j)], rank.update(last - i, last - k));
+                    spawn!(gemm_tn(In(l), In(x), InOut(&b[(i, j)])); default_priority = urgency);
                 }
             }
         }
