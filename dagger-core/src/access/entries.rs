@@ -3,11 +3,22 @@
 //! What a slab is, with the link of the free list in a field that an entry has anyway: taking a key and giving it back is
 //! much of what an access costs.
 
-use super::fragment::OwnPlace;
+use super::fragment::{NONE, OwnPlace};
 use super::{Entry, Missing};
 use std::ops::{Index, IndexMut};
 
 pub(super) struct Entries<T>(Vec<Entry<T>>);
+
+/// Those that are nobody's, linked through their places: the one that was given back first is taken first.
+pub(super) struct Free {
+    pub(super) first: u32,
+    /// Of no meaning where there is no first.
+    last: u32,
+}
+
+impl Free {
+    pub(super) const NONE: Free = Free { first: NONE, last: NONE };
+}
 
 impl<T> Entries<T> {
     pub(super) fn new() -> Entries<T> {
@@ -16,19 +27,13 @@ impl<T> Entries<T> {
 
     /// Makes an entry of the first that is nobody's. Its place is that of no list.
     #[inline(always)]
-    pub(super) fn insert(&mut self, ticket: T, sequence: u64, own: u32, writes: bool, free: &mut u32) -> u32 {
+    pub(super) fn insert(&mut self, ticket: T, sequence: u64, own: u32, writes: bool, free: &mut Free) -> u32 {
         let missing = Missing::none(writes);
-        let key = *free;
+        let key = free.first;
         let Some(entry) = self.0.get_mut(key as usize) else {
-            return self.grow(Entry {
-                ticket: Some(ticket),
-                sequence,
-                own,
-                missing,
-                place: OwnPlace::NOWHERE,
-            });
+            return self.grow(Entry { ticket: Some(ticket), sequence, own, missing, place: OwnPlace::NOWHERE });
         };
-        *free = entry.place.next;
+        free.first = entry.place.next;
         // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
         // the writes. Nobody's entry has no ticket that would have to be dropped.
         std::mem::forget(entry.ticket.replace(ticket));
@@ -47,12 +52,24 @@ impl<T> Entries<T> {
 
     /// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
     #[inline]
-    pub(super) fn remove_granted(&mut self, key: u32, free: &mut u32) -> Option<(u32, bool)> {
+    pub(super) fn remove_granted(&mut self, key: u32, free: &mut Free) -> Option<(u32, bool)> {
         let entry = self.0.get_mut(key as usize).filter(|entry| entry.missing.is_none())?;
         entry.ticket.take()?;
-        entry.place.next = *free;
-        *free = key;
-        Some((entry.own, entry.missing.writes()))
+        entry.place.next = NONE;
+        let removed = (entry.own, entry.missing.writes());
+        if free.first == NONE {
+            free.first = key;
+        } else {
+            self.0[free.last as usize].place.next = key;
+        }
+        free.last = key;
+        Some(removed)
+    }
+
+    /// Where the entry with this key lies.
+    #[inline]
+    pub(super) fn address(&self, key: u32) -> *const u8 {
+        self.0.as_ptr().wrapping_add(key as usize).cast()
     }
 
     #[inline]

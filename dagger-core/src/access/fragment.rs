@@ -78,6 +78,13 @@ impl Fragment {
     /// What accesses write, if none is to a part: so many bytes at its start.
     pub(super) const WRITTEN: usize = std::mem::offset_of!(Fragment, foreign);
 
+    /// How many places have been taken, modulo 2³².
+    #[inline]
+    pub(super) fn issued(&self) -> u32 {
+        let [a, b, c, d] = self.issued;
+        a.wrapping_add(b).wrapping_add(c.wrapping_add(d))
+    }
+
     /// Counts a place. Returns how many conflicting ones come before it, and whether they are all released.
     #[inline(always)]
     fn issue(&mut self, class: Class) -> (u32, bool) {

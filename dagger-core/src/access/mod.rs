@@ -34,8 +34,8 @@ use smallvec::SmallVec;
 use std::num::NonZeroU32;
 
 use crate::region::Area;
-use entries::Entries;
-use fragment::{Class, Fragment, NONE, OwnPlace};
+use entries::{Entries, Free};
+use fragment::{Class, Fragment, OwnPlace};
 
 /// The own fragment of an access to everything.
 const WHOLE: u32 = u32::MAX;
@@ -65,16 +65,14 @@ const DEAD_KEPT: usize = 64;
 #[repr(C)]
 pub struct AccessQueue<T> {
     // What every access to the whole writes comes first and is 56 bytes long, so that it can share a cache line with a lock.
-    /// The first entry that is nobody's; they are linked through their places.
-    free: u32,
-    /// How many accesses there have been, modulo 2³².
-    sequence: u32,
+    free: Free,
     whole: Fragment,
     // The rest is read only, for those.
     entries: Entries<T>,
-    /// Live accesses to nothing.
+    /// Accesses to nothing that there have been, modulo 2³², and that are live.
+    nothings: u32,
     nothing: u32,
-    /// How often `sequence` has begun again.
+    /// How often the count of accesses has begun again.
     epoch: u32,
     /// Nothing until the first access to a part.
     parts: Option<Box<Parts>>,
@@ -170,10 +168,10 @@ impl<T: Clone> AccessQueue<T> {
     #[must_use]
     pub fn new() -> AccessQueue<T> {
         AccessQueue {
-            free: NONE,
-            sequence: 0,
+            free: Free::NONE,
             whole: Fragment::default(),
             entries: Entries::new(),
+            nothings: 0,
             nothing: 0,
             epoch: 0,
             parts: None,
@@ -193,14 +191,14 @@ impl<T: Clone> AccessQueue<T> {
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
         let sequence = self.accesses();
-        self.sequence = self.sequence.wrapping_add(1);
-        if self.sequence == 0 {
+        if sequence as u32 == u32::MAX {
             self.epoch = self.epoch.wrapping_add(1);
         }
         let key = self.entries.insert(ticket, sequence, own, writes, &mut self.free);
         let granted = match own {
             WHOLE => self.whole.take_own(writes, key, &mut self.entries),
             NOTHING => {
+                self.nothings = self.nothings.wrapping_add(1);
                 self.nothing += 1;
                 true
             }
@@ -213,7 +211,15 @@ impl<T: Clone> AccessQueue<T> {
     #[must_use]
     #[inline]
     pub fn accesses(&self) -> u64 {
-        u64::from(self.epoch) << 32 | u64::from(self.sequence)
+        // Each has a place in `whole`, unless it is to nothing.
+        u64::from(self.epoch) << 32 | u64::from(self.whole.issued().wrapping_add(self.nothings))
+    }
+
+    /// Where the next access will be written, for those who ask for memory before they need it.
+    #[must_use]
+    #[inline]
+    pub fn next_entry(&self) -> *const u8 {
+        self.entries.address(self.free.first)
     }
 
     /// Takes the places of an access to a part. True if all are granted.

@@ -40,7 +40,7 @@ fn compare(
     let (mut queue, mut oracle, mut granted) = (AccessQueue::new(), Oracle::default(), BTreeSet::new());
     // Counters are about to wrap, which must not matter.
     queue.whole = Fragment::about_to_wrap();
-    queue.sequence = u32::MAX - 10;
+    queue.nothings = u32::MAX - 10;
     for step in 0.. {
         let enqueue = step < steps && (granted.is_empty() || (oracle.live.len() < 30 && choose(2) == 0));
         if enqueue {

@@ -392,6 +392,12 @@ impl State {
         self.parts.as_ref().map(|parts| parts.shape)
     }
 
+    /// Where the next access will be written.
+    #[inline]
+    fn next_entry(&self) -> *const u8 {
+        self.queue.next_entry()
+    }
+
     /// Takes a place for an access whose chunk this is.
     fn enqueue(&mut self, held: &mut Held, ticket: Ticket, pool: *const Pool, taken: &mut Taken) {
         let (writes, area) = match held.merged {

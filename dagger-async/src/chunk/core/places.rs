@@ -57,6 +57,9 @@ fn take_wholes(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) {
         {
             state.record(held, task, writes);
         }
+        let next = state.next_entry();
+        drop(state);
+        crate::sync::prefetch(next);
     }
 }
 
