@@ -435,6 +435,18 @@ impl RawTask {
         }
     }
 
+    /// Its places will be given back when the body, which is about to run, has ended: asks for what that writes. Not for a single
+    /// one, whose line the next to take a place there needs meanwhile.
+    #[inline(always)]
+    pub(crate) fn prefetch_chunks(self) {
+        let count = self.count();
+        if count > 1 {
+            // SAFETY: invariant 6: the caller has the body.
+            let held = unsafe { std::slice::from_raw_parts(self.held(), count) };
+            held.iter().filter(|held| held.is_queued()).for_each(|held| prefetch(held.chunk.as_ptr()));
+        }
+    }
+
     /// Its state will soon be looked at here.
     #[inline(always)]
     pub(crate) fn prefetch_state(self) {

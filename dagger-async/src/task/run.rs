@@ -119,6 +119,7 @@ fn step(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 #[inline(always)]
 fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     if first {
+        task.prefetch_chunks();
         start_timer(task, pool);
         record::note(|| What::Start { task: task.id.get() });
     } else {

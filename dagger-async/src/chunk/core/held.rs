@@ -52,6 +52,12 @@ impl Held {
         self.place.is_some() || self.merged || self.run.is_some()
     }
 
+    /// It has a place in the queue of its chunk, and one of its own.
+    #[inline]
+    pub(crate) fn is_queued(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// The declared part; `None` is the whole.
     pub(crate) fn part(&self) -> Option<&Area> {
         self.part.as_ref().map(|part| &part.area)
