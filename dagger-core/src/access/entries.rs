@@ -27,11 +27,24 @@ impl<T> Entries<T> {
 
     /// Makes an entry of the first that is nobody's. Its place is that of no list.
     #[inline(always)]
-    pub(super) fn insert(&mut self, ticket: T, sequence: u64, own: u32, writes: bool, free: &mut Free) -> u32 {
+    pub(super) fn insert(
+        &mut self,
+        ticket: T,
+        sequence: u64,
+        own: u32,
+        writes: bool,
+        free: &mut Free,
+    ) -> u32 {
         let missing = Missing::none(writes);
         let key = free.first;
         let Some(entry) = self.0.get_mut(key as usize) else {
-            return self.grow(Entry { ticket: Some(ticket), sequence, own, missing, place: OwnPlace::NOWHERE });
+            return self.grow(Entry {
+                ticket: Some(ticket),
+                sequence,
+                own,
+                missing,
+                place: OwnPlace::NOWHERE,
+            });
         };
         free.first = entry.place.next;
         // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
