@@ -351,13 +351,14 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
 /// Takes the places of a task in the queues of the chunks that it accesses.
 #[inline]
 fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
-    let taken = match linker.refused.take() {
-        Some(refusal) => Err(*refusal),
+    let mut taken = chunk::Taken::nothing();
+    let refused = match linker.refused.take() {
+        Some(refusal) => Err(refusal),
         // SAFETY: the task is being spawned, here.
-        None => chunk::take_places(unsafe { task.new_accesses() }, Asker::Task(task)),
+        None => chunk::take_places(unsafe { task.new_accesses() }, Asker::Task(task), &mut taken),
     };
-    match taken {
-        Ok(taken) => {
+    match refused {
+        Ok(()) => {
             linker.waiting += taken.waiting;
             linker.registers |= taken.foreign;
             None

@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
 /// once by its ticket. Those of the same chunk stand side by side afterwards.
-pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Refusal> {
-    let mut taken = Taken::nothing();
+pub(crate) fn take_places(
+    held: &mut [Held],
+    asker: Asker<'_>,
+    taken: &mut Taken,
+) -> Result<(), Box<Refusal>> {
     // A handful at most, and often in order: insertion.
     for sorted in 1..held.len() {
         let mut at = sorted;
@@ -27,14 +30,14 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
         held.part.is_none() && !held.chunk.is_placed && before.replace(held.chunk) != Some(held.chunk)
     });
     if are_plain {
-        take_wholes(held, asker, &mut taken);
+        take_wholes(held, asker, taken);
     } else {
-        take_regions(held, asker, &mut taken)?;
+        take_regions(held, asker, taken)?;
     }
     if !taken.behind.is_empty() {
         taken.contest();
     }
-    Ok(taken)
+    Ok(())
 }
 
 /// Takes the places for accesses to different chunks as a whole: what most tasks do, and what cannot be refused.
@@ -173,7 +176,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Taken { waiting: 0, foreign: false, behind: Vec::new() }
     }
 
