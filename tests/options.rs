@@ -554,7 +554,7 @@ fn with_options_hands_priority_on() {
 }
 
 #[test]
-fn a_default_priority_gives_way_to_any_other() {
+fn ranks_are_an_order_within_a_priority() {
     on_workers(1, |rt| async move {
         let mut kept = 0;
         for round in 0..61 {
@@ -567,22 +567,48 @@ fn a_default_priority_gives_way_to_any_other() {
             let gate = Body::new().waits();
             Kind::Sync.spawn(Options::new(), &gate);
             gate.started.pass().await;
-            spawn!((note("plain"))());
-            spawn!((note("inline"))(); default_priority = 9, priority = 1);
-            let quiet = with_options(Options::new().priority(-1), async {
-                spawn!((note("block"))(); default_priority = 9)
-            });
-            drop(quiet.await);
-            with_options(Options::new().default_priority(2), async {
-                drop(spawn!((note("outer"))()));
-                drop(spawn!((note("inner"))(); default_priority = 3));
+            spawn!((note("low 8"))(); rank = 8, priority = -1);
+            with_options(Options::new().rank(2).priority(1), async {
+                drop(spawn!((note("high 2"))()));
+                drop(spawn!((note("high 9"))(); rank = 200));
+                drop(spawn!((note("high 3"))(); rank = 3));
             })
             .await;
             gate.go.open();
             rt.idle().await;
-            kept += usize::from(*order.lock().unwrap() == ["inner", "outer", "inline", "plain", "block"]);
+            kept += usize::from(*order.lock().unwrap() == ["high 9", "high 3", "high 2", "low 8"]);
         }
         assert!(kept >= 30, "in order in {kept} of 61 rounds");
+    });
+}
+
+/// Also those that are bound to a worker, beside others whose rank is larger.
+#[test]
+fn tasks_without_a_rank_have_their_turns_beside_those_with_one() {
+    on_workers(1, |rt| async move {
+        for round in 0..61 {
+            picks(round).await;
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let note = |name: &'static str| {
+                let order = order.clone();
+                move || order.lock().unwrap().push(name)
+            };
+            let gate = Body::new().waits();
+            Kind::Sync.spawn(Options::new(), &gate);
+            gate.started.pass().await;
+            for _ in 0..100 {
+                spawn!((note("ranked"))(); rank = 8);
+            }
+            for _ in 0..4 {
+                spawn!((note("plain"))());
+                spawn!((note("bound"))(); scope = Scope::thread(0));
+            }
+            gate.go.open();
+            rt.idle().await;
+            let order = order.lock().unwrap();
+            let last = |name| order.iter().rposition(|&at| at == name).unwrap();
+            assert!(last("plain") < 24 && last("bound") < 40, "round {round}: {order:?}");
+        }
     });
 }
 

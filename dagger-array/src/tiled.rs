@@ -228,8 +228,8 @@ async fn check(
 /// Factors a symmetric positive definite `A = L·Lᵀ` in place, tile by tile.
 ///
 /// Only the lower triangle is read. It receives `L`; the strict upper triangle of the tiles on the diagonal is untouched.
-/// About n³/3 flops in p(p+1)(p+2)/6 tasks, `p` tiles to a side. The tasks that most waits for go first, unless
-/// [`with_options`](dagger_async::with_options) gives all of them one priority.
+/// About n³/3 flops in p(p+1)(p+2)/6 tasks, `p` tiles to a side. The tasks that most waits for go first
+/// (by [`Options::rank`]: among themselves, not before other tasks).
 ///
 /// # Errors
 /// [`NotPositiveDefinite`] (by [`Error::downcast_ref`]) with the 0-based row of the first bad pivot in the whole matrix;
@@ -242,20 +242,20 @@ async fn check(
 pub async fn cholesky<T: Element>(m: &TileMatrix<T>) -> dagger_async::Result<()> {
     check(m.rows == m.cols, "cholesky", || format!("{m:?} is not square")).await?;
     let (nt, nb) = (m.tile_rows(), m.tile);
-    let rank = Factorization { n: nt };
+    let ranks = Factorization { n: nt };
     datadeps(async {
         for k in 0..nt {
             let offset = k * nb;
             let factor = move |a: &mut Tile<T>| potrf(a).map_err(|error| at_row(error, offset));
-            spawn!(factor(InOut(&m[(k, k)]))?; name = "potrf", default_priority = rank.potrf(k));
+            spawn!(factor(InOut(&m[(k, k)]))?; name = "potrf", rank = ranks.potrf(k));
             for i in k + 1..nt {
-                spawn!(trsm(In(&m[(k, k)]), InOut(&m[(i, k)])); default_priority = rank.trsm(k));
+                spawn!(trsm(In(&m[(k, k)]), InOut(&m[(i, k)])); rank = ranks.trsm(k));
             }
             for j in k + 1..nt {
-                spawn!(syrk(In(&m[(j, k)]), InOut(&m[(j, j)])); default_priority = rank.syrk(j, k));
+                spawn!(syrk(In(&m[(j, k)]), InOut(&m[(j, j)])); rank = ranks.syrk(j, k));
                 for i in j + 1..nt {
                     let (l, r) = (&m[(i, k)], &m[(j, k)]);
-                    spawn!(gemm(In(l), In(r), InOut(&m[(i, j)])); default_priority = rank.gemm(j, k));
+                    spawn!(gemm(In(l), In(r), InOut(&m[(i, j)])); rank = ranks.gemm(j, k));
                 }
             }
         }
@@ -282,14 +282,14 @@ pub async fn solve_lower_in_place<T: Element>(
     b: &TileMatrix<T>,
 ) -> dagger_async::Result<()> {
     check_solve("solve_lower_in_place", l, b).await?;
-    let rank = Substitution { n: b.tile_rows() };
+    let ranks = Substitution { n: b.tile_rows() };
     datadeps(async {
         for k in 0..b.tile_rows() {
             for j in 0..b.tile_cols() {
-                spawn!(solve_lower(In(&l[(k, k)]), InOut(&b[(k, j)])); default_priority = rank.solve(k));
+                spawn!(solve_lower(In(&l[(k, k)]), InOut(&b[(k, j)])); rank = ranks.solve(k));
                 for i in k + 1..b.tile_rows() {
                     let (l, x) = (&l[(i, k)], &b[(k, j)]);
-                    spawn!(gemm_nn(In(l), In(x), InOut(&b[(i, j)])); default_priority = rank.update(i, k));
+                    spawn!(gemm_nn(In(l), In(x), InOut(&b[(i, j)])); rank = ranks.update(i, k));
                 }
             }
         }
@@ -305,14 +305,14 @@ pub async fn solve_lower_transposed_in_place<T: Element>(
     b: &TileMatrix<T>,
 ) -> dagger_async::Result<()> {
     check_solve("solve_lower_transposed_in_place", l, b).await?;
-    let (last, rank) = (b.tile_rows().saturating_sub(1), Substitution { n: b.tile_rows() });
+    let (last, ranks) = (b.tile_rows().saturating_sub(1), Substitution { n: b.tile_rows() });
     datadeps(async {
         for k in (0..b.tile_rows()).rev() {
             for j in 0..b.tile_cols() {
-                spawn!(solve_lower_transposed(In(&l[(k, k)]), InOut(&b[(k, j)])); default_priority = rank.solve(last - k));
+                spawn!(solve_lower_transposed(In(&l[(k, k)]), InOut(&b[(k, j)])); rank = ranks.solve(last - k));
                 for i in 0..k {
-                    let (l, x, urgency) = (&l[(k, i)], &b[(k, j)], rank.update(last - i, last - k));
-                    spawn!(gemm_tn(In(l), In(x), InOut(&b[(i, j)])); default_priority = urgency);
+                    let (l, x, rank) = (&l[(k, i)], &b[(k, j)], ranks.update(last - i, last - k));
+                    spawn!(gemm_tn(In(l), In(x), InOut(&b[(i, j)])); rank = rank);
                 }
             }
         }

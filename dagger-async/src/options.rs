@@ -2,9 +2,9 @@
 
 use crate::cancel::CancelToken;
 use crate::error::Error;
-use crate::plan::Times;
+use crate::plan::Timed;
 use crate::pool::Pool;
-use crate::pool::domain::Domain;
+use crate::pool::domain::{Domain, Lane};
 use crate::task::{DTask, Edge, RawTask, SyncDep, TaskRef};
 use dagger_core::{OptionSet, Scope};
 use std::error::Error as StdError;
@@ -82,21 +82,22 @@ impl Options {
         self
     }
 
-    /// The priority if none is given, inline or by a block around it: for a library that knows which of its tasks are urgent, but
-    /// not how urgent all of them are. Default 0.
+    /// Among ready tasks of the same priority the larger rank goes first: 0 to 8, more counts as 8. Default 0.
+    ///
+    /// It says how much waits for a task, in comparison with others of the same program; a priority, how urgent all of that is.
+    /// Tasks of the same priority with a rank and without one have their turns alternately.
     ///
     /// ```
     /// use dagger_async::prelude::*;
     /// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
     /// async fn library() -> dagger_async::Result<i32> {
-    ///     spawn!((|| 42)(); default_priority = 3).await
+    ///     spawn!((|| 42)(); rank = 3).await
     /// }
-    /// library().await?;                                              // 3
-    /// with_options(Options::new().priority(-1), library()).await?;   // -1, as all of it
+    /// with_options(Options::new().priority(-1), library()).await?; // after what is urgent, and there by its rank
     /// # Ok(()) }
     /// ```
-    pub fn default_priority(mut self, priority: i32) -> Self {
-        self.set.default_priority = Some(priority);
+    pub fn rank(mut self, rank: u8) -> Self {
+        self.set.rank = Some(rank.min(RANK_MAX));
         self
     }
 
@@ -236,9 +237,9 @@ impl Options {
         crate::spawn::try_spawn_future(future, Some(self))
     }
 
-    /// As if this default priority were given in the outermost block.
-    pub(crate) fn prefer(&mut self, priority: i32) {
-        self.set.default_priority.get_or_insert(priority);
+    /// As if this rank were given in the outermost block.
+    pub(crate) fn rank_if_none(&mut self, rank: u8) {
+        self.set.rank.get_or_insert(rank);
     }
 
     /// `inner` over `outer`.
@@ -281,8 +282,8 @@ pub(crate) struct Spec {
     pub(crate) result_scope: Option<Scope>,
     #[cfg(feature = "store")]
     pub(crate) memory: Option<u64>,
-    /// Where it is noted how long it takes.
-    pub(crate) times: Option<Arc<Times>>,
+    /// It is noted how long it takes.
+    pub(crate) timed: Option<Timed>,
 }
 
 /// What a task keeps of its options until it is retired: they refer to other tasks.
@@ -297,8 +298,9 @@ impl Spec {
     /// That of a task of the runtime's own, which goes before those of the user.
     pub(crate) fn first(name: Arc<str>, pool: &Pool) -> Spec {
         let priority = i32::MAX;
-        let placement = Placement { domain: Some(pool.domains.everyone()), priority, blocking: false };
-        Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None, times: None }
+        let placement =
+            Placement { domain: Some(pool.domains.everyone()), priority, rank: 0, blocking: false };
+        Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None, timed: None }
     }
 }
 
@@ -320,10 +322,18 @@ pub(crate) struct Placement {
     /// `None`: any worker.
     pub(crate) domain: Option<Arc<Domain>>,
     pub(crate) priority: i32,
+    rank: u8,
     pub(crate) blocking: bool,
 }
 
+/// The largest rank. Each lane has its turn once in 61 picks, so many of them would be no order.
+pub(crate) const RANK_MAX: u8 = 8;
+
 impl Placement {
+    pub(crate) fn lane(&self) -> Lane {
+        Lane::of(self.priority, self.rank)
+    }
+
     /// Any worker, in the order of arrival.
     pub(crate) fn is_plain(&self) -> bool {
         self.domain.is_none() && !self.blocking
@@ -359,19 +369,20 @@ pub(crate) fn resolve(
         result_scope: set.result_scope,
         #[cfg(feature = "store")]
         memory: set.memory.filter(|&bytes| bytes != 0),
-        times: None,
+        timed: None,
     };
     let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
     (spec, Ties { tokens: cancel, layer, syncdeps }, refused)
 }
 
 fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placement, Refused> {
-    let priority = set.priority.or(set.default_priority).unwrap_or(0);
+    let (priority, rank) = (set.priority.unwrap_or(0), set.rank.unwrap_or(0));
+    let is_common = priority == 0 && rank == 0;
     let blocking = set.blocking.unwrap_or(false);
     let restricted = set.scope.is_some() || set.result_scope.is_some() || inputs.is_some();
     if !restricted {
-        let domain = (priority != 0 && !blocking).then(|| pool.domains.everyone());
-        return Ok(Placement { domain, priority, blocking });
+        let domain = (!is_common && !blocking).then(|| pool.domains.everyone());
+        return Ok(Placement { domain, priority, rank, blocking });
     }
     let asked = match inputs {
         Some(inputs) => set.execution_scope() & inputs,
@@ -389,8 +400,8 @@ fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placemen
              them out"
         )));
     }
-    let domain = (!blocking && (priority != 0 || !everyone)).then(|| pool.domains.of(&workers));
-    Ok(Placement { domain, priority, blocking })
+    let domain = (!blocking && (!is_common || !everyone)).then(|| pool.domains.of(&workers));
+    Ok(Placement { domain, priority, rank, blocking })
 }
 
 impl Refused {

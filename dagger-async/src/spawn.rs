@@ -310,8 +310,8 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
     };
     let frame = local.queue();
     let ranked = frame.filter(|_| given.accesses).and_then(Frame::ranked_plan);
-    if let Some(priority) = ranked.and_then(Issue::priority_of_next) {
-        options.prefer(priority);
+    if let Some(rank) = ranked.and_then(Issue::rank_of_next) {
+        options.rank_if_none(rank);
     }
     #[cfg(feature = "store")]
     let (save, found) =
@@ -325,7 +325,9 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
     #[cfg(not(feature = "store"))]
     let scopes = given.scopes;
     let (mut spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
-    spec.times = ranked.and_then(Issue::times);
+    #[cfg(feature = "store")]
+    let ranked = ranked.filter(|_| found.is_none()); // Its body is not called then.
+    spec.timed = ranked.and_then(Issue::timed);
     if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }

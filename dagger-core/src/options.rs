@@ -39,8 +39,8 @@ pub struct OptionSet {
     pub result_scope: Option<Scope>,
     /// Which ready task goes first: the larger; by default 0.
     pub priority: Option<i32>,
-    /// The priority if none is said, inside or outside; by default 0.
-    pub default_priority: Option<i32>,
+    /// Which ready task of one priority goes first: the larger; by default 0.
+    pub rank: Option<u8>,
     /// How long the task may take from its first start, suspensions and retries included; by default for ever.
     pub timeout: Option<Duration>,
     /// Whether the body may block its thread, so that it must not run on a pinned worker; by default not.
@@ -67,7 +67,7 @@ impl OptionSet {
             scope: first(&inner.scope, &outer.scope),
             result_scope: first(&inner.result_scope, &outer.result_scope),
             priority: first(&inner.priority, &outer.priority),
-            default_priority: first(&inner.default_priority, &outer.default_priority),
+            rank: first(&inner.rank, &outer.rank),
             timeout: first(&inner.timeout, &outer.timeout),
             blocking: first(&inner.blocking, &outer.blocking),
             memory: first(&inner.memory, &outer.memory),
@@ -116,14 +116,21 @@ mod tests {
         };
         let names = option::of((0u8..4).prop_map(|n| Arc::from(n.to_string())));
         let rest = (
-            (option::of(0i32..3), option::of(0i32..3)),
+            (option::of(0i32..3), option::of(0u8..3)),
             option::of((0u64..3).prop_map(Duration::from_secs)),
             option::of(any::<bool>()),
             option::of(0u64..3),
         );
         (names, scopes(), scopes(), rest).prop_map(
-            |(name, scope, result_scope, ((priority, default_priority), timeout, blocking, memory))| {
-                OptionSet { name, scope, result_scope, priority, default_priority, timeout, blocking, memory }
+            |(name, scope, result_scope, ((priority, rank), timeout, blocking, memory))| OptionSet {
+                name,
+                scope,
+                result_scope,
+                priority,
+                rank,
+                timeout,
+                blocking,
+                memory,
             },
         )
     }
@@ -150,7 +157,7 @@ mod tests {
             let expected = if inner.result_scope.is_some() { &inner.result_scope } else { &outer.result_scope };
             prop_assert_eq!(&both.result_scope, expected);
             prop_assert_eq!(both.priority, inner.priority.or(outer.priority));
-            prop_assert_eq!(both.default_priority, inner.default_priority.or(outer.default_priority));
+            prop_assert_eq!(both.rank, inner.rank.or(outer.rank));
             prop_assert_eq!(both.timeout, inner.timeout.or(outer.timeout));
             prop_assert_eq!(both.blocking, inner.blocking.or(outer.blocking));
         }

@@ -39,7 +39,8 @@ const STEPS_AHEAD: usize = 3;
 /// writes up to n³/(3·tile) each.
 ///
 /// `memory` is that of [`Builder::memory_limit`], or what of it the matrix may use; with enough for the whole matrix this is
-/// `cholesky`. Tasks that are spawned beside it compete for the memory. What it spawns has priorities from 2 downwards.
+/// `cholesky`. Tasks that are spawned beside it compete for the memory. Square by square, what it spawns has priorities from 2
+/// downwards.
 ///
 /// # Errors
 /// As [`cholesky`].

@@ -1,6 +1,6 @@
 //! What the first run of a plan leaves: its steps, their order, and the chunks that they access.
 
-use super::times::{Ranking, Times};
+use super::times::{Ranking, Timed, Times};
 use crate::chunk::{AnyChunk, CorePtr, Held, Mode};
 use crate::task::RawTask;
 use dagger_core::{Area, Order};
@@ -92,6 +92,8 @@ pub(super) struct Recording {
     chunks: HashMap<CorePtr, RecordedChunk>,
     /// Some step cannot be planned.
     intricate: bool,
+    /// What the steps take, if they are timed.
+    times: Option<Arc<Times>>,
 }
 
 struct RecordedChunk {
@@ -100,6 +102,15 @@ struct RecordedChunk {
 }
 
 impl Recording {
+    pub(super) fn new(times: Option<Arc<Times>>) -> Recording {
+        Recording { times, ..Recording::default() }
+    }
+
+    /// How the next step is timed, if it is.
+    pub(super) fn timed(&self) -> Option<Timed> {
+        self.times.clone().map(|times| Timed::new(times, self.len()))
+    }
+
     /// Notes a spawn, before its places are taken.
     pub(super) fn note(&mut self, task: RawTask, accesses: &[Held]) {
         for held in accesses {
@@ -141,7 +152,7 @@ impl Recording {
     }
 
     /// The graph, if there is one that can be run.
-    pub(super) fn finish(mut self, times: Option<&Times>) -> Option<Graph> {
+    pub(super) fn finish(mut self) -> Option<Graph> {
         if self.intricate || self.steps.is_empty() {
             return None;
         }
@@ -163,7 +174,8 @@ impl Recording {
                 }
             }
         }
-        let ranking = Ranking::of(&mut order, self.steps.iter().map(|step| step.site), times);
+        let sites: Vec<usize> = self.steps.iter().map(|step| step.site).collect();
+        let ranking = Ranking::of(&mut order, &sites, self.times.as_deref());
         let chunks: Vec<PlanChunk> = chunks.into_iter().map(|known| known.chunk).collect();
         Some(Graph { steps: self.steps.into(), order, chunks: chunks.into(), ranking })
     }

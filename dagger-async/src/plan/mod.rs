@@ -18,7 +18,7 @@ mod run;
 mod times;
 
 pub(crate) use run::Run;
-pub(crate) use times::Times;
+pub(crate) use times::Timed;
 
 use crate::chunk::Held;
 use crate::error::{Error, Result};
@@ -33,9 +33,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use times::Times;
+
+/// How often a ranked plan records anew because steps have failed.
+const PARTIAL_MAX: u32 = 2;
 
 /// A block of tasks that runs more than once: the same spawns on the same chunks, with new scalars and closures.
 ///
@@ -75,8 +79,10 @@ pub struct Plan(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Its steps are timed, and have priorities by that.
-    times: Option<Arc<Times>>,
+    /// Its steps are timed, and have ranks by that.
+    is_ranked: bool,
+    /// Runs that have recorded without the times of all steps.
+    partial: AtomicU32,
     phase: Mutex<Phase>,
     runs: AtomicU64,
     replayed: AtomicU64,
@@ -109,10 +115,10 @@ pub struct PlanStats {
     pub left: u64,
     /// Runs that did not begin by the graph because others accessed its chunks at that moment.
     pub contended: u64,
-    /// How long the recorded block takes at least, however many processors there are; zero unless the plan is
+    /// How long the recorded block is expected to take at least, however many processors there are; zero unless the plan is
     /// [`ranked`](Plan::ranked) and something is recorded.
     pub critical_path: Duration,
-    /// How long its steps take one after the other; zero as above.
+    /// How long its steps are expected to take one after the other; zero as above.
     pub work: Duration,
 }
 
@@ -123,16 +129,16 @@ impl Plan {
         Plan::default()
     }
 
-    /// A plan that has recorded nothing, and gives its steps priorities.
+    /// A plan that has recorded nothing, and gives its steps ranks.
     ///
-    /// The runs that record measure how long the steps take, by their spawn sites. The *rank* of a step is the longest way from
-    /// its start to the end of the plan, so the larger it is the more waits for the step. Later runs give each step that has no
-    /// [`priority`](crate::Options::priority) of its own, inline or from a block around it, one of 0 to 7 in proportion to its
-    /// rank.
+    /// A run that records measures how long each step takes. The rank of a step is the longest way from its start to the end of
+    /// the plan, so the larger it is the more waits for the step. Later runs give each step that has no
+    /// [`rank`](crate::Options::rank) of its own one of 1 to 8 in proportion to that. It orders the steps among themselves; tasks
+    /// without a rank have every other turn beside them. What leaves the graph has none.
     ///
-    /// Worth it where more is ready than there are processors and a step takes many microseconds: a task with a priority costs
-    /// some 200 ns more. Without it a plan ranks too, every step counting the same, but only to choose which of those that a
-    /// step's end makes ready runs next.
+    /// Worth it where more is ready than there are processors and a step takes many microseconds: a task with a rank costs some
+    /// 200 ns more. Without it a plan ranks too, every step counting the same, but only to choose which of those that a step's
+    /// end makes ready runs next. A run in which steps fail measures less than all; up to two such are recorded anew.
     ///
     /// ```
     /// use dagger_async::prelude::*;
@@ -146,12 +152,12 @@ impl Plan {
     ///     }).await?;
     /// }
     /// let stats = plan.stats();
-    /// assert!(stats.critical_path == stats.work); // one after the other
+    /// assert!(stats.critical_path == stats.work && !stats.work.is_zero()); // one after the other
     /// # Ok(()) }
     /// ```
     #[must_use]
     pub fn ranked() -> Plan {
-        Plan(Arc::new(Inner { times: Some(Arc::new(Times::new())), ..Inner::default() }))
+        Plan(Arc::new(Inner { is_ranked: true, ..Inner::default() }))
     }
 
     /// Runs a block, as [`datadeps`](crate::datadeps()) does.
@@ -159,7 +165,7 @@ impl Plan {
     /// # Errors
     /// The first failure of a task, as for a block; [`Error::Options`] if the plan is running already.
     pub fn run<F: Future>(&self, body: F) -> PlanRun<F> {
-        let block = Datadeps::planned(body, Issue::new(self.0.times.clone()));
+        let block = Datadeps::planned(body, Issue::new(self.0.is_ranked));
         PlanRun { plan: self.0.clone(), state: State::New, output: None, block }
     }
 
@@ -187,8 +193,8 @@ impl fmt::Debug for Plan {
 /// How the spawns of one run are issued. Used by the thread that polls the body of the run, or by its owner.
 pub(crate) struct Issue {
     issuing: RefCell<Issuing>,
-    /// Those of the plan.
-    times: Option<Arc<Times>>,
+    /// The plan is.
+    is_ranked: bool,
 }
 
 #[derive(Default)]
@@ -214,24 +220,27 @@ enum Why {
 }
 
 impl Issue {
-    fn new(times: Option<Arc<Times>>) -> Issue {
-        Issue { issuing: RefCell::default(), times }
+    fn new(is_ranked: bool) -> Issue {
+        Issue { issuing: RefCell::default(), is_ranked }
     }
 
-    /// True if steps are timed, or have priorities by that.
+    /// True if steps are timed, or have ranks by that.
     pub(crate) fn is_ranked(&self) -> bool {
-        self.times.is_some()
+        self.is_ranked
     }
 
-    /// Where it is noted how long a step takes that is spawned now, if it is.
-    pub(crate) fn times(&self) -> Option<Arc<Times>> {
-        matches!(*self.issuing.borrow(), Issuing::Recording(_)).then(|| self.times.clone()).flatten()
-    }
-
-    /// The priority of the step that is spawned now, if it is the one recorded, and has one.
-    pub(crate) fn priority_of_next(&self) -> Option<i32> {
+    /// How the step that is spawned now is timed, if it is.
+    pub(crate) fn timed(&self) -> Option<Timed> {
         match &*self.issuing.borrow() {
-            Issuing::Following { run, next } => run.graph().ranking.priority(*next),
+            Issuing::Recording(recording) => recording.timed(),
+            _ => None,
+        }
+    }
+
+    /// The rank of the step that is to be spawned now: if another one is, its way through the lanes means nothing.
+    pub(crate) fn rank_of_next(&self) -> Option<u8> {
+        match &*self.issuing.borrow() {
+            Issuing::Following { run, next } => run.graph().ranking.rank(*next),
             _ => None,
         }
     }
@@ -386,7 +395,10 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> Stat
             plan.contended.fetch_add(u64::from(followed.is_some()), Relaxed);
             Issuing::Normally
         }
-        (None, None) => Issuing::Recording(Recording::default()),
+        (None, None) => {
+            let times = plan.is_ranked.then(Arc::<Times>::default);
+            Issuing::Recording(Recording::new(times))
+        }
     };
     if let Some(issue) = issue {
         issue.begin(issuing);
@@ -404,7 +416,12 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
     });
     match issuing {
         Some(Issuing::Recording(recording)) if finished && recording.len() < u32::MAX as usize / 4 => {
-            recorded = recording.finish(plan.times.as_deref()).map(Arc::new);
+            recorded = recording.finish().map(Arc::new);
+            if recorded.as_ref().is_some_and(|graph| graph.ranking.is_partial)
+                && plan.partial.fetch_add(1, Relaxed) < PARTIAL_MAX
+            {
+                recorded = None;
+            }
         }
         Some(Issuing::Followed { replayed }) => _ = plan.replayed.fetch_add(replayed as u64, Relaxed),
         Some(Issuing::Left { why, replayed }) => {

@@ -1,12 +1,12 @@
 //! Tasks that not every worker may run, or that others must let pass: lanes by scope and priority.
 //!
-//! Plain tasks (any CPU thread, priority 0) never come here: they live in the workers' own queues. Each distinct set
-//! of workers that some scope denotes is a *domain*; a domain has a *lane* (first in, first out) for each priority in
-//! use.
+//! Plain tasks (any CPU thread, priority 0, rank 0) never come here: they live in the workers' own queues. Each distinct set
+//! of workers that some scope denotes is a *domain*; a domain has a *lane* (first in, first out) for each priority and
+//! rank in use.
 //!
-//! 1. `best` is the highest priority with a task in it, or `EMPTY`: workers look at it without the lock.
+//! 1. `best` is the highest lane with a task in it, or `EMPTY`: workers look at it without the lock.
 //! 2. Domains are found by their set, made on first need and kept as long as the pool: programs use few scopes.
-//! 3. The domain of all workers is the first; it holds the plain-scope tasks with a priority other than 0.
+//! 3. The domain of all workers is the first; it holds the plain-scope tasks with a priority or rank other than 0.
 
 use crate::task::RawTask;
 use parking_lot::{Mutex, RwLock};
@@ -17,8 +17,23 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+/// The tasks of one priority and rank. Those of higher priority are greater, and among them those of higher rank.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lane(i64);
+
 /// No task at all.
-pub(crate) const EMPTY: i64 = i64::MIN;
+pub(crate) const EMPTY: Lane = Lane(i64::MIN);
+
+impl Lane {
+    pub(crate) fn of(priority: i32, rank: u8) -> Lane {
+        Lane(i64::from(priority) << 8 | i64::from(rank))
+    }
+
+    /// That of `EMPTY` is less than all others.
+    pub(crate) fn priority(self) -> i64 {
+        self.0 >> 8
+    }
+}
 
 /// The tasks of one set of workers.
 pub(crate) struct Domain {
@@ -28,7 +43,7 @@ pub(crate) struct Domain {
     pub(crate) workers: Box<[usize]>,
     best: AtomicI64,
     lanes_len: AtomicUsize,
-    lanes: Mutex<BTreeMap<i32, VecDeque<RawTask>>>,
+    lanes: Mutex<BTreeMap<Lane, VecDeque<RawTask>>>,
 }
 
 impl Domain {
@@ -37,16 +52,16 @@ impl Domain {
         Domain {
             total,
             workers,
-            best: AtomicI64::new(EMPTY),
+            best: AtomicI64::new(EMPTY.0),
             lanes_len: AtomicUsize::new(0),
             lanes: Mutex::new(BTreeMap::new()),
         }
     }
 
-    /// The highest priority that has a task, or [`EMPTY`].
+    /// The highest lane that has a task, or [`EMPTY`].
     #[inline]
-    pub(crate) fn best(&self) -> i64 {
-        self.best.load(Acquire)
+    pub(crate) fn best(&self) -> Lane {
+        Lane(self.best.load(Acquire))
     }
 
     /// How many lanes have tasks.
@@ -54,14 +69,14 @@ impl Domain {
         self.lanes_len.load(Relaxed)
     }
 
-    pub(crate) fn push(&self, task: RawTask, priority: i32) {
+    pub(crate) fn push(&self, task: RawTask, lane: Lane) {
         let mut lanes = self.lanes.lock();
-        lanes.entry(priority).or_default().push_back(task);
+        lanes.entry(lane).or_default().push_back(task);
         self.total.fetch_add(1, Relaxed); // Before `best` says so.
         self.publish(&lanes);
     }
 
-    /// The oldest task of the highest priority.
+    /// The oldest task of the highest lane.
     pub(crate) fn pop(&self) -> Option<RawTask> {
         if self.best() == EMPTY {
             return None;
@@ -77,24 +92,24 @@ impl Domain {
         task
     }
 
-    /// The oldest task of the lane with this index, counted from the lowest priority.
+    /// The oldest task of the lane with this index, counted from the lowest.
     pub(crate) fn pop_lane(&self, index: usize) -> Option<RawTask> {
         let mut lanes = self.lanes.lock();
-        let priority = *lanes.keys().nth(index)?;
-        let lane = lanes.get_mut(&priority)?;
+        let which = *lanes.keys().nth(index)?;
+        let lane = lanes.get_mut(&which)?;
         let task = lane.pop_front();
         if lane.is_empty() {
-            lanes.remove(&priority);
+            lanes.remove(&which);
         }
         self.total.fetch_sub(1, Relaxed);
         self.publish(&lanes);
         task
     }
 
-    fn publish(&self, lanes: &BTreeMap<i32, VecDeque<RawTask>>) {
+    fn publish(&self, lanes: &BTreeMap<Lane, VecDeque<RawTask>>) {
         self.lanes_len.store(lanes.len(), Relaxed);
-        let best = lanes.last_key_value().map_or(EMPTY, |(&priority, _)| i64::from(priority));
-        self.best.store(best, Release);
+        let best = lanes.last_key_value().map_or(EMPTY, |(&lane, _)| lane);
+        self.best.store(best.0, Release);
     }
 }
 

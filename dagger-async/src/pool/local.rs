@@ -106,7 +106,7 @@ impl Local {
         // SAFETY: invariant 1.
         unsafe { self.queue.get().as_ref() }
     }
-    /// True if no option and no block that orders or holds back is in effect here.
+    /// True if no option, no block that orders or holds back and no run of a ranked plan is in effect here.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.layer.get().is_null() && self.queue().is_none_or(Frame::is_plain)

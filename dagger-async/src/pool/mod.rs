@@ -297,10 +297,10 @@ impl Pool {
         };
         let placement = &spec.placement;
         if placement.blocking {
-            return self.spares.run(&self.keep(), task, placement.priority);
+            return self.spares.run(&self.keep(), task, placement.lane());
         }
         let Some(domain) = placement.domain.clone() else { return };
-        domain.push(task, placement.priority);
+        domain.push(task, placement.lane());
         self.sleep.wake_one_of(&domain.workers);
     }
 

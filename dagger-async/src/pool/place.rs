@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   pick:   each lane's oldest, once in 61 picks
-//!           priority > 0   slot   own queue / lanes of priority 0   injector   steal   priority < 0
+//!           priority > 0   slot   own queue, injector / lanes of priority 0   steal   priority < 0
 //! ```
 //! 1. A place belongs to one thread at a time and moves to another when its thread blocks.
 //! 2. The slot holds the successor that the last completion made ready; after [`STREAK_MAX`] in a row it queues.
@@ -151,10 +151,14 @@ impl Place {
         if let Some(task) = self.pick_fairly(pool, domains, tick as usize) {
             return Some(task);
         }
-        let best = domains.iter().map(|domain| domain.best()).max().unwrap_or(EMPTY);
+        let best = domains.iter().map(|domain| domain.best()).max().unwrap_or(EMPTY).priority();
+        // Ranks are an order within a domain: among domains of one priority each has its turn.
+        let in_turn =
+            || domains.iter().cycle().skip(tick as usize / 2 % domains.len().max(1)).take(domains.len());
         let from_best =
-            || domains.iter().find(|domain| domain.best() == best).and_then(|domain| domain.pop());
-        // Tasks bound to this worker cannot go elsewhere, so in every other pick they go before plain ones.
+            || in_turn().find(|domain| domain.best().priority() == best).and_then(|domain| domain.pop());
+        // Tasks bound to this worker cannot go elsewhere, so in every other pick they go before plain ones; and those that
+        // much waits for.
         if (best > 0 || best == 0 && tick.is_multiple_of(2))
             && let Some(task) = from_best()
         {
@@ -164,15 +168,10 @@ impl Place {
             return Some(task);
         }
         self.flush_slot(pool);
-        if let Some(task) = self.queue.pop() {
+        if let Some(task) = self.queue.pop().or_else(|| self.take_injected(pool)) {
             return Some(task);
         }
-        if best == 0
-            && let Some(task) = from_best()
-        {
-            return Some(task);
-        }
-        self.take_injected(pool)
+        if best == 0 { from_best() } else { None }
     }
 
     /// Invariant 3.

@@ -5,7 +5,7 @@
 //! 2. A thread without a job for [`KEEP`] ends, so a burst leaves nothing behind.
 //! 3. When the pool is closed and empty the threads end.
 
-use super::domain::Domain;
+use super::domain::{Domain, Lane};
 use super::{Local, Place, Pool, local, worker};
 use crate::error::quietly;
 use crate::task::{self, RawTask};
@@ -89,9 +89,9 @@ impl Spares {
     }
 
     /// Queues a task whose body may block.
-    pub(crate) fn run(&self, pool: &Arc<Pool>, task: RawTask, priority: i32) {
+    pub(crate) fn run(&self, pool: &Arc<Pool>, task: RawTask, lane: Lane) {
         let mut state = self.state.lock();
-        self.blocking.push(task, priority);
+        self.blocking.push(task, lane);
         state.queued += 1;
         if state.at_task + state.queued > self.blocking_max {
             return; // One of them takes it when it is done.

@@ -151,7 +151,7 @@ fn write_spawn(task: &Header, pool: &Pool) {
     if let Some(spec) = &task.spec
         && !spec.placement.is_plain()
     {
-        let Placement { domain, priority, blocking } = &spec.placement;
+        let Placement { domain, priority, blocking, .. } = &spec.placement;
         let some = domain.as_ref().filter(|domain| domain.workers.len() < pool.processors.len());
         let workers = some.map(|domain| domain.workers.as_ref().into());
         buffer::write(|| What::Place { task: id, workers, priority: *priority, blocking: *blocking });

@@ -16,7 +16,7 @@
 //!    the input is done; `pending` keeps the body in place for as long.
 //! 5. `pool` may be followed while the task is not retired, under the lock or by the owner of the body.
 //! 6. The accesses are written by the one who spawns, before the bias leaves `pending`; from then until the body is gone
-//!    (`GONE`) they are only read, under the lock; then whoever set `GONE` takes them.
+//!    (`GONE`) they are only read, under the lock or by who has the body; then whoever set `GONE` takes them.
 
 use super::block::{self, Kept};
 use super::edge::{Edge, Linker};

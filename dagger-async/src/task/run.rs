@@ -135,9 +135,9 @@ fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         let waker = waker::borrowed(task);
         // SAFETY: this thread took the task to `Running`.
         let poll = || unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) };
-        let poll = || match task.spec.as_ref().and_then(|spec| spec.times.as_deref()) {
+        let poll = || match task.spec.as_ref().and_then(|spec| spec.timed.as_ref()) {
             None => poll(),
-            Some(times) => times.poll(task, poll),
+            Some(timed) => timed.poll(task, poll),
         };
         if tracing::enabled!(target: "dagger", tracing::Level::DEBUG) {
             in_span(task, first, pool, poll)

@@ -79,10 +79,10 @@ impl<T> Entries<T> {
         Some(removed)
     }
 
-    /// Where the entry with this key lies.
+    /// Where the next entry will be made, as long as there is room.
     #[inline]
-    pub(super) fn address(&self, key: u32) -> *const u8 {
-        self.0.as_ptr().wrapping_add(key as usize).cast()
+    pub(super) fn next(&self, free: &Free) -> *const u8 {
+        self.0.as_ptr().wrapping_add(self.0.len().min(free.first as usize)).cast()
     }
 
     #[inline]

@@ -215,11 +215,12 @@ impl<T: Clone> AccessQueue<T> {
         u64::from(self.epoch) << 32 | u64::from(self.whole.issued().wrapping_add(self.nothings))
     }
 
-    /// Where the next access will be written, for those who ask for memory before they need it.
+    /// Where the next access will be written, unless the queue needs more memory for it: for those who ask for a cache line
+    /// before they need it.
     #[must_use]
     #[inline]
     pub fn next_entry(&self) -> *const u8 {
-        self.entries.address(self.free.first)
+        self.entries.next(&self.free)
     }
 
     /// Takes the places of an access to a part. True if all are granted.

@@ -41,11 +41,13 @@ fn compare(
     // Counters are about to wrap, which must not matter.
     queue.whole = Fragment::about_to_wrap();
     queue.nothings = u32::MAX - 10;
+    let (begun, mut accesses) = (queue.accesses(), 0);
     for step in 0.. {
         let enqueue = step < steps && (granted.is_empty() || (oracle.live.len() < 30 && choose(2) == 0));
         if enqueue {
             let ((area, elements), writes) = (&areas[choose(areas.len())], choose(3) == 0);
             let (place, now) = queue.enqueue(step, writes, area);
+            accesses += 1;
             oracle.live.push((step, writes, elements.clone(), place));
             if now {
                 granted.insert(step);
@@ -61,6 +63,7 @@ fn compare(
         }
         assert_eq!(granted.iter().copied().collect::<Vec<_>>(), oracle.granted(), "after step {step}");
         assert_eq!(queue.is_idle(), oracle.live.is_empty());
+        assert_eq!(queue.accesses(), begun + accesses);
         let (mut waiting, mut running) = (vec![], vec![]);
         queue.waiting(&mut |&ticket| waiting.push(ticket));
         queue.granted(&mut |&ticket| running.push(ticket));
