@@ -7,8 +7,8 @@
 //! ```
 //! 1. A kernel costs what its flops are: potrf 1, a triangular solve or syrk 3, gemm 6.
 //! 2. The rank of a kernel is its cost and the largest rank of those after it; in these loops it has a closed form.
-//! 3. What a task is given is its rank in eighths of the critical path, rounded up. In a simulated factorization of 16 × 16 tiles on 32 processors eight lanes save 6 % of the time,
-//!    all ranks 8 %, and only potrf and trsm before others 1 %.
+//! 3. What a task is given is its rank in eighths of the critical path, rounded up. In a simulated factorization of 16 × 16 tiles
+//!    on 32 processors that saves 6 % of the time, all ranks 8 %, and only potrf and trsm before others 1 %.
 
 /// What `Options::rank` takes at most.
 const RANK_MAX: usize = 8;
