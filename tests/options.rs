@@ -612,6 +612,39 @@ fn tasks_without_a_rank_have_their_turns_beside_those_with_one() {
     });
 }
 
+/// The same for those that only this worker may run, in a domain of their own.
+#[test]
+fn tasks_of_one_worker_have_their_turns_beside_those_with_a_rank() {
+    on_workers(2, |rt| async move {
+        for round in 0..61 {
+            picks(round).await;
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let note = |name: &'static str| {
+                let order = order.clone();
+                move || order.lock().unwrap().push(name)
+            };
+            let gates = [Body::new().waits(), Body::new().waits()];
+            for (worker, gate) in gates.iter().enumerate() {
+                Kind::Sync.spawn(Options::new().scope(Scope::thread(worker)), gate);
+                gate.started.pass().await;
+            }
+            for _ in 0..100 {
+                spawn!((note("ranked"))(); rank = 8);
+            }
+            let bound: Vec<_> = (0..4).map(|_| spawn!((note("bound"))(); scope = Scope::thread(0))).collect();
+            gates[0].go.open();
+            for task in bound {
+                task.await.unwrap();
+            }
+            // The other worker is still at its gate.
+            let last = order.lock().unwrap().iter().rposition(|&at| at == "bound").unwrap();
+            assert!(last < 40, "round {round}: {last}");
+            gates[1].go.open();
+            rt.idle().await;
+        }
+    });
+}
+
 #[test]
 fn a_low_priority_is_not_starved() {
     fn high(done: Gate, runs: Arc<AtomicU32>, priority: i32) {
