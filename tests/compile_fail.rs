@@ -95,6 +95,23 @@ fn retries_need_a_callee_that_is_clone() {
 }
 
 #[test]
+fn what_is_repeatable_is_clone_and_called_at_once() {
+    let right = "let s = String::new(); spawn!((move |x: i32| x + s.len() as i32)(1); repeatable = true);";
+    let wrong = "spawn!(take(Single(1)); repeatable = true);";
+    refuses("repeatable_argument", TAKES, wrong, &["Single", "Clone"], right);
+    let wrong = "let s = Single(1); spawn!((move || take(s))(); repeatable = true);";
+    refuses("repeatable_callee", TAKES, wrong, &["Clone"], right);
+    let wrong = "let t = spawn!(inc(1)); spawn!(inc(t); repeatable = true);";
+    refuses("repeatable_result", TAKES, wrong, &["TaskArg<i32>", "Clone"], right);
+    let wrong = "spawn!(inc(1); repeatable = true, retries = 2);";
+    refuses("repeatable_retries", TAKES, wrong, &["a task with `retries`, cannot be `repeatable`"], right);
+    let wrong = "spawn!(inc(1); retries = 2, retry_mutated = true, repeatable = true);";
+    refuses("repeatable_mutated", TAKES, wrong, &["a task with `retries`, cannot be `repeatable`"], right);
+    let wrong = "async fn later() {} spawn!(async later(); repeatable = true);";
+    refuses("repeatable_async", TAKES, wrong, &["an `async fn`, or a task with `retries`, cannot be `repeatable`"], right);
+}
+
+#[test]
 fn arguments_are_send() {
     let right = "spawn!(inc(1));";
     refuses(

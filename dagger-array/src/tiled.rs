@@ -247,15 +247,15 @@ pub async fn cholesky<T: Element>(m: &TileMatrix<T>) -> dagger_async::Result<()>
         for k in 0..nt {
             let offset = k * nb;
             let factor = move |a: &mut Tile<T>| potrf(a).map_err(|error| at_row(error, offset));
-            spawn!(factor(InOut(&m[(k, k)]))?; name = "potrf", rank = ranks.potrf(k));
+            spawn!(factor(InOut(&m[(k, k)]))?; repeatable = true, name = "potrf", rank = ranks.potrf(k));
             for i in k + 1..nt {
-                spawn!(trsm(In(&m[(k, k)]), InOut(&m[(i, k)])); rank = ranks.trsm(k));
+                spawn!(trsm(In(&m[(k, k)]), InOut(&m[(i, k)])); repeatable = true, rank = ranks.trsm(k));
             }
             for j in k + 1..nt {
-                spawn!(syrk(In(&m[(j, k)]), InOut(&m[(j, j)])); rank = ranks.syrk(j, k));
+                spawn!(syrk(In(&m[(j, k)]), InOut(&m[(j, j)])); repeatable = true, rank = ranks.syrk(j, k));
                 for i in j + 1..nt {
                     let (l, r) = (&m[(i, k)], &m[(j, k)]);
-                    spawn!(gemm(In(l), In(r), InOut(&m[(i, j)])); rank = ranks.gemm(j, k));
+                    spawn!(gemm(In(l), In(r), InOut(&m[(i, j)])); repeatable = true, rank = ranks.gemm(j, k));
                 }
             }
         }
@@ -286,10 +286,11 @@ pub async fn solve_lower_in_place<T: Element>(
     datadeps(async {
         for k in 0..b.tile_rows() {
             for j in 0..b.tile_cols() {
-                spawn!(solve_lower(In(&l[(k, k)]), InOut(&b[(k, j)])); rank = ranks.solve(k));
+                let rank = ranks.solve(k);
+                spawn!(solve_lower(In(&l[(k, k)]), InOut(&b[(k, j)])); repeatable = true, rank = rank);
                 for i in k + 1..b.tile_rows() {
                     let (l, x) = (&l[(i, k)], &b[(k, j)]);
-                    spawn!(gemm_nn(In(l), In(x), InOut(&b[(i, j)])); rank = ranks.update(i, k));
+                    spawn!(gemm_nn(In(l), In(x), InOut(&b[(i, j)])); repeatable = true, rank = ranks.update(i, k));
                 }
             }
         }
@@ -309,10 +310,11 @@ pub async fn solve_lower_transposed_in_place<T: Element>(
     datadeps(async {
         for k in (0..b.tile_rows()).rev() {
             for j in 0..b.tile_cols() {
-                spawn!(solve_lower_transposed(In(&l[(k, k)]), InOut(&b[(k, j)])); rank = ranks.solve(last - k));
+                let (diagonal, x, rank) = (&l[(k, k)], &b[(k, j)], ranks.solve(last - k));
+                spawn!(solve_lower_transposed(In(diagonal), InOut(x)); repeatable = true, rank = rank);
                 for i in 0..k {
                     let (l, x, rank) = (&l[(k, i)], &b[(k, j)], ranks.update(last - i, last - k));
-                    spawn!(gemm_tn(In(l), In(x), InOut(&b[(i, j)])); rank = rank);
+                    spawn!(gemm_tn(In(l), In(x), InOut(&b[(i, j)])); repeatable = true, rank = rank);
                 }
             }
         }
@@ -400,7 +402,8 @@ async fn spawn_products<T: Element>(
             for j in 0..c.tile_cols() {
                 room().await; // the only algorithm here with so many tasks for each tile
                 for k in 0..a.tile_cols() {
-                    spawn!(add_tile_product(In(&a[(i, k)]), In(&b[(k, j)]), InOut(&c[(i, j)])); name = "add_product");
+                    let (a, b, c) = (&a[(i, k)], &b[(k, j)], &c[(i, j)]);
+                    spawn!(add_tile_product(In(a), In(b), InOut(c)); repeatable = true, name = "add_product");
                 }
             }
         }

@@ -153,6 +153,57 @@ fn tiles_of_f32_agree_with_the_dense_loops() {
     tiles_agree_with_the_dense_loops::<f32>();
 }
 
+/// `to = from`, with this on the diagonal of the matrix if the tile lies there.
+fn copy(from: &Tile<f64>, diagonal: &f64, to: &mut Tile<f64>, is_diagonal: bool) {
+    to.iter_mut().zip(from.iter()).for_each(|(to, from)| *to = *from);
+    for i in 0..if is_diagonal { to.rows() } else { 0 } {
+        *to.get_mut(i, i).unwrap() = *diagonal;
+    }
+}
+
+#[test]
+fn a_frozen_factorisation_is_made_again_for_other_numbers() {
+    for threads in [1, 2, 4] {
+        runtime(threads).block_on(async {
+            let (n, tile) = (70, 16);
+            let (a, m, diagonal) =
+                (lower_tiles::<f64>(n, tile), lower_tiles::<f64>(n, tile), Chunk::new(4.0));
+            let x = TileMatrix::<f64>::zeros(n, 3, tile);
+            let b = TileMatrix::from_fn(n, 3, tile, noise);
+            let solve = async {
+                for (i, j) in (0..a.tile_rows()).flat_map(|i| (0..=i).map(move |j| (i, j))) {
+                    let (a, m) = (a.get(i, j).unwrap(), m.get(i, j).unwrap());
+                    spawn!(copy(In(a), In(&diagonal), Out(m), i == j); repeatable = true);
+                }
+                for (b, x) in b.chunks().iter().zip(x.chunks()) {
+                    spawn!(copy(In(b), In(&diagonal), Out(x), false); repeatable = true);
+                }
+                tiled::cholesky(&m).await?;
+                tiled::solve_lower_in_place(&m, &x).await
+            };
+            let (solved, frozen) = Frozen::record(solve).await.unwrap();
+            solved.unwrap();
+            for value in [4.0, 5.0, 7.5] {
+                *diagonal.write().await.unwrap() = value;
+                frozen.run().await.unwrap();
+                let l = factor(n, |i, j| if i == j { value } else { positive(i, j) });
+                assert_close("again", &x.collect().await.unwrap(), &forward(&l, dense(n, 3, noise)));
+            }
+            // A pivot that is none fails the run, as it fails the block.
+            *diagonal.write().await.unwrap() = -1.0;
+            let error = frozen.run().await.unwrap_err();
+            assert_eq!(error.downcast_ref::<NotPositiveDefinite>().unwrap().pivot, 0);
+            assert_eq!(error.root().unwrap().name(), "potrf");
+            assert!(x.collect().await.is_err());
+            // All of it is overwritten first: the next run finds nothing poisoned.
+            *diagonal.write().await.unwrap() = 4.0;
+            frozen.run().await.unwrap();
+            let l = factor(n, positive);
+            assert_close("after a failure", &x.collect().await.unwrap(), &forward(&l, dense(n, 3, noise)));
+        });
+    }
+}
+
 /// C + A·B by its definition.
 fn plus_product(c: &Dense, a: &Dense, b: &Dense) -> Dense {
     let entry = |i: usize, j: usize| c[i][j] + (0..b.len()).map(|k| a[i][k] * b[k][j]).sum::<f64>();

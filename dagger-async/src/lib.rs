@@ -59,7 +59,7 @@ pub use current::{Current, current};
 pub use dagger_core::{Outside, Processor, ProcessorKind, Scope};
 pub use error::{Error, PanicText, Result, Root, TaskInfo};
 pub use options::Options;
-pub use plan::{Plan, PlanRun, PlanStats};
+pub use plan::{Frozen, FrozenRun, Plan, PlanRun, PlanStats};
 pub use pool::window::room;
 pub use runtime::{Builder, Runtime};
 pub use scoped::{
@@ -89,9 +89,10 @@ pub mod prelude {
         MatMut, MatRef, TriMut, TriRef, VecMut, VecRef, diag, index, lower, step, upper,
     };
     pub use crate::{
-        Await, CancelToken, Chunk, Current, DTask, Deps, Error, In, InOut, Options, Out, Plan, Processor,
-        ProcessorKind, ReadGuard, Root, Runtime, Scope, Shared, TaskId, Value, WriteGuard, access, bulk,
-        current, datadeps, field, in_order, retry, room, spawn, try_spawn, wait_all, wait_any, with_options,
+        Await, CancelToken, Chunk, Current, DTask, Deps, Error, Frozen, In, InOut, Options, Out, Plan,
+        Processor, ProcessorKind, ReadGuard, Root, Runtime, Scope, Shared, TaskId, Value, WriteGuard, access,
+        bulk, current, datadeps, field, in_order, retry, room, spawn, try_spawn, wait_all, wait_any,
+        with_options,
     };
 }
 
@@ -99,6 +100,6 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::call::{Probe, ViaPlain, ViaTask, fallible, make, retrying};
-    pub use crate::spawn::submit_call;
+    pub use crate::spawn::{submit_call, submit_repeatable};
     pub use crate::task::{CallSite, CloneProbe, NoteClone, NoteNothing};
 }

@@ -20,6 +20,9 @@
 /// again after a panic, and with `?` after an `Err`, up to `n` times; it and its by-value arguments must be `Clone`. With an
 /// [`InOut`](crate::InOut) argument a retry finds what the failed attempt has left: say that it may, with `retry_mutated = true`.
 ///
+/// `repeatable = true` says that a [`Frozen`](crate::Frozen) graph may call the function again: it and its by-value arguments must
+/// be `Clone`, the arguments no tasks and nothing that is awaited.
+///
 /// ```
 /// use dagger_async::prelude::*;
 /// fn square(x: i64) -> i64 { x * x }
@@ -79,6 +82,15 @@ macro_rules! __spawn {
     (@options async $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt retry_mutated = true $(, $($rest:tt)*)?) => {
         $crate::__spawn!(@options async_mutated $err $callee $args $n $d $o $($($rest)*)?)
     };
+    (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt repeatable = false $(, $($rest:tt)*)?) => {
+        $crate::__spawn!(@options $kind $err $callee $args $n $d $o $($($rest)*)?)
+    };
+    (@options sync $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt repeatable = true $(, $($rest:tt)*)?) => {
+        $crate::__spawn!(@options sync_repeatable $err $callee $args $n $d $o $($($rest)*)?)
+    };
+    (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt repeatable = true $(, $($rest:tt)*)?) => {
+        ::core::compile_error!("spawn!: an `async fn`, or a task with `retries`, cannot be `repeatable`")
+    };
     (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt [$($o:tt)*] .. $value:expr) => {
         $crate::__spawn!(@done $kind $err $callee $args $n $d [($value) $($o)*])
     };
@@ -98,6 +110,13 @@ macro_rules! __spawn {
         ))
     };
 
+    (@done sync_repeatable $err:ident $callee:tt $args:tt [] [] $o:tt) => {
+        $crate::__spawn!(@submit submit_repeatable $callee $o
+            $crate::__spawn!(@$err $crate::__spawn!(@call sync once $callee $args)))
+    };
+    (@done sync_repeatable $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt) => {
+        ::core::compile_error!("spawn!: an `async fn`, or a task with `retries`, cannot be `repeatable`")
+    };
     (@done sync_mutated $err:ident $callee:tt $args:tt [] $d:tt $o:tt) => {
         ::core::compile_error!("spawn!: `retry_mutated` needs `retries`")
     };
@@ -105,13 +124,13 @@ macro_rules! __spawn {
         ::core::compile_error!("spawn!: `retry_mutated` needs `retries`")
     };
     (@done $kind:ident $err:ident $callee:tt $args:tt [] [] $o:tt) => {
-        $crate::__spawn!(@submit $callee $o $crate::__spawn!(@$err $crate::__spawn!(@call $kind once $callee $args)))
+        $crate::__spawn!(@submit submit_call $callee $o $crate::__spawn!(@$err $crate::__spawn!(@call $kind once $callee $args)))
     };
     (@done $kind:ident $err:ident $callee:tt $args:tt [$n:expr] [] $o:tt) => {
         $crate::__spawn!(@done $kind $err $callee $args [$n] [::core::time::Duration::ZERO] $o)
     };
     (@done $kind:ident $err:ident $callee:tt $args:tt [$n:expr] [$d:expr] $o:tt) => {
-        $crate::__spawn!(@submit $callee $o $crate::__private::retrying(
+        $crate::__spawn!(@submit submit_call $callee $o $crate::__private::retrying(
             $crate::__spawn!(@$err $crate::__spawn!(@call $kind again $callee $args)), $n, $d
         ))
     };
@@ -122,13 +141,13 @@ macro_rules! __spawn {
     (@plain $body:expr) => { $body };
     (@fallible $body:expr) => { $crate::__private::fallible($body) };
 
-    (@submit [$($callee:tt)+] [$($o:tt)*] $body:expr) => {{
+    (@submit $submit:ident [$($callee:tt)+] [$($o:tt)*] $body:expr) => {{
         #[allow(unused_imports)]
         use $crate::__private::{ViaPlain as _, ViaTask as _};
         static SITE: $crate::__private::CallSite = $crate::__private::CallSite::new(::core::stringify!($($callee)+));
         // One statement: what the arguments borrow lives until the task is submitted.
         #[allow(unused_parens)]
-        let task = $crate::__private::submit_call($body, &SITE, $crate::__spawn!(@some $($o)*));
+        let task = $crate::__private::$submit($body, &SITE, $crate::__spawn!(@some $($o)*));
         {
             #[allow(unused_imports)]
             use $crate::__private::{NoteClone as _, NoteNothing as _};

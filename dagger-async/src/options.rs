@@ -298,9 +298,21 @@ impl Spec {
     /// That of a task of the runtime's own, which goes before those of the user.
     pub(crate) fn first(name: Arc<str>, pool: &Pool) -> Spec {
         let priority = i32::MAX;
-        let placement =
-            Placement { domain: Some(pool.domains.everyone()), priority, rank: 0, blocking: false };
+        let placement = Placement { domain: Some(pool.domains.everyone()), priority, ..Placement::default() };
         Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None, timed: None }
+    }
+}
+
+impl Spec {
+    /// It says more than a name and how urgent the task is.
+    pub(crate) fn is_bound(&self) -> bool {
+        #[cfg(feature = "store")]
+        let has_memory = self.memory.is_some();
+        #[cfg(not(feature = "store"))]
+        let has_memory = false;
+        let is_placed =
+            self.placement.blocking || self.placement.is_restricted || self.result_scope.is_some();
+        is_placed || self.timeout.is_some() || has_memory
     }
 }
 
@@ -324,6 +336,8 @@ pub(crate) struct Placement {
     pub(crate) priority: i32,
     rank: u8,
     pub(crate) blocking: bool,
+    /// A scope says where.
+    is_restricted: bool,
 }
 
 /// The largest rank. Each lane has its turn once in 61 picks, so many of them would be no order.
@@ -382,7 +396,7 @@ fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placemen
     let restricted = set.scope.is_some() || set.result_scope.is_some() || inputs.is_some();
     if !restricted {
         let domain = (!is_common && !blocking).then(|| pool.domains.everyone());
-        return Ok(Placement { domain, priority, rank, blocking });
+        return Ok(Placement { domain, priority, rank, blocking, is_restricted: false });
     }
     let asked = match inputs {
         Some(inputs) => set.execution_scope() & inputs,
@@ -401,7 +415,7 @@ fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placemen
         )));
     }
     let domain = (!blocking && (!is_common || !everyone)).then(|| pool.domains.of(&workers));
-    Ok(Placement { domain, priority, rank, blocking })
+    Ok(Placement { domain, priority, rank, blocking, is_restricted: true })
 }
 
 impl Refused {

@@ -66,6 +66,10 @@ pub(crate) fn poll_pin(
     Poll::Ready(Ok(()))
 }
 #[inline(always)]
+pub(crate) fn is_managed(_: CorePtr) -> bool {
+    false
+}
+#[inline(always)]
 pub(crate) fn abandon(_: Option<std::sync::Arc<GuardPin>>) {}
 #[inline(always)]
 pub(crate) fn leave_guard(_: &mut Held, _: bool) {}

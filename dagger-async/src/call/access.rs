@@ -85,6 +85,14 @@ struct Granted<T: Send + Sync + 'static, K> {
     chunk: PhantomData<fn() -> ChunkCell<T>>,
 }
 
+// Where the elements lie is found by each for itself.
+impl<T: Send + Sync + 'static, K: Clone> Clone for Granted<T, K> {
+    fn clone(&self) -> Self {
+        let at = Located { value: self.at.value, elements: None };
+        Granted { at, kind: self.kind.clone(), chunk: PhantomData }
+    }
+}
+
 impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
     #[inline]
     fn new((cell, kind): (&Arc<ChunkCell<T>>, K)) -> Self {
@@ -122,8 +130,14 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
             let area = self.kind.area().unwrap_or(Area::Whole);
             look(chunk, &area, mode, K::MEASURE)?;
         }
+        self.find(mode)
+    }
+
+    /// Where the data lies, which can be used.
+    #[inline(always)]
+    fn find(&mut self, mode: Mode) -> Result<(), Stop> {
         if K::MEASURE.is_some() {
-            self.at = chunk::locate(chunk, &self.kind, mode).map_err(refused)?;
+            self.at = chunk::locate(self.chunk(), &self.kind, mode).map_err(refused)?;
         }
         Ok(())
     }
@@ -158,6 +172,18 @@ pub struct ReadArg<T: Send + Sync + 'static, K>(Granted<T, K>);
 /// An argument that writes; `FRESH` if it does not read.
 pub struct WriteArg<T: Send + Sync + 'static, K, const FRESH: bool>(Granted<T, K>);
 
+impl<T: Send + Sync + 'static, K: Clone> Clone for ReadArg<T, K> {
+    fn clone(&self) -> Self {
+        ReadArg(self.0.clone())
+    }
+}
+
+impl<T: Send + Sync + 'static, K: Clone, const FRESH: bool> Clone for WriteArg<T, K, FRESH> {
+    fn clone(&self) -> Self {
+        WriteArg(self.0.clone())
+    }
+}
+
 macro_rules! arg {
     ([$($generics:tt)*] $Arg:ty, $mode:expr, $writes:literal, $Ref:ident, $view:ident) => {
         impl<T: Send + Sync + 'static, K: Kind<T> $($generics)*> Arg for $Arg {
@@ -174,6 +200,10 @@ macro_rules! arg {
             #[inline(always)]
             fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
                 Poll::Ready(self.0.locate($mode))
+            }
+            #[inline(always)]
+            fn locate_again(&mut self, _: Turn) -> Result<(), Stop> {
+                self.0.find($mode)
             }
             fn get(&mut self, _: Turn) -> K::$Ref<'_> {
                 // SAFETY: located with a granted place (invariant 2), which is held until the body is gone; the view
@@ -407,6 +437,7 @@ dep!(Out, WriteArg<true>);
 dep!(InOut, WriteArg<false>);
 
 /// The accesses of a `Deps`.
+#[derive(Clone)]
 pub struct Group<A>(A);
 
 macro_rules! deps {
@@ -440,6 +471,11 @@ macro_rules! deps {
                     other => return other,
                 })+
                 Poll::Ready(Ok(()))
+            }
+            fn locate_again(&mut self, turn: Turn) -> Result<(), Stop> {
+                let ($($name,)+) = &mut self.0;
+                $($name.locate_again(turn)?;)+
+                Ok(())
             }
             fn get(&mut self, turn: Turn) -> Self::Ref<'_> {
                 let ($($name,)+) = &mut self.0;

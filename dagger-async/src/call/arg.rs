@@ -61,6 +61,13 @@ pub trait Arg: Send + 'static {
         let _ = (turn, cx);
         Poll::Ready(Ok(()))
     }
+    /// Finds anew where its elements lie, for another call whose turn has come at a chunk that can be used.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn locate_again(&mut self, turn: Turn) -> Result<(), Stop> {
+        let _ = turn;
+        Ok(())
+    }
     /// Drops what is left of it.
     #[doc(hidden)]
     fn clear(&mut self, turn: Turn) {
@@ -83,6 +90,7 @@ pub struct Value<T>(pub T);
 pub struct Await<F>(pub F);
 
 /// A plain value inside a task.
+#[derive(Clone)]
 pub struct Plain<T>(Option<T>);
 
 impl<T> Plain<T> {

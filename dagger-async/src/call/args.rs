@@ -26,6 +26,8 @@ pub trait Args: Send + 'static {
     #[doc(hidden)]
     fn poll_ready(&mut self, turn: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>>;
     #[doc(hidden)]
+    fn locate_again(&mut self, turn: Turn) -> Result<(), Stop>;
+    #[doc(hidden)]
     fn clear(&mut self, turn: Turn);
     #[doc(hidden)]
     fn get(&mut self, turn: Turn) -> Self::Refs<'_>;
@@ -113,6 +115,13 @@ macro_rules! args {
                 })*
                 let _ = (turn, cx);
                 if is_pending { Poll::Pending } else { Poll::Ready(Ok(())) }
+            }
+            #[inline]
+            fn locate_again(&mut self, turn: Turn) -> Result<(), Stop> {
+                let ($($name,)*) = self;
+                let _ = turn;
+                $($name.locate_again(turn)?;)*
+                Ok(())
             }
             fn clear(&mut self, turn: Turn) {
                 let ($($name,)*) = self;

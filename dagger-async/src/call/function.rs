@@ -2,7 +2,7 @@
 
 use super::arg::Arg;
 use super::args::Args;
-use super::source::{Again, Mutated, Source};
+use super::source::{Again, Mutated, Once, Source};
 use super::{Body, Borrowing, Stop, Turn};
 use crate::error::quietly;
 use crate::task::{Linker, RawTask};
@@ -48,6 +48,13 @@ pub struct Call<F, A, S> {
 impl<F, A, S> Call<F, A, S> {
     pub(crate) fn new(callee: F, args: A) -> Self {
         Call { callee: Some(callee), args, begun: false, source: PhantomData }
+    }
+}
+
+impl<F, A> Call<F, A, Once> {
+    /// The function and its arguments, before they are used.
+    pub(super) fn parts(&self) -> (&F, &A) {
+        (self.callee.as_ref().expect("a call is looked at before it is made (`submit`)"), &self.args)
     }
 }
 

@@ -32,6 +32,7 @@ macro_rules! for_each_arity {
 }
 
 mod access;
+mod again;
 mod arg;
 mod args;
 mod asynchronous;
@@ -42,6 +43,8 @@ mod source;
 
 pub(crate) use access::Fill;
 pub use access::{Dep, Deps, In, InOut, Out, Readable, Selector, Target};
+pub(crate) use again::CallAgain;
+pub(crate) use again::{Again as CallsAgain, copy_of};
 pub use arg::{Arg, Await, IntoArg, Probe, Value, ViaPlain, ViaTask};
 pub(crate) use asynchronous::{AsyncCall, AsyncCallee};
 pub use function::fallible;
@@ -54,7 +57,7 @@ pub(crate) use future::FutureBody;
 /// `spawn!` dispatches here by the number of arguments; see `make.rs`.
 pub mod make;
 
-use crate::error::Error;
+use crate::error::{Error, PanicText, TaskInfo};
 use crate::task::{Linker, RawTask};
 use dagger_core::Scope;
 use std::any::Any;
@@ -136,6 +139,16 @@ impl Stop {
     /// A user's error of any type that can become one.
     pub(crate) fn user<E: Into<Box<dyn StdError + Send + Sync>>>(error: E) -> Self {
         Stop::User(Arc::from(error.into()))
+    }
+
+    /// The error of the task that it has stopped.
+    pub(crate) fn into_error(self, task: impl Fn() -> TaskInfo) -> Error {
+        match self {
+            Stop::User(error) => Error::Task { root: task().into(), error },
+            Stop::Panic(payload) => Error::Panicked { root: task().into(), text: PanicText::of(payload) },
+            Stop::Error(error) => error.passed_to(task),
+            Stop::Void(error) => error,
+        }
     }
 }
 

@@ -38,7 +38,7 @@ struct Waiting {
 }
 
 impl GuardWait {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(GuardWait(Mutex::new(Waiting { pending: 0, waker: None, abandoned: Vec::new() })))
     }
 
@@ -60,17 +60,38 @@ impl GuardWait {
     }
 }
 
-/// A place that is listed while it lives.
-struct Listed {
+/// A place that is listed while it lives, or all those of somebody.
+pub(crate) struct Listed {
     shard: usize,
     key: usize,
 }
 
 /// Who holds or waits for which chunk outside tasks.
 pub(crate) struct Entry {
-    chunk: Weak<dyn AnyChunk>,
-    mode: Mode,
+    places: Listing,
     site: &'static Location<'static>,
+}
+
+#[derive(Clone)]
+enum Listing {
+    One(Weak<dyn AnyChunk>, Mode),
+    Many(Weak<dyn Chunks>),
+}
+
+/// Chunks that are held together.
+pub(crate) trait Chunks: Send + Sync {
+    fn visit(&self, visit: &mut dyn FnMut(&core::Core, Mode));
+}
+
+impl Listing {
+    fn visit(&self, visit: &mut dyn FnMut(&core::Core, Mode)) {
+        match self {
+            Listing::One(chunk, mode) => {
+                chunk.upgrade().into_iter().for_each(|chunk| visit(chunk.core(), *mode))
+            }
+            Listing::Many(chunks) => chunks.upgrade().into_iter().for_each(|chunks| chunks.visit(visit)),
+        }
+    }
 }
 
 const SHARDS: usize = 16;
@@ -78,6 +99,14 @@ static LISTED: [Mutex<Slab<Entry>>; SHARDS] = [const { Mutex::new(Slab::new()) }
 
 impl Listed {
     fn new(held: &Held, site: &'static Location<'static>) -> Self {
+        Self::list(Listing::One(Arc::downgrade(&held.chunk.owner()), held.mode), site)
+    }
+
+    pub(crate) fn many(chunks: Weak<dyn Chunks>, site: &'static Location<'static>) -> Self {
+        Self::list(Listing::Many(chunks), site)
+    }
+
+    fn list(places: Listing, site: &'static Location<'static>) -> Self {
         thread_local!(static SHARD: Cell<usize> = const { Cell::new(usize::MAX) });
         let shard = SHARD.with(|shard| {
             if shard.get() == usize::MAX {
@@ -86,8 +115,7 @@ impl Listed {
             }
             shard.get()
         });
-        let entry = Entry { chunk: Arc::downgrade(&held.chunk.owner()), mode: held.mode, site };
-        Listed { shard, key: LISTED[shard].lock().insert(entry) }
+        Listed { shard, key: LISTED[shard].lock().insert(Entry { places, site }) }
     }
 }
 
@@ -101,19 +129,18 @@ impl Drop for Listed {
 /// Calls `visit` with each task that waits for a chunk that somebody outside tasks holds or waits for, and what that is.
 pub(crate) fn visit_waiting_behind_guards(visit: &mut dyn FnMut(RawTask, &dyn fmt::Display)) {
     for shard in &LISTED {
-        let entries: Vec<(Arc<dyn AnyChunk>, Mode, &'static Location<'static>)> = {
-            let shard = shard.lock();
-            let alive = |(_, entry): (usize, &Entry)| Some((entry.chunk.upgrade()?, entry.mode, entry.site));
-            shard.iter().filter_map(alive).collect()
-        };
-        for (chunk, mode, site) in entries {
-            let what = if mode.writes() { "write" } else { "read" };
-            let content = chunk.core().content;
-            let made = chunk.core().site;
-            let text =
-                format_args!("the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}")
-                    .to_string();
-            chunk.core().visit_waiting_tasks(&mut |task| visit(task, &text));
+        let entries: Vec<(Listing, &'static Location<'static>)> =
+            shard.lock().iter().map(|(_, entry)| (entry.places.clone(), entry.site)).collect();
+        for (places, site) in entries {
+            places.visit(&mut |core, mode| {
+                let what = if mode.writes() { "write" } else { "read" };
+                let (content, made) = (core.content, core.site);
+                let text = format_args!(
+                    "the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}"
+                )
+                .to_string();
+                core.visit_waiting_tasks(&mut |task| visit(task, &text));
+            });
         }
     }
 }
@@ -158,6 +185,26 @@ impl Hold {
         self
     }
 
+    /// The chunk that it holds.
+    pub(crate) fn chunk(&self) -> Option<core::CorePtr> {
+        self.held.as_ref().map(|held| held.chunk)
+    }
+
+    /// What was left half written, and is to be overwritten as a whole before it is read, is as if it were sound until the end says
+    /// what became of it.
+    pub(crate) fn forget_poison_to_overwrite(&self) {
+        if let Some(held) = self.held.as_ref().filter(|held| held.mode == Mode::Out) {
+            let poison = held.core().lock().recover();
+            crate::error::quietly(|| drop(poison));
+        }
+    }
+
+    /// Gives the place back, used as it says.
+    pub(crate) fn end(mut self, outcome: Outcome<'_>) {
+        self.given = true;
+        self.release(outcome);
+    }
+
     fn release(&mut self, outcome: Outcome<'_>) {
         if let Some(mut held) = self.held.take() {
             residency::leave_guard(&mut held, self.given);
@@ -195,7 +242,7 @@ pub struct Access<P> {
 
 impl<P: Places> Access<P> {
     #[track_caller]
-    pub(super) fn new(places: P) -> Self {
+    pub(crate) fn new(places: P) -> Self {
         let site = Location::caller();
         let wait = GuardWait::new();
         let mut access = Access {

@@ -1,13 +1,19 @@
 //! What the first run of a plan leaves: its steps, their order, and the chunks that they access.
 
 use super::times::{Ranking, Timed, Times};
+use crate::call::CallsAgain;
 use crate::chunk::{AnyChunk, CorePtr, Held, Mode};
+use crate::error::{Error, TaskInfo};
+use crate::record;
 use crate::task::RawTask;
+use dagger_core::record::Name;
 use dagger_core::{Area, Order};
 use std::collections::HashMap;
+use std::panic::Location;
 use std::sync::Arc;
 
 /// A recorded program.
+#[derive(Default)]
 pub(crate) struct Graph {
     pub(super) steps: Box<[Step]>,
     pub(super) order: Order,
@@ -24,11 +30,11 @@ pub(super) struct Step {
 
 /// One access of a step, as declared.
 pub(super) struct StepAccess {
-    chunk: CorePtr,
+    pub(super) chunk: CorePtr,
     /// The number of the chunk in the graph.
     pub(super) index: u32,
-    mode: Mode,
-    part: Option<Area>,
+    pub(super) mode: Mode,
+    pub(super) part: Option<Area>,
     /// A success leaves nothing to do at the chunk.
     pub(super) silent: bool,
 }
@@ -52,7 +58,7 @@ pub(super) struct PlanChunk {
     pub(super) writes: bool,
     /// Those that access it.
     pub(super) steps: Vec<u32>,
-    _owner: Arc<dyn AnyChunk>,
+    pub(super) owner: Arc<dyn AnyChunk>,
 }
 
 impl Step {
@@ -85,6 +91,10 @@ impl Step {
     }
 }
 
+const INTRICATE: &str = "it accesses a chunk with a scope, a field, a region of your own kind, or two regions of a chunk that may \
+                         overlap, or it was refused";
+const ONCE: &str = "it is not said that it can be called again: write `spawn!(f(..); repeatable = true)`";
+
 /// The steps of a run that is being recorded.
 #[derive(Default)]
 pub(super) struct Recording {
@@ -94,6 +104,34 @@ pub(super) struct Recording {
     intricate: bool,
     /// What the steps take, if they are timed.
     times: Option<Arc<Times>>,
+    /// What a frozen graph keeps beside, if this is to be one.
+    copies: Option<Copies>,
+}
+
+/// The calls of the steps.
+#[derive(Default)]
+pub(super) struct Copies {
+    pub(super) steps: Vec<Copy>,
+    /// Why the first step that cannot be kept is none.
+    refusal: Option<Error>,
+}
+
+/// The call of a step.
+pub(super) struct Copy {
+    pub(super) call: Box<dyn CallsAgain>,
+    /// The task that has made it first.
+    pub(super) task: TaskInfo,
+    pub(super) name: Name,
+    pub(super) site: &'static Location<'static>,
+}
+
+impl Copies {
+    fn refuse(&mut self, task: TaskInfo, why: &str) {
+        self.refusal.get_or_insert_with(|| Error::Options {
+            message: format!("it cannot be a step of a frozen graph: {why}").into(),
+            root: Some(task.into()),
+        });
+    }
 }
 
 struct RecordedChunk {
@@ -104,6 +142,36 @@ struct RecordedChunk {
 impl Recording {
     pub(super) fn new(times: Option<Arc<Times>>) -> Recording {
         Recording { times, ..Recording::default() }
+    }
+
+    /// Of what is to be frozen.
+    pub(super) fn freezing() -> Recording {
+        Recording { copies: Some(Copies::default()), ..Recording::new(Some(Arc::default())) }
+    }
+
+    /// What is recorded cannot be frozen, because of this task.
+    pub(super) fn refuse(&mut self, task: RawTask, why: &str) {
+        if let Some(copies) = &mut self.copies {
+            copies.refuse(task.info(), why);
+        }
+    }
+
+    /// Keeps the call of the step that was noted last.
+    pub(super) fn keep(&mut self, task: RawTask, call: Option<Box<dyn CallsAgain>>) {
+        match (&mut self.copies, call) {
+            (Some(copies), Some(call)) => {
+                let (name, site) = (record::name_of(&task), task.origin.location());
+                copies.steps.push(Copy { call, task: task.info(), name, site });
+            }
+            (Some(copies), None) => copies.refuse(task.info(), ONCE),
+            (None, _) => {}
+        }
+    }
+
+    /// The calls of the steps, if these can be frozen.
+    pub(super) fn take_copies(&mut self) -> Result<Vec<Copy>, Error> {
+        let copies = self.copies.take().unwrap_or_default();
+        copies.refusal.map_or(Ok(copies.steps), Err)
     }
 
     /// How the next step is timed, if it is.
@@ -119,7 +187,7 @@ impl Recording {
                     core: held.chunk,
                     writes: false,
                     steps: Vec::new(),
-                    _owner: held.chunk.owner(),
+                    owner: held.chunk.owner(),
                 },
                 has_parts: false,
             });
@@ -138,12 +206,16 @@ impl Recording {
             .enumerate()
             .flat_map(|(at, one)| accesses[at + 1..].iter().map(move |other| (one, other)));
         self.intricate |= pairs.any(|(one, other)| meet(one, other));
+        if self.intricate {
+            self.refuse(task, INTRICATE);
+        }
         self.steps.push(Step::of(task, accesses));
     }
 
-    /// The spawn that was noted last could not be planned.
-    pub(super) fn is_intricate(&mut self) {
+    /// The spawn that was noted last, of this task, could not be planned.
+    pub(super) fn is_intricate(&mut self, task: RawTask) {
         self.intricate = true;
+        self.refuse(task, INTRICATE);
     }
 
     /// How many steps there are so far.

@@ -13,15 +13,18 @@
 //!    is left as soon as its body might wait for others: when it awaits anything but room, or takes a guard.
 //! 3. One run at a time; who comes too early gets an error.
 
+mod frozen;
 mod graph;
 mod run;
 mod times;
 
+pub use frozen::{Frozen, FrozenRun};
 pub(crate) use run::Run;
 pub(crate) use times::Timed;
 
 use crate::chunk::Held;
 use crate::error::{Error, Result};
+use crate::options::Spec;
 use crate::pool::local;
 use crate::record;
 use crate::scoped::Datadeps;
@@ -31,6 +34,7 @@ use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -193,8 +197,10 @@ impl fmt::Debug for Plan {
 /// How the spawns of one run are issued. Used by the thread that polls the body of the run, or by its owner.
 pub(crate) struct Issue {
     issuing: RefCell<Issuing>,
-    /// The plan is.
+    /// Its steps have options that come from here: they are timed, or have ranks by that.
     is_ranked: bool,
+    /// The steps are recorded to be called again without being issued.
+    is_freezing: bool,
 }
 
 #[derive(Default)]
@@ -221,7 +227,36 @@ enum Why {
 
 impl Issue {
     fn new(is_ranked: bool) -> Issue {
-        Issue { issuing: RefCell::default(), is_ranked }
+        Issue { issuing: RefCell::default(), is_ranked, is_freezing: false }
+    }
+
+    /// Records what is to be frozen.
+    fn freezing() -> Issue {
+        let issuing = RefCell::new(Issuing::Recording(Recording::freezing()));
+        Issue { issuing, is_ranked: true, is_freezing: true }
+    }
+
+    /// True if steps are recorded to be frozen.
+    pub(crate) fn is_freezing(&self) -> bool {
+        self.is_freezing
+    }
+
+    /// Looks whether a task that is being spawned can be a step of a frozen graph.
+    #[cold]
+    pub(crate) fn examine(&self, task: RawTask, has_accesses: bool, has_ties: bool) {
+        let spec = task.spec.as_deref();
+        let is_bound = spec.is_some_and(Spec::is_bound);
+        let why = match () {
+            () if !has_accesses => "it accesses no chunk",
+            () if has_ties => "it has options of a block, or ties to other tasks: they would be forgotten",
+            () if is_bound => {
+                "it has a scope, a timeout, or the options `blocking` or `memory`: they would be forgotten"
+            }
+            () => return,
+        };
+        if let Issuing::Recording(recording) = &mut *self.issuing.borrow_mut() {
+            recording.refuse(task, why);
+        }
     }
 
     /// True if steps are timed, or have ranks by that.
@@ -252,7 +287,11 @@ impl Issue {
         linker: &mut Linker,
         take_places: impl FnOnce(&mut Linker) -> Option<Error>,
     ) -> Option<Error> {
+        // Clones what is a user's: before anything is borrowed.
         // SAFETY: the task is being spawned, by the caller.
+        let copy = || catch_unwind(AssertUnwindSafe(|| unsafe { task.call_again() })).ok().flatten();
+        let copy = if self.is_freezing { copy() } else { None };
+        // SAFETY: as above.
         let accesses = unsafe { task.new_accesses() };
         let (why, work) = match &mut *self.issuing.borrow_mut() {
             Issuing::Following { run, .. } if run.is_contested() => (Some(Why::Contested), None),
@@ -271,6 +310,7 @@ impl Issue {
             }
             Issuing::Recording(recording) => {
                 recording.note(task, accesses);
+                recording.keep(task, copy);
                 (None, None)
             }
             Issuing::Normally | Issuing::Left { .. } | Issuing::Followed { .. } => (None, None),
@@ -287,7 +327,7 @@ impl Issue {
             // SAFETY: as above.
             let accesses = unsafe { task.new_accesses() };
             if refusal.is_some() || accesses.iter().any(Held::is_intricate) {
-                recording.is_intricate();
+                recording.is_intricate(task);
             }
         }
         refusal

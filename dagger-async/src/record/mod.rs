@@ -136,6 +136,14 @@ pub(crate) fn spawned(task: &Header, pool: &Pool) {
     }
 }
 
+/// The name of a task that has not run, as it is written down.
+pub(crate) fn name_of(task: &Header) -> Name {
+    match task.spec.as_ref().and_then(|spec| spec.name.clone()) {
+        None => Name::Callee(task.origin.name((task.vtable.body_name)())),
+        Some(name) => Name::Given(name),
+    }
+}
+
 #[cold]
 fn write_spawn(task: &Header, pool: &Pool) {
     let parent = local::with(|local| local.task()).map_or(0, |parent| parent.id.get());

@@ -144,6 +144,12 @@ impl Frame {
         if self.is_ranked { self.plan() } else { None }
     }
 
+    /// The innermost recording of a frozen graph.
+    #[cold]
+    pub(crate) fn freezing(&self) -> Option<&Issue> {
+        self.ranked_plan().filter(|issue| issue.is_freezing())
+    }
+
     /// The innermost run of a plan.
     #[inline]
     pub(crate) fn plan(&self) -> Option<&Issue> {

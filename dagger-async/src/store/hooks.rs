@@ -46,6 +46,12 @@ impl Slot {
     }
 }
 
+/// Its value may leave memory while nobody has a pin.
+#[inline]
+pub(crate) fn is_managed(chunk: CorePtr) -> bool {
+    chunk.slot().get().is_some()
+}
+
 /// A chunk is accessed by a task or guard of a runtime: it is counted there from now on.
 #[inline]
 pub(crate) fn bind<T: Send + Sync + 'static>(chunk: CorePtr, pool: &Pool) {

@@ -23,7 +23,7 @@ use super::edge::{Edge, Linker};
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
-use crate::call::{Body, Stop};
+use crate::call::{Body, CallAgain, CallsAgain, Stop, copy_of};
 use crate::cancel::CancelToken;
 use crate::chunk::{Held, WaitingPlace};
 use crate::error::{Error, TaskInfo};
@@ -31,6 +31,7 @@ use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::sync::{AtomicU32, UnsafeCell, prefetch};
 use std::alloc::Layout;
+use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, offset_of};
 use std::ops::Deref;
 use std::pin::Pin;
@@ -222,6 +223,8 @@ pub(crate) struct VTable {
     pub(crate) has_begun: unsafe fn(RawTask) -> bool,
     /// Links the inputs of the body, or lists them.
     pub(crate) inputs: unsafe fn(RawTask, &mut dyn FnMut(RawTask)),
+    /// Copies a body that has not run for later calls, if it can be.
+    again: unsafe fn(RawTask) -> Option<Box<dyn CallsAgain>>,
     value_offset: usize,
     held_offset: usize,
     pub(crate) body_name: fn() -> &'static str,
@@ -266,6 +269,7 @@ impl<B: Body> TaskCell<B> {
         dealloc: Self::dealloc,
         inputs: Self::inputs,
         has_begun: Self::has_begun,
+        again: |_| None,
         value_offset: offset_of!(TaskCell<B>, slot),
         held_offset: Self::HELD_OFFSET,
         body_name: std::any::type_name::<B::Name>,
@@ -342,6 +346,34 @@ impl<B: Body> TaskCell<B> {
     }
 }
 
+impl<B: CallAgain> TaskCell<B> {
+    const AGAIN: VTable = VTable { again: Self::again, ..Self::VTABLE };
+
+    unsafe fn again(task: RawTask) -> Option<Box<dyn CallsAgain>> {
+        // SAFETY: the caller spawns the task: the body is there, and nobody has it mutably.
+        Some(copy_of(unsafe { &*(*Self::slot(task)).body }))
+    }
+}
+
+/// The table for tasks with a body of this type.
+pub(crate) struct Table<B>(&'static VTable, PhantomData<fn() -> B>);
+
+impl<B: Body> Table<B> {
+    #[inline(always)]
+    pub(crate) fn once() -> Self {
+        Table(&TaskCell::<B>::VTABLE, PhantomData)
+    }
+
+    /// Its calls can be made again.
+    #[inline(always)]
+    pub(crate) fn again() -> Self
+    where
+        B: CallAgain,
+    {
+        Table(&TaskCell::<B>::AGAIN, PhantomData)
+    }
+}
+
 /// There is nothing in a header that has to be dropped: asked in one place, not in each drop.
 ///
 /// # Safety
@@ -392,6 +424,7 @@ impl RawTask {
     /// Makes the cell of a task in phase `Waiting`, with one claim and the scheduler's holder.
     pub(crate) fn new<B: Body>(
         body: B,
+        table: Table<B>,
         pool: *const Pool,
         origin: Origin,
         spec: Option<Box<Spec>>,
@@ -406,7 +439,7 @@ impl RawTask {
             state: State::waiting(),
             pending: AtomicU32::new(pending),
             refs: Refs::new(),
-            vtable: &TaskCell::<B>::VTABLE,
+            vtable: table.0,
             pool,
             id: TaskId::next(),
             origin,
@@ -559,6 +592,15 @@ impl RawTask {
         // SAFETY: called by `submit` with the `B` that it made the cell of, while `pending` is held.
         let body = unsafe { &(*TaskCell::<B>::slot(self)).body };
         body.link(linker);
+    }
+
+    /// A copy of its call, to be made again, if it can be.
+    ///
+    /// # Safety
+    /// The caller spawns the task and has not taken the bias off.
+    pub(crate) unsafe fn call_again(self) -> Option<Box<dyn CallsAgain>> {
+        // SAFETY: the caller's promise: its body has not run, and nobody else touches it.
+        unsafe { (self.vtable.again)(self) }
     }
 
     /// Frees a task that nobody knows, with its body, whose inputs are listed before. Gives its options.

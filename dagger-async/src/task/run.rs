@@ -11,7 +11,7 @@ use super::state::{End, Locked, Phase, Ready, Start, Suspend};
 use super::tell::{Effect, Work, pass_on, ready};
 use super::{wait, waker};
 use crate::call::Stop;
-use crate::error::{Error, PanicText, quietly};
+use crate::error::{Error, quietly};
 use crate::options::Ties;
 use crate::pool::{Local, Place, Pool, local, worker};
 use crate::record;
@@ -156,14 +156,8 @@ fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 #[cold]
 #[inline(never)]
 fn stopped(task: RawTask, stop: Stop, pool: &Pool, local: &Local) {
-    let root = || task.info().into();
-    let (error, effect) = match stop {
-        Stop::User(error) => (Error::Task { root: root(), error }, Effect::Ran),
-        Stop::Panic(payload) => (Error::Panicked { root: root(), text: PanicText::of(payload) }, Effect::Ran),
-        Stop::Error(error) => (error.passed_to(|| task.info()), Effect::Ran),
-        Stop::Void(error) => (error, Effect::Void),
-    };
-    finish(task, Some(Box::new(error)), effect, pool, local);
+    let effect = if matches!(stop, Stop::Void(_)) { Effect::Void } else { Effect::Ran };
+    finish(task, Some(Box::new(stop.into_error(|| task.info()))), effect, pool, local);
 }
 
 /// Polls a body inside the span of its task, which lasts from its first poll to its last.

@@ -46,7 +46,7 @@ use graph::{Graph, region};
 use metg::Search;
 use options::{Options, Side};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "mimalloc")]
@@ -78,6 +78,7 @@ fn measure(options: &Options) {
                     log.add(rep, || ours.sample(bench, side, Mode::Block));
                     if bench.has_data() {
                         log.add(rep, || ours.sample(bench, side, Mode::Rerun));
+                        log.add(rep, || ours.sample(bench, side, Mode::Frozen));
                     }
                 }
                 for program in
@@ -107,26 +108,57 @@ enum Mode {
     Block,
     /// By a plan.
     Rerun,
+    /// Frozen: not issued either.
+    Frozen,
+}
+
+impl Mode {
+    /// As the lines call it, where they say so.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Mode::Block => None,
+            Mode::Rerun => Some("rerun"),
+            Mode::Frozen => Some("frozen"),
+        }
+    }
 }
 
 /// The runs of one graph.
-struct Runs(Option<Plan>);
+enum Runs {
+    Block,
+    Rerun(Plan),
+    /// Once it is recorded, by its first run.
+    Frozen(OnceLock<Frozen>),
+}
 
 impl Runs {
     fn new(mode: Mode) -> Self {
-        Runs((mode == Mode::Rerun).then(Plan::new))
+        match mode {
+            Mode::Block => Runs::Block,
+            Mode::Rerun => Runs::Rerun(Plan::new()),
+            Mode::Frozen => Runs::Frozen(OnceLock::new()),
+        }
     }
 
     async fn once(&self, graph: &impl Graph) {
-        match &self.0 {
-            None => region(graph).await,
-            Some(plan) => plan.run(graph.issue()).await.expect("no task fails"),
+        match self {
+            Runs::Block => region(graph).await,
+            Runs::Rerun(plan) => plan.run(graph.issue()).await.expect("no task fails"),
+            Runs::Frozen(known) => match known.get() {
+                Some(frozen) => frozen.run().await.expect("no task fails"),
+                None => {
+                    let ((), frozen) = Frozen::record(graph.issue()).await.expect("no task fails");
+                    assert_eq!(frozen.len() as u64, graph.tasks());
+                    known.get_or_init(|| frozen);
+                }
+            },
         }
     }
 
     /// Panics if a run after the first one did not follow the graph of the plan.
     fn check(&self) {
-        let Some(stats) = self.0.as_ref().map(Plan::stats) else { return };
+        let Runs::Rerun(plan) = self else { return };
+        let stats = plan.stats();
         assert_eq!(stats.replayed, (stats.runs - 1) * stats.steps as u64, "{stats:?}");
     }
 }
@@ -145,7 +177,7 @@ impl Ours {
         let line = |name: &str, value: Option<f64>, unit: &str| {
             let line =
                 Line::new(OURS, name, value, unit).with("threads", self.threads).with("from", side.name());
-            let line = if mode == Mode::Rerun { line.with("mode", "rerun") } else { line };
+            let line = mode.name().into_iter().fold(line, |line, mode| line.with("mode", mode));
             bench.params().into_iter().fold(line, |line, (key, size)| line.with(key, size))
         };
         let ns = match bench {
@@ -215,12 +247,12 @@ impl Ours {
         })
     }
 
-    /// Seconds of all tasks with a kernel each; a plan has recorded them before.
+    /// Seconds of all tasks with a kernel each; what runs a graph again has recorded it before.
     fn wall(&self, side: Side, mode: Mode, grid: &Arc<Grid>, steps: usize, iterations: u64) -> f64 {
         let stencil = Stencil::new(grid, steps, iterations);
         self.on(side, async move {
             let runs = Runs::new(mode);
-            if mode == Mode::Rerun {
+            if mode != Mode::Block {
                 runs.once(&stencil).await;
             }
             let start = Instant::now();

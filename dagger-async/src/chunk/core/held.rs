@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::plan::Run;
 use crate::pool::Pool;
 use crate::task::RawTask;
-use dagger_core::Area;
+use dagger_core::{Area, Place};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -36,6 +36,11 @@ impl Held {
             #[cfg(feature = "store")]
             pinned: false,
         }
+    }
+
+    /// An access to the whole with this place.
+    pub(crate) fn with_place(chunk: CorePtr, mode: Mode, place: Place) -> Self {
+        Held { place: Some(place), ..Held::new(chunk, mode, None, false) }
     }
 
     pub(super) fn measure(&self) -> Option<Measure> {

@@ -22,7 +22,7 @@ mod places;
 mod residence;
 mod ticket;
 
-pub(crate) use places::{Taken, check_merged, give_idle, take_idle, take_places};
+pub(crate) use places::{Taken, check_merged, give_at_rest, give_idle, take_at_rest, take_idle, take_places};
 pub(crate) use ticket::{Other, Ticket, Whose};
 
 use super::container::Parts;
@@ -464,6 +464,16 @@ impl State {
                 record::note(|| What::Access { task, chunk, turn, writes, part });
             }
         }
+    }
+
+    /// There is a value in memory, and none of it is poisoned.
+    fn is_sound(&self) -> bool {
+        matches!(self.presence, Presence::Here) && self.poison.is_clean()
+    }
+
+    /// They may lie elsewhere now.
+    pub(crate) fn forget_elements(&mut self) {
+        self.parts = None;
     }
 
     /// Where the elements lie. The caller has a granted place for a region, to write it if `writes`.

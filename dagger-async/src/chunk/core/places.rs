@@ -4,11 +4,13 @@ use super::{Asker, CorePtr, Held, Other, Refusal, State, Ticket, Tickets, clip, 
 use crate::plan::Run;
 use crate::pool::Pool;
 use crate::record;
+use crate::residency;
 use crate::sync::SpinGuard;
 use crate::task::Work;
 use dagger_core::{Area, Place};
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
 /// once by its ticket. Those of the same chunk stand side by side afterwards.
@@ -125,6 +127,28 @@ pub(crate) fn take_idle(
     let place = state.take(chunk, ticket, writes, &Area::Whole, pool, &mut Taken::nothing());
     state.run = Some(run.clone());
     Some(place)
+}
+
+/// Takes a place at a chunk that nobody accesses, and that can be used as it is: it is granted then, and nobody is told.
+pub(crate) fn take_at_rest(chunk: CorePtr, ticket: &Ticket, writes: bool) -> Option<Place> {
+    let mut state = chunk.lock();
+    if !state.queue.is_idle() || !state.is_sound() || residency::is_managed(chunk) {
+        return None;
+    }
+    // Whatever it was for is past: nobody is here, and who comes says it anew.
+    chunk.look.store(false, Relaxed);
+    Some(state.take(chunk, ticket.clone(), writes, &Area::Whole, std::ptr::null(), &mut Taken::nothing()))
+}
+
+/// Gives such a place back, if nothing has failed.
+pub(crate) fn give_at_rest(chunk: CorePtr, place: Place, writes: bool, tickets: &mut Tickets) {
+    let mut state = chunk.lock();
+    if writes {
+        state.parts = None;
+    }
+    let keep = state.give(place, tickets);
+    drop(state);
+    drop_owner(keep);
 }
 
 /// Gives the place of a run back.

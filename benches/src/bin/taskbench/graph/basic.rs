@@ -68,7 +68,7 @@ impl<B: Body> Graph for Chain<B> {
         let mut pace = Pace::default();
         for _ in 0..self.tasks {
             pace.step().await;
-            spawn!(B::write(InOut(&self.datum)));
+            spawn!(B::write(InOut(&self.datum)); repeatable = true);
         }
     }
 }
@@ -96,13 +96,13 @@ impl<B: Body> Graph for Fanout<B> {
         let mut pace = Pace::default();
         for _ in 0..self.rounds {
             pace.step().await;
-            spawn!(B::write(InOut(&self.datum)));
+            spawn!(B::write(InOut(&self.datum)); repeatable = true);
             for _ in 0..self.width {
                 pace.step().await;
-                spawn!(B::read(In(&self.datum)));
+                spawn!(B::read(In(&self.datum)); repeatable = true);
             }
             pace.step().await;
-            spawn!(B::write(InOut(&self.datum)));
+            spawn!(B::write(InOut(&self.datum)); repeatable = true);
         }
     }
 }
@@ -149,7 +149,7 @@ impl<B: Body> Graph for Random<B> {
         let mut pace = Pace::default();
         for [x, y, z] in self.picks() {
             pace.step().await;
-            spawn!(B::combine(In(&self.data[x]), In(&self.data[y]), InOut(&self.data[z])));
+            spawn!(B::combine(In(&self.data[x]), In(&self.data[y]), InOut(&self.data[z])); repeatable = true);
         }
     }
 }
@@ -183,18 +183,18 @@ impl<B: Body> Graph for Cholesky<B> {
         let mut pace = Pace::default();
         for k in 0..tiles {
             pace.step().await;
-            spawn!(B::write(InOut(m(k, k))));
+            spawn!(B::write(InOut(m(k, k))); repeatable = true);
             for i in k + 1..tiles {
                 pace.step().await;
-                spawn!(B::update(In(m(k, k)), InOut(m(i, k))));
+                spawn!(B::update(In(m(k, k)), InOut(m(i, k))); repeatable = true);
             }
             for i in k + 1..tiles {
                 for j in k + 1..i {
                     pace.step().await;
-                    spawn!(B::combine(In(m(i, k)), In(m(j, k)), InOut(m(i, j))));
+                    spawn!(B::combine(In(m(i, k)), In(m(j, k)), InOut(m(i, j))); repeatable = true);
                 }
                 pace.step().await;
-                spawn!(B::update(In(m(i, k)), InOut(m(i, i))));
+                spawn!(B::update(In(m(i, k)), InOut(m(i, i))); repeatable = true);
             }
         }
     }

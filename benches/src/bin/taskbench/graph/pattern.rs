@@ -195,7 +195,7 @@ impl Graph for Points {
                 ($($x:ident)*) => {{
                     spawn!((|$($x: &u64,)* cell: &mut u64, point: Point| *cell = point.value([$($x),*]))(
                         $(In(&old[$x]),)* Out(cell), point
-                    ));
+                    ); repeatable = true);
                 }};
             }
             match *inputs {

@@ -83,11 +83,11 @@ impl Graph for Stencil {
             for i in 0..=last {
                 pace.step().await;
                 if i == 0 {
-                    spawn!(border(In(&old[0]), In(&old[1]), Out(&now[0]), point));
+                    spawn!(border(In(&old[0]), In(&old[1]), Out(&now[0]), point); repeatable = true);
                 } else if i == last {
-                    spawn!(border(In(&old[i - 1]), In(&old[i]), Out(&now[i]), point));
+                    spawn!(border(In(&old[i - 1]), In(&old[i]), Out(&now[i]), point); repeatable = true);
                 } else {
-                    spawn!(inner(In(&old[i - 1]), In(&old[i]), In(&old[i + 1]), Out(&now[i]), point));
+                    spawn!(inner(In(&old[i - 1]), In(&old[i]), In(&old[i + 1]), Out(&now[i]), point); repeatable = true);
                 }
             }
         }

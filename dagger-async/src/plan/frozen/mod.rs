@@ -1,0 +1,499 @@
+//! [`Frozen`]: a datadeps block that was recorded whole, calls and all, and runs again without being issued.
+//!
+//! ```text
+//!   record   block ─▶ tasks, as ever      each step is kept: a copy of its call, what it comes after
+//!   run      a place at each chunk, in the queues ─▶ its turn ─▶ runners, at most one a worker
+//!            runner: a ready step ─▶ call ─▶ successors' missing −= 1 ─▶ 0: ready
+//!            nothing ready, the last runner leaves ─▶ the places are given back
+//! ```
+//! 1. From the outside a run is one access to each chunk, like that of a guard: others come before it or after it.
+//! 2. While its places are granted, the order of the steps among themselves is the graph's alone.
+//! 3. One run at a time: each has a place at a chunk that belongs to the graph (`turn`). Who has its turn there may use what
+//!    the graph keeps between runs.
+//!
+//! What happens in a run is in `run.rs`.
+
+mod run;
+
+use super::graph::{Copy, Graph, Recording, StepAccess};
+use super::{Issue, Issuing};
+use crate::call::CallsAgain;
+use crate::chunk::{
+    self, Access, AnyChunk, Chunk, ChunkCell, Chunks, Core, CorePtr, GuardWait, Held, Hold,
+    ListedPlaces as Listed, Mode, Other, Outcome, Places as Takes, Refusal, Ticket, Tickets,
+};
+use crate::error::{Error, Result, TaskInfo};
+use crate::pool::{Pool, local};
+use crate::scoped::Datadeps;
+use crate::sync::prefetch;
+use crate::task::Work;
+use dagger_core::record::Name;
+use dagger_core::{Area, Order, Place};
+use parking_lot::Mutex;
+use run::{Queue, Session};
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// A block of tasks that runs again and again without being issued: as fast as its functions, and a few nanoseconds for each.
+///
+/// [`record`](Frozen::record) runs a block once, as [`datadeps`](crate::datadeps()) does, and keeps what it has spawned: the
+/// functions, their by-value arguments, and their order. [`run`](Frozen::run) calls all of it again. What changes from run to run lies
+/// in chunks; what the block itself does beside spawning happens once. A [`Plan`](crate::Plan) issues its block in every run,
+/// which takes new scalars and closures and any task; a frozen graph costs a tenth of that.
+///
+/// Every task of the block must be a call that can be made again and accesses a chunk: `spawn!(f(..); repeatable = true)`, where
+/// function and by-value arguments are `Clone`. Not futures, results of tasks as arguments, scopes, timeouts; and not chunks with a
+/// scope, fields, regions of your own kind and regions that may overlap depending on a length. A name is kept; priorities and
+/// ranks give way to the graph's own, by the time that each step took when it was recorded.
+///
+/// **A run is one access to each of its chunks**, from the outside: it waits for its turn at all of them, and others wait until
+/// it has ended. Runs that share chunks, of one graph or of several, follow each other in the order of the calls of `run`.
+///
+/// **Failure**: after the first step that fails no other begins. The run gives its error, with the task of the recording as root,
+/// and all that the graph writes is poisoned. Dropping the future of a run cancels it in the same way, unless no step has begun.
+///
+/// The steps run on the workers of the runtime that `run` was called in, in turns with other tasks; to them
+/// [`current`](crate::current()) is a task named `Frozen::run`. While a recording is on each step is recorded like a task.
+///
+/// ```
+/// use dagger_async::prelude::*;
+/// fn sweep(u: &Vec<f64>, v: &mut Vec<f64>, step: f64) {
+///     v.iter_mut().zip(u).for_each(|(v, u)| *v = u + step);
+/// }
+/// # #[tokio::main] async fn main() -> dagger_async::Result<()> {
+/// let (u, v) = (Chunk::new(vec![0.0; 8]), Chunk::new(vec![0.0; 8]));
+/// let ((), both) = Frozen::record(async {
+///     spawn!(sweep(In(&u), Out(&v), 1.0); repeatable = true);
+///     spawn!(sweep(In(&v), Out(&u), 1.0); repeatable = true);
+/// }).await?;
+/// for _ in 1..10 {
+///     both.run().await?;
+/// }
+/// assert_eq!(u.read().await?[0], 20.0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Frozen(Arc<Inner>);
+
+/// What a graph keeps between its runs. By invariant 3 one run at a time has it.
+struct Inner {
+    steps: Box<[Step]>,
+    /// The successors of each, one list behind the other; those for which most waits come last in their list.
+    successors: Box<[u32]>,
+    order: Order,
+    /// Chunks whose elements are to be found anew after a step, for the steps that have such, in their order.
+    moves: Box<[(u32, CorePtr)]>,
+    /// Those that come after no other.
+    sources: Box<[u32]>,
+    /// In the order of their cores; `turn` is one of them.
+    chunks: Box<[(CorePtr, Mode)]>,
+    _owners: Box<[Arc<dyn AnyChunk>]>,
+    /// Invariant 3.
+    turn: Chunk<()>,
+    /// The tasks that made the calls first.
+    tasks: Box<[Recorded]>,
+    /// Queues of ready steps, empty between runs.
+    queues: Mutex<Vec<Queue>>,
+    critical_path: Duration,
+    work: Duration,
+}
+
+/// One call, and how many others it still waits for: half a cache line.
+#[repr(align(32))]
+struct Step {
+    missing: AtomicU32,
+    predecessors: u32,
+    /// Where its successors begin in the list of all, and how many there are.
+    successors: (u32, u32),
+    call: UnsafeCell<Box<dyn CallsAgain>>,
+}
+
+// SAFETY: the call is `Send`, and used by the runner that has found the step ready: one in each run, and one run at a time.
+unsafe impl Sync for Step {}
+
+impl Step {
+    /// One of its predecessors is over. True if that was the last one; it counts from the start again then.
+    #[inline]
+    fn is_ready_now(&self) -> bool {
+        // AcqRel: what the predecessors have written is seen by whoever runs the step. A count that reads 1 needs no locked
+        // operation: nobody else is left to change it.
+        let is_ready = self.missing.load(Acquire) == 1 || self.missing.fetch_sub(1, AcqRel) == 1;
+        if is_ready {
+            // Relaxed: the next to count comes in another run, and this one ends first.
+            self.missing.store(self.predecessors, Relaxed);
+            // It will be called soon, and here perhaps.
+            // SAFETY: only the address of the call is read, which never changes.
+            prefetch(unsafe { &raw const **self.call.get() }.cast::<u8>());
+        }
+        is_ready
+    }
+}
+
+/// The task that made the call of a step first.
+struct Recorded {
+    task: TaskInfo,
+    name: Name,
+    site: &'static Location<'static>,
+}
+
+impl Frozen {
+    /// Runs a block and waits for its tasks, as [`datadeps`](crate::datadeps()) does, and freezes it. Gives what the block gives,
+    /// too.
+    ///
+    /// # Errors
+    /// The first failure of a task, as for a block; [`Error::Options`] if one of the tasks cannot be a step: it says which, and why.
+    pub async fn record<F: Future>(body: F) -> Result<(F::Output, Frozen)> {
+        let mut block = pin!(Datadeps::planned(body, Issue::freezing()));
+        let output = poll_fn(|cx| block.as_mut().poll(cx)).await?;
+        match block.issue().map(Issue::end) {
+            Some(Issuing::Recording(recording)) => Ok((output, Frozen(Arc::new(Inner::new(recording)?)))),
+            _ => Err(too_large()),
+        }
+    }
+
+    /// Runs all steps again. Takes its places at the chunks when it is called, like [`Chunk::read`], and begins when it is awaited
+    /// (or spawned) and its turn has come.
+    ///
+    /// # Errors
+    /// The failure of a step, or [`Error::Shutdown`]; [`Error::Poisoned`] and [`Error::Taken`] if a chunk cannot be used.
+    #[track_caller]
+    pub fn run(&self) -> FrozenRun {
+        let pool = local::with(|local| local.pool().unwrap_or_else(|| crate::runtime::default_pool()).keep());
+        let (frozen, site) = (self.0.clone(), Location::caller());
+        FrozenRun(match AtRest::take(&frozen, site) {
+            Some(places) => State::Granted { places, pool, site },
+            None => State::Waiting { access: Access::new(Everything(frozen.clone())), pool, frozen, site },
+        })
+    }
+
+    /// How many steps a run has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.steps.len()
+    }
+
+    /// True if a run does nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.steps.is_empty()
+    }
+
+    /// How long a run takes at least, however many processors there are, by the times that were measured when it was recorded.
+    #[must_use]
+    pub fn critical_path(&self) -> Duration {
+        self.0.critical_path
+    }
+
+    /// How long its steps took one after the other when they were recorded.
+    #[must_use]
+    pub fn work(&self) -> Duration {
+        self.0.work
+    }
+}
+
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { steps, chunks, critical_path, work, .. } = &*self.0;
+        let mut fields = f.debug_struct("Frozen");
+        fields.field("steps", &steps.len()).field("chunks", &(chunks.len() - 1));
+        fields.field("critical_path", critical_path).field("work", work).finish()
+    }
+}
+
+fn too_large() -> Error {
+    let message = "a frozen graph has at most 2³⁰ steps, and 65,534 chunks: freeze parts of the block";
+    Error::Options { root: None, message: message.into() }
+}
+
+impl Inner {
+    /// Those that come directly after a step; the one for which most waits is the last.
+    #[inline]
+    fn successors(&self, step: u32) -> &[u32] {
+        let (first, count) = self.steps[step as usize].successors;
+        &self.successors[first as usize..][..count as usize]
+    }
+
+    /// The queue of the chunk with this number will soon be changed here.
+    #[inline]
+    fn prefetch(&self, chunk: usize) {
+        if let Some((chunk, _)) = self.chunks.get(chunk) {
+            prefetch(chunk.as_ptr());
+        }
+    }
+
+    /// The chunks whose elements are to be found anew after a step.
+    fn moves(&self, step: u32) -> impl Iterator<Item = CorePtr> {
+        let first = self.moves.partition_point(|&(at, _)| at < step);
+        self.moves[first..].iter().take_while(move |&&(at, _)| at == step).map(|&(_, chunk)| chunk)
+    }
+
+    fn new(mut recording: Recording) -> Result<Inner> {
+        let copies = recording.take_copies()?;
+        if recording.len() > 1 << 30 {
+            return Err(too_large());
+        }
+        let is_empty = recording.len() == 0;
+        let graph = match recording.finish() {
+            Some(graph) => graph,
+            None if is_empty => Graph::default(),
+            None => return Err(too_large()), // Not reached: what is intricate was refused with its task.
+        };
+        let Graph { steps: planned, order, chunks, ranking } = graph;
+        // A place for the graph itself, and each has a number of 16 bits, from 1.
+        if chunks.len() >= usize::from(u16::MAX) {
+            return Err(too_large());
+        }
+        let mut modes: Vec<Option<Mode>> = vec![None; chunks.len()];
+        let mut steps = Vec::with_capacity(planned.len());
+        let mut tasks = Vec::with_capacity(planned.len());
+        let (mut successors, mut all_moves) = (Vec::new(), Vec::new());
+        for (number, (step, Copy { call, task, name, site })) in planned.iter().zip(copies).enumerate() {
+            for access in &step.accesses {
+                let mode = &mut modes[access.index as usize];
+                *mode = Some(mode_of_all(*mode, access));
+            }
+            let moved = step.accesses.iter().filter(|access| moves(access));
+            all_moves.extend(moved.map(|access| (number as u32, access.chunk)));
+            let first = successors.len();
+            successors.extend(order.successors(number).iter().rev());
+            let predecessors = order.predecessors(number).len() as u32;
+            steps.push(Step {
+                missing: AtomicU32::new(predecessors),
+                predecessors,
+                successors: (first as u32, (successors.len() - first) as u32),
+                call: UnsafeCell::new(call),
+            });
+            tasks.push(Recorded { task, name, site });
+        }
+        let sources = (0..steps.len()).filter(|&step| steps[step].predecessors == 0).map(|step| step as u32);
+        let turn = Chunk::new(());
+        let accesses = chunks.iter().zip(modes).map(|(chunk, mode)| (chunk.core, mode.unwrap_or(Mode::In)));
+        let mut accesses: Vec<_> = accesses.chain([(ChunkCell::core_of(&turn.0), Mode::InOut)]).collect();
+        accesses.sort_by_key(|&(core, _)| core);
+        let owners = chunks.into_iter().map(|chunk| chunk.owner);
+        Ok(Inner {
+            sources: sources.collect(),
+            steps: steps.into(),
+            successors: successors.into(),
+            order,
+            moves: all_moves.into(),
+            chunks: accesses.into(),
+            _owners: owners.collect(),
+            turn,
+            tasks: tasks.into(),
+            queues: Mutex::default(),
+            critical_path: Duration::from_nanos(ranking.critical_path),
+            work: Duration::from_nanos(ranking.work),
+        })
+    }
+}
+
+/// How a run accesses a chunk, by one more of its steps. What is overwritten as a whole before it is read needs not be sound.
+fn mode_of_all(before: Option<Mode>, access: &StepAccess) -> Mode {
+    match (before, access.mode) {
+        (None, Mode::Out) if access.part.is_none() => Mode::Out,
+        (None | Some(Mode::In), Mode::In) => Mode::In,
+        (Some(Mode::Out), _) => Mode::Out,
+        _ => Mode::InOut,
+    }
+}
+
+/// Whether the elements of a chunk may lie elsewhere after this access: as for a task (`Held::release`).
+fn moves(access: &StepAccess) -> bool {
+    !access.silent && access.mode.writes() && !matches!(access.part, Some(Area::Grid(_)))
+}
+
+/// All chunks of a graph.
+pub(super) struct Everything(Arc<Inner>);
+
+impl Takes for Everything {
+    type Guards = Vec<Hold>;
+
+    fn held(&self) -> std::result::Result<Vec<Held>, Refusal> {
+        let held = |(number, &(core, mode)): (usize, &(CorePtr, Mode))| {
+            let mut held = Held::new(core, mode, None, false);
+            held.set_argument(number as u16 + 1);
+            held
+        };
+        Ok(self.0.chunks.iter().enumerate().map(held).collect())
+    }
+
+    fn guards(self, holds: Vec<Hold>) -> Result<Vec<Hold>> {
+        Ok(holds)
+    }
+}
+
+/// The future of [`Frozen::run`].
+#[must_use = "it holds its places until it is awaited or dropped"]
+pub struct FrozenRun(State);
+
+enum State {
+    /// Nobody was there.
+    Granted {
+        places: AtRest,
+        pool: Arc<Pool>,
+        site: &'static Location<'static>,
+    },
+    Waiting {
+        access: Access<Everything>,
+        pool: Arc<Pool>,
+        frozen: Arc<Inner>,
+        site: &'static Location<'static>,
+    },
+    Running(Arc<Session>),
+    Over,
+}
+
+impl Future for FrozenRun {
+    type Output = Result<()>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            match &mut self.0 {
+                State::Waiting { access, .. } => {
+                    let holds = ready!(Pin::new(access).poll(cx));
+                    if let State::Waiting { pool, frozen, site, .. } =
+                        std::mem::replace(&mut self.0, State::Over)
+                    {
+                        self.0 = State::Running(Session::start(frozen, pool, site, Places::Guards(holds?)));
+                    }
+                }
+                State::Granted { .. } => {
+                    if let State::Granted { places, pool, site } = std::mem::replace(&mut self.0, State::Over)
+                    {
+                        let frozen = places.frozen.clone();
+                        self.0 = State::Running(Session::start(frozen, pool, site, Places::AtRest(places)));
+                    }
+                }
+                State::Running(session) => {
+                    let outcome = ready!(session.poll_over(cx));
+                    self.0 = State::Over;
+                    return Poll::Ready(outcome);
+                }
+                State::Over => return Poll::Pending, // Polled after its end.
+            }
+        }
+    }
+}
+
+impl Drop for FrozenRun {
+    fn drop(&mut self) {
+        if let State::Running(session) = &self.0 {
+            session.cancel();
+        }
+    }
+}
+
+impl fmt::Debug for FrozenRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.0 {
+            State::Granted { .. } | State::Waiting { .. } => "waiting",
+            State::Running(_) => "running",
+            State::Over => "over",
+        };
+        write!(f, "FrozenRun({state})")
+    }
+}
+
+impl Chunks for Inner {
+    fn visit(&self, visit: &mut dyn FnMut(&Core, Mode)) {
+        self.chunks.iter().for_each(|(core, mode)| visit(core, *mode));
+    }
+}
+
+/// What a run holds.
+#[derive(Default)]
+enum Places {
+    #[default]
+    Nothing,
+    Guards(Vec<Hold>),
+    AtRest(AtRest),
+}
+
+impl Places {
+    /// Before the first step.
+    fn begin(&self) {
+        if let Places::Guards(holds) = self {
+            holds.iter().for_each(Hold::forget_poison_to_overwrite);
+        }
+    }
+
+    /// Gives everything back: written, unless the run has failed.
+    fn end(self, turn: CorePtr, failure: Option<&Error>) {
+        let outcome = |chunk| match failure {
+            Some(failure) if chunk != turn => Outcome::Failed(failure),
+            _ => Outcome::Wrote,
+        };
+        match self {
+            Places::Nothing => {}
+            Places::Guards(holds) => holds.into_iter().for_each(|hold| {
+                let chunk = hold.chunk().unwrap_or(turn);
+                hold.end(outcome(chunk));
+            }),
+            Places::AtRest(places) if failure.is_some() => places.give_each(outcome),
+            Places::AtRest(places) => drop(places),
+        }
+    }
+}
+
+/// Places at all chunks of a graph that were taken when nobody was there: most runs begin and end so.
+struct AtRest {
+    frozen: Arc<Inner>,
+    /// At the first chunks, in their order.
+    places: Vec<Place>,
+    /// Not while the places are being taken.
+    _listed: Option<Listed>,
+}
+
+/// How many chunks before its turn the line of one is asked for.
+const AHEAD: usize = 6;
+
+impl AtRest {
+    fn take(frozen: &Arc<Inner>, site: &'static Location<'static>) -> Option<AtRest> {
+        let ticket = Ticket::other(Other::Guard(GuardWait::new(), 0)); // Of nobody: it is granted at once.
+        let places = Vec::with_capacity(frozen.chunks.len());
+        let mut this = AtRest { frozen: frozen.clone(), places, _listed: None };
+        // One after the other: whoever comes in between waits there until this gives everything back, by its drop.
+        for (at, (chunk, mode)) in frozen.chunks.iter().enumerate() {
+            frozen.prefetch(at + AHEAD);
+            this.places.push(chunk::take_at_rest(*chunk, &ticket, mode.writes())?);
+        }
+        let chunks: Weak<Inner> = Arc::downgrade(frozen);
+        this._listed = Some(Listed::many(chunks, site));
+        Some(this)
+    }
+
+    fn give(&mut self, mut give: impl FnMut(&Inner, usize, Place, &mut Tickets)) {
+        let mut work = Work::new();
+        for (at, place) in std::mem::take(&mut self.places).into_iter().enumerate() {
+            give(&self.frozen, at, place, &mut work.tickets);
+            work.drain();
+        }
+    }
+
+    fn give_each<'a>(mut self, outcome: impl Fn(CorePtr) -> Outcome<'a>) {
+        self.give(|frozen, at, place, tickets| {
+            let (chunk, mode) = frozen.chunks[at];
+            Held::with_place(chunk, mode, place).release(outcome(chunk), tickets);
+        });
+    }
+}
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        self.give(|frozen, at, place, tickets| {
+            frozen.prefetch(at + AHEAD);
+            let (chunk, mode) = frozen.chunks[at];
+            chunk::give_at_rest(chunk, place, mode.writes(), tickets);
+        });
+    }
+}

@@ -1,0 +1,579 @@
+//! Frozen graphs: blocks that run again without being issued. A run gives what the block gives.
+
+use dagger_async::prelude::*;
+use dagger_async::record;
+use dagger_core::record::{End, What};
+use dagger_tests::{Census, Gate, on_all_workers, on_workers, watched};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+type Data = Vec<u64>;
+
+const CHUNKS: usize = 5;
+const LEN: usize = 12;
+
+/// A small generator, so that a failing case is named by its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+    fn part(&mut self) -> (usize, std::ops::Range<usize>) {
+        let start = self.below(LEN);
+        (self.below(CHUNKS), start..start + 1 + self.below(LEN - start))
+    }
+    fn two(&mut self) -> (usize, usize) {
+        let a = self.below(CHUNKS);
+        (a, (a + 1 + self.below(CHUNKS - 1)) % CHUNKS)
+    }
+}
+
+fn add(from: &[u64], to: &mut [u64], run: &u64) {
+    let sum = from.iter().fold(*run, |sum, &y| sum.wrapping_mul(3).wrapping_add(y));
+    to.iter_mut().for_each(|y| *y = y.wrapping_mul(5).wrapping_add(sum));
+}
+
+/// The elements lie elsewhere afterwards.
+fn replace(from: &Data, to: &mut Data) {
+    *to = from.iter().map(|x| x.wrapping_add(1)).collect();
+}
+
+fn whole(chunk: &mut Data, x: u64) {
+    chunk.iter_mut().for_each(|y| *y = y.wrapping_mul(7).wrapping_add(x));
+}
+
+/// A random program: `run` is read by its tasks, the rest is the same in each run.
+fn issue(seed: u64, chunks: &[Chunk<Data>], run: &Chunk<u64>) {
+    let random = &mut Random(seed);
+    for at in 0..random.below(25) {
+        match random.below(4) {
+            0 | 1 => {
+                let (from, mut to) = (random.part(), random.part());
+                if from.0 == to.0 {
+                    to.0 = (to.0 + 1) % CHUNKS;
+                }
+                spawn!(add(In(&chunks[from.0].slice(from.1)), InOut(&chunks[to.0].slice(to.1)), In(run)); repeatable = true);
+            }
+            2 => {
+                let (a, b) = random.two();
+                spawn!(replace(In(&chunks[a]), Out(&chunks[b])); repeatable = true);
+            }
+            _ => {
+                let chunk = &chunks[random.below(CHUNKS)];
+                spawn!(whole(InOut(chunk), at as u64); repeatable = true, name = "whole", priority = at as i32 % 3);
+            }
+        }
+    }
+}
+
+async fn contents(chunks: &[Chunk<Data>]) -> Vec<Data> {
+    let mut contents = Vec::new();
+    for chunk in chunks {
+        contents.push(chunk.read().await.unwrap().clone());
+    }
+    contents
+}
+
+#[test]
+fn a_frozen_graph_gives_what_blocks_give() {
+    on_all_workers(|_| async {
+        for seed in 0..150 {
+            let new = || -> Vec<Chunk<Data>> {
+                (0..CHUNKS).map(|at| Chunk::new((at as u64..).take(LEN).collect())).collect()
+            };
+            let (frozen_chunks, plain) = (new(), new());
+            let (run_of_frozen, run_of_plain) = (Chunk::new(0u64), Chunk::new(0u64));
+            let (_, frozen) =
+                Frozen::record(async { issue(seed, &frozen_chunks, &run_of_frozen) }).await.unwrap();
+            datadeps(async { issue(seed, &plain, &run_of_plain) }).await.unwrap();
+            for run in 1..5 {
+                *run_of_frozen.write().await.unwrap() = run;
+                *run_of_plain.write().await.unwrap() = run;
+                if run % 2 == 0 {
+                    frozen.run().await.unwrap();
+                    datadeps(async { issue(seed, &plain, &run_of_plain) }).await.unwrap();
+                } else {
+                    // Two that are under way at once, and what comes between them.
+                    let first = spawn(frozen.run());
+                    let between = run_of_frozen.write();
+                    let second = spawn(frozen.run());
+                    let between = spawn(async move { *between.await.unwrap() = 77 });
+                    wait_all([first, second]).await.into_iter().for_each(|run| run.unwrap().unwrap());
+                    between.await.unwrap();
+                    datadeps(async { issue(seed, &plain, &run_of_plain) }).await.unwrap();
+                    if frozen.is_empty() {
+                        continue;
+                    }
+                    *run_of_plain.write().await.unwrap() = 77;
+                    datadeps(async { issue(seed, &plain, &run_of_plain) }).await.unwrap();
+                }
+                assert_eq!(contents(&frozen_chunks).await, contents(&plain).await, "seed {seed}, run {run}");
+            }
+        }
+    });
+}
+
+#[test]
+fn closures_and_values_are_those_of_the_recording_and_cloned_for_each_call() {
+    on_all_workers(|_| async {
+        let (census, sum) = (Census::new(), Chunk::new(0u64));
+        let frozen = {
+            let (captured, given) = (census.item(), census.item());
+            let mut x = 5;
+            let (_, frozen) = Frozen::record(async {
+                let item = captured.clone();
+                spawn!((move |sum: &mut u64, _given, x: u64| {
+                    let _item = &item;
+                    *sum += x;
+                })(InOut(&sum), given.clone(), x); repeatable = true);
+                x = 100; // Is not seen by any run.
+            })
+            .await
+            .unwrap();
+            assert_eq!(x, 100);
+            frozen
+        };
+        // Those of the call that was recorded are gone; one of each is kept.
+        assert_eq!(census.made() - census.dropped(), 2);
+        for _ in 0..9 {
+            frozen.run().await.unwrap();
+        }
+        assert_eq!((*sum.read().await.unwrap(), census.made() - census.dropped()), (50, 2));
+        drop(frozen);
+        // The worker that has run it last lets go of it a little later.
+        while census.made() != census.dropped() {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_called_again_is_refused_with_its_name() {
+    on_all_workers(|_| async {
+        struct NotClone;
+        async fn later(_: &mut u64) {}
+        let chunk = Chunk::new(1u64);
+        async fn refused(body: impl Future<Output = ()>) -> String {
+            let error = Frozen::record(body).await.err().unwrap();
+            assert!(matches!(error, Error::Options { root: Some(_), .. }), "{error}");
+            error.to_string()
+        }
+        async fn needs(body: impl Future<Output = ()>, why: &str) {
+            let text = refused(body).await;
+            assert!(text.contains(why) && text.contains("frozen.rs:"), "{text}");
+        }
+        let add = |x: &mut u64, y: u64| *x += y;
+        let once = "repeatable = true";
+        needs(async { _ = spawn!((|x: &mut u64, _: NotClone| *x += 1)(InOut(&chunk), NotClone)) }, once)
+            .await;
+        needs(async { _ = spawn!(add(InOut(&chunk), spawn!((|| 1u64)()))) }, "accesses no chunk").await;
+        let before = spawn!((|| 1u64)());
+        needs(async { _ = spawn!(add(InOut(&chunk), before)) }, once).await;
+        needs(async { _ = spawn!(add(InOut(&chunk), Await(async { 1u64 }))) }, once).await;
+        needs(async { _ = spawn!(async later(InOut(&chunk))) }, once).await;
+        needs(async { _ = spawn!(add(InOut(&chunk), 1); repeatable = false) }, once).await;
+        needs(async { _ = spawn(async {}) }, "accesses no chunk").await;
+        needs(async { _ = spawn!(add(InOut(&chunk), 1); retries = 1, retry_mutated = true) }, once).await;
+        needs(async { _ = spawn!(add(InOut(&chunk), 1); scope = Scope::any(), repeatable = true) }, "scope")
+            .await;
+        needs(
+            async { _ = spawn!(add(InOut(&chunk), 1); timeout = Duration::from_secs(60), repeatable = true) },
+            "timeout",
+        )
+        .await;
+        needs(async { _ = spawn!(add(InOut(&chunk), 1); blocking = true, repeatable = true) }, "blocking")
+            .await;
+        let token = CancelToken::new();
+        needs(async { _ = spawn!(add(InOut(&chunk), 1); cancel = token.clone(), repeatable = true) }, "ties")
+            .await;
+        let body = async { in_order(async { _ = spawn!(add(InOut(&chunk), 1); repeatable = true) }).await };
+        needs(body, "ties").await;
+        let body = async {
+            with_options(Options::new().priority(1), async {
+                _ = spawn!(add(InOut(&chunk), 1); repeatable = true)
+            })
+            .await
+        };
+        needs(body, "options of a block").await;
+        let placed = Chunk::new_in(Scope::any(), 1u64);
+        needs(async { _ = spawn!(add(InOut(&placed), 1); repeatable = true) }, "has a scope").await;
+        let field = Chunk::new((1u64, 2u64));
+        let first = field.field(field!((u64, u64), 0));
+        needs(async { _ = spawn!(add(InOut(&first), 1); repeatable = true) }, "a field").await;
+        // The block has run, but for what was refused by itself.
+        assert_eq!(*chunk.read().await.unwrap(), 13);
+    });
+}
+
+#[test]
+fn a_failure_stops_the_run_and_poisons_what_it_writes() {
+    on_all_workers(|_| async {
+        let (fails, read, a, b) = (Chunk::new(0u64), Chunk::new(7u64), Chunk::new(0u64), Chunk::new(0u64));
+        let after = Arc::new(AtomicU64::new(0));
+        let seen = after.clone();
+        let (_, frozen) = Frozen::record(async {
+            spawn!((|fails: &u64, a: &mut u64| match fails {
+                0 => Ok(*a += 1),
+                1 => Err("by plan"),
+                _ => panic!("by panic"),
+            })(In(&fails), InOut(&a))?; repeatable = true, name = "critical");
+            spawn!((move |a: &u64, read: &u64, b: &mut u64| {
+                seen.fetch_add(1, SeqCst);
+                *b = a + read;
+            })(In(&a), In(&read), Out(&b)); repeatable = true);
+        })
+        .await
+        .unwrap();
+        for round in 1..4 {
+            frozen.run().await.unwrap();
+            assert_eq!((*b.read().await.unwrap(), after.load(SeqCst)), (8 + round, 2 * round));
+            *fails.write().await.unwrap() = round;
+            let error = frozen.run().await.unwrap_err();
+            let root = error.root().unwrap();
+            assert!(root.name() == "critical" && root.site().contains("frozen.rs:"), "{error}");
+            let reason = if round == 1 { "by plan" } else { "by panic" };
+            assert!(error.to_string().contains(reason), "{error}");
+            // What comes after was not called, and all that the graph writes is poisoned; what it reads is not.
+            assert_eq!(after.load(SeqCst), 2 * round);
+            for chunk in [&a, &b] {
+                let poisoned = chunk.read().await.unwrap_err();
+                assert!(matches!(poisoned, Error::Poisoned { .. }), "{poisoned}");
+            }
+            assert_eq!(*read.read().await.unwrap(), 7);
+            // The next run finds that; `b` it would overwrite.
+            let refused = frozen.run().await.unwrap_err();
+            assert!(matches!(refused, Error::Poisoned { .. }), "{refused}");
+            drop(a.recover().await.unwrap());
+            *fails.write().await.unwrap() = 0;
+            frozen.run().await.unwrap();
+            assert_eq!(*b.read().await.unwrap(), 8 + round + 1);
+            *a.write().await.unwrap() = round + 1;
+            after.store(2 * round + 1, SeqCst);
+            datadeps(async { _ = spawn!((|b: &u64| assert!(*b > 0))(In(&b))) }).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_failure_when_it_is_recorded_is_that_of_the_block() {
+    on_all_workers(|_| async {
+        let a = Chunk::new(0u64);
+        let error = Frozen::record(async {
+            spawn!((|_: &mut u64| Err::<(), _>("early"))(InOut(&a))?; repeatable = true, name = "first");
+        });
+        let error = error.await.err().unwrap();
+        assert_eq!(error.root().unwrap().name(), "first");
+    });
+}
+
+#[test]
+fn a_dropped_run_is_cancelled_and_its_places_are_given_back() {
+    on_all_workers(|_| async {
+        let (chunk, other) = (Chunk::new(0u64), Chunk::new(0u64));
+        let gate = Arc::new(std::sync::Mutex::new((Gate::opened(), Gate::new())));
+        let held = gate.clone();
+        let (_, frozen) = Frozen::record(async {
+            spawn!((move |x: &mut u64| {
+                let (gate, started) = held.lock().unwrap().clone();
+                started.open();
+                gate.block();
+                *x += 1;
+            })(InOut(&chunk)); repeatable = true);
+            spawn!((|x: &u64, y: &mut u64| *y = *x)(In(&chunk), InOut(&other)); repeatable = true);
+        })
+        .await
+        .unwrap();
+        // Before its turn: as if it had not been.
+        let guard = chunk.read().await.unwrap();
+        let mut run = frozen.run();
+        assert!(futures::poll!(&mut run).is_pending());
+        drop(run);
+        drop(guard);
+        assert_eq!(*other.read().await.unwrap(), 1);
+        for _ in 0..3 {
+            let (closed, started) = (Gate::new(), Gate::new());
+            *gate.lock().unwrap() = (closed.clone(), started.clone());
+            let mut run = frozen.run();
+            assert!(futures::poll!(&mut run).is_pending());
+            started.pass().await;
+            drop(run);
+            closed.open();
+            // The step that ran has ended, the one after it has not begun.
+            let error = other.read().await.unwrap_err();
+            assert!(error.to_string().contains("cancelled"), "{error}");
+            drop(chunk.recover().await.unwrap());
+            drop(other.recover().await.unwrap());
+            frozen.run().await.unwrap();
+            assert_eq!(*chunk.read().await.unwrap(), *other.read().await.unwrap());
+        }
+        // What cancels the task that awaits a run lets go of the run, too.
+        let (closed, started) = (Gate::new(), Gate::new());
+        *gate.lock().unwrap() = (closed.clone(), started.clone());
+        let token = CancelToken::new();
+        let task = Options::new().cancel(token.clone()).spawn(frozen.run());
+        started.pass().await;
+        token.cancel();
+        assert!(matches!(task.await, Err(Error::Cancelled { .. })));
+        closed.open();
+        drop(chunk.recover().await.unwrap());
+        drop(other.recover().await.unwrap());
+        frozen.run().await.unwrap();
+    });
+}
+
+#[test]
+fn others_see_a_run_as_one_access() {
+    on_all_workers(|rt| async move {
+        let (a, b) = (Chunk::new(0u64), Chunk::new(0u64));
+        let (_, frozen) = Frozen::record(async {
+            for _ in 0..20 {
+                spawn!((|a: &mut u64| *a += 1)(InOut(&a)); repeatable = true);
+                spawn!((|b: &mut u64| *b += 1)(InOut(&b)); repeatable = true);
+            }
+        })
+        .await
+        .unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let looker = {
+            let (a, b, over) = (a.clone(), b.clone(), over.clone());
+            std::thread::spawn(move || {
+                rt.block_on(async {
+                    while !over.load(SeqCst) {
+                        let task = spawn!((|a: &u64, b: &u64| *a == *b && *a % 20 == 0)(In(&a), In(&b)));
+                        assert!(task.await.unwrap(), "seen in the middle of a run");
+                    }
+                });
+            })
+        };
+        for _ in 0..300 {
+            frozen.run().await.unwrap();
+        }
+        over.store(true, SeqCst);
+        tokio::task::spawn_blocking(move || looker.join().unwrap()).await.unwrap();
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (20 * 301, 20 * 301));
+    });
+}
+
+#[test]
+fn a_long_run_leaves_turns_to_other_tasks() {
+    on_workers(1, |_| async {
+        spawn(async {
+            let (chunk, other) = (Chunk::new(0u64), Arc::new(AtomicBool::new(false)));
+            let seen = other.clone();
+            let steps = 400;
+            let (_, frozen) = Frozen::record(async {
+                for _ in 0..steps {
+                    let seen = seen.clone();
+                    spawn!((move |x: &mut u64| {
+                        *x += u64::from(seen.load(SeqCst));
+                        std::hint::black_box((0..20_000).fold(1u64, |a, b| a.wrapping_mul(b ^ a)));
+                    })(InOut(&chunk)); repeatable = true);
+                }
+            })
+            .await
+            .unwrap();
+            let run = spawn(frozen.run());
+            let task = spawn!((move || other.store(true, SeqCst))());
+            run.await.unwrap().unwrap();
+            task.await.unwrap();
+            // The other task has run long before the last step.
+            assert!(*chunk.read().await.unwrap() > steps / 2);
+        })
+        .await
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_step_may_spawn_and_wait() {
+    on_all_workers(|_| async {
+        let chunk = Chunk::new(0u64);
+        let (_, frozen) = Frozen::record(async {
+            for _ in 0..5 {
+                spawn!((|x: &mut u64| {
+                    let child = spawn!((|x: u64| x + 1)(*x));
+                    *x = child.blocking_wait().unwrap();
+                    assert!(current().is_some());
+                })(InOut(&chunk)); repeatable = true);
+            }
+        })
+        .await
+        .unwrap();
+        // In a block, in a task, and with nobody awaiting before the end of the block.
+        datadeps(async { frozen.run().await.unwrap() }).await.unwrap();
+        spawn(frozen.run()).await.unwrap().unwrap();
+        datadeps(async { _ = spawn(frozen.run()) }).await.unwrap();
+        assert_eq!(*chunk.read().await.unwrap(), 20);
+    });
+}
+
+#[test]
+fn a_shutdown_ends_a_run() {
+    watched(|| {
+        for workers in [1, 2, 8] {
+            let rt = Runtime::builder().threads(workers).pin(false).build().unwrap();
+            let (chunk, gate, started) = (Chunk::new(0u64), Gate::new(), Gate::new());
+            let is_first = Arc::new(AtomicBool::new(true));
+            let frozen = rt.block_on(async {
+                let (gate, started, is_first) = (gate.clone(), started.clone(), is_first.clone());
+                Frozen::record(async {
+                    for _ in 0..100 {
+                        let (gate, started, is_first) = (gate.clone(), started.clone(), is_first.clone());
+                        spawn!((move |x: &mut u64| {
+                            if !is_first.load(SeqCst) {
+                                started.open();
+                                gate.block();
+                                std::thread::sleep(Duration::from_micros(100)); // Longer than a turn, all together.
+                            }
+                            *x += 1;
+                        })(InOut(&chunk)); repeatable = true);
+                    }
+                })
+                .await
+                .unwrap()
+                .1
+            });
+            let other = Chunk::new(0u64);
+            let late = rt.block_on(async {
+                Frozen::record(async {
+                    _ = spawn!((|x: &mut u64| *x += 1)(InOut(&other)); repeatable = true)
+                })
+                .await
+                .unwrap()
+                .1
+            });
+            is_first.store(false, SeqCst);
+            let run = rt.block_on(async { frozen.run() });
+            let waiting = std::thread::spawn(move || futures::executor::block_on(run));
+            futures::executor::block_on(started.pass());
+            let guard = futures::executor::block_on(other.read()).unwrap();
+            let late = rt.block_on(async { late.run() });
+            let shutdown = rt.shutdown();
+            gate.open();
+            futures::executor::block_on(shutdown);
+            match waiting.join().unwrap() {
+                Err(Error::Shutdown { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            // One whose turn comes after that.
+            drop(guard);
+            let late = futures::executor::block_on(late).unwrap_err();
+            assert!(matches!(late, Error::Shutdown { .. }), "{late}");
+        }
+    });
+}
+
+#[test]
+fn a_recording_has_each_step_after_those_that_it_comes_after() {
+    on_all_workers(|_| async {
+        let (a, b) = (Chunk::new(0u64), Chunk::new(0u64));
+        let (_, frozen) = Frozen::record(async {
+            spawn!((|a: &mut u64| *a += 1)(InOut(&a)); repeatable = true, name = "first");
+            spawn!((|a: &u64, b: &mut u64| *b += a)(In(&a), InOut(&b)); repeatable = true, name = "second");
+            spawn!((|a: &u64, b: &u64| assert!(a <= b))(In(&a), In(&b)); repeatable = true, name = "third");
+        })
+        .await
+        .unwrap();
+        let (ran, log) = record::recorded(frozen.run()).await;
+        ran.unwrap();
+        let records: Vec<_> = log.lanes.iter().flat_map(|lane| &lane.records).collect();
+        let mut names = HashMap::new();
+        for record in &records {
+            if let What::Spawn { task, name, site, .. } = &record.what
+                && site.file().ends_with("tests/frozen.rs")
+            {
+                names.insert(*task, name.as_ref().to_owned());
+            }
+        }
+        let time = |wanted: &str, start: bool| {
+            let of = |task: &u64| names.get(task).is_some_and(|name| name == wanted);
+            let mut found = records.iter().filter(|record| match &record.what {
+                What::Start { task } => start && of(task),
+                What::End { task, end } => !start && of(task) && *end == End::Done,
+                _ => false,
+            });
+            let at = found.next().unwrap().at;
+            assert!(found.next().is_none());
+            at
+        };
+        for (before, after) in [("first", "second"), ("second", "third")] {
+            assert!(time(before, true) <= time(before, false) && time(before, false) <= time(after, true));
+        }
+        let mut edges: Vec<(&str, &str)> = records
+            .iter()
+            .filter_map(|record| match &record.what {
+                What::After { task, input, .. } => Some((&**names.get(input)?, &**names.get(task)?)),
+                _ => None,
+            })
+            .collect();
+        edges.sort_unstable();
+        assert_eq!(edges, [("first", "second"), ("first", "third"), ("second", "third")]);
+    });
+}
+
+#[test]
+fn an_empty_block_freezes_to_a_run_that_does_nothing() {
+    on_all_workers(|_| async {
+        let (_, frozen) = Frozen::record(async {}).await.unwrap();
+        assert!(frozen.is_empty() && frozen.len() == 0);
+        frozen.run().await.unwrap();
+        frozen.run().await.unwrap();
+    });
+}
+
+#[test]
+fn a_graph_says_how_long_it_takes() {
+    on_all_workers(|_| async {
+        let (a, b) = (Chunk::new(0u64), Chunk::new(0u64));
+        let (_, frozen) = Frozen::record(async {
+            for chunk in [&a, &b] {
+                spawn!((|x: &mut u64| *x = std::hint::black_box((0..50_000).sum()))(InOut(chunk)); repeatable = true);
+            }
+        })
+        .await
+        .unwrap();
+        assert!(frozen.critical_path() < frozen.work() && frozen.work() < Duration::from_secs(1));
+        assert_eq!(frozen.len(), 2);
+        let text = format!("{frozen:?} {:?}", frozen.run());
+        assert!(text.contains("steps: 2, chunks: 2") && text.contains("FrozenRun(waiting)"), "{text}");
+    });
+}
+
+#[test]
+fn the_chunks_of_a_run_come_back_to_memory_for_it() {
+    let block = |i: u64| -> Data { (0..8192).map(|k| i + k).collect() };
+    for workers in [1, 2, 8] {
+        watched(move || {
+            // Eight blocks fit.
+            let rt = Runtime::builder().threads(workers).pin(false).memory_limit(512 << 10).build().unwrap();
+            rt.block_on(async {
+                let chunks: Vec<Chunk<Data>> = (0..6).map(|i| Chunk::new(block(i))).collect();
+                let others: Vec<Chunk<Data>> = (0..20).map(|i| Chunk::new(block(i))).collect();
+                let sweep = async {
+                    for pair in chunks.windows(2) {
+                        spawn!(replace(In(&pair[0]), Out(&pair[1])); repeatable = true);
+                    }
+                };
+                let ((), frozen) = Frozen::record(sweep).await.unwrap();
+                for round in 2..5 {
+                    datadeps(async {
+                        others.iter().for_each(|chunk| _ = spawn!(whole(InOut(chunk), 1)));
+                    })
+                    .await
+                    .unwrap();
+                    let misses = rt.memory().misses;
+                    chunks[0].write().await.unwrap()[0] = round;
+                    frozen.run().await.unwrap();
+                    assert!(rt.memory().misses > misses);
+                    assert_eq!(chunks[5].read().await.unwrap()[0], round + 5);
+                }
+                let memory = rt.memory();
+                assert_eq!((memory.pinned, memory.reserved, memory.over_budget), (0, 0, 0), "{memory:?}");
+            });
+        });
+    }
+}
