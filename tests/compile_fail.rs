@@ -108,7 +108,13 @@ fn what_is_repeatable_is_clone_and_called_at_once() {
     let wrong = "spawn!(inc(1); retries = 2, retry_mutated = true, repeatable = true);";
     refuses("repeatable_mutated", TAKES, wrong, &["a task with `retries`, cannot be `repeatable`"], right);
     let wrong = "async fn later() {} spawn!(async later(); repeatable = true);";
-    refuses("repeatable_async", TAKES, wrong, &["an `async fn`, or a task with `retries`, cannot be `repeatable`"], right);
+    refuses(
+        "repeatable_async",
+        TAKES,
+        wrong,
+        &["an `async fn`, or a task with `retries`, cannot be `repeatable`"],
+        right,
+    );
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn every_sample_is_a_line_of_json() {
         }
         let of = |key: &str| params[key].as_u64().unwrap();
         let from = params["from"].as_str().unwrap().to_owned();
-        let by_plan = params.get("mode").is_some_and(|mode| mode == "rerun");
-        assert!(seen.insert((bench, by_plan, from, of("threads"), of("rep"))), "twice: {line}");
+        let mode = params.get("mode").map_or("", |mode| mode.as_str().unwrap()).to_owned();
+        assert!(seen.insert((bench, mode, from, of("threads"), of("rep"))), "twice: {line}");
     }
     let mut benches: Vec<&str> =
         NAMES.split(',').map(|name| name.trim().split(':').next().unwrap()).collect();
@@ -48,12 +48,13 @@ fn every_sample_is_a_line_of_json() {
     benches.extend(["metg50", "metg80"]);
     for bench in benches {
         for (threads, rep) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
-            for (from, by_plan) in
-                [("inside", false), ("outside", false), ("inside", true), ("outside", true)]
+            for (from, mode) in ["inside", "outside"]
+                .into_iter()
+                .flat_map(|from| ["", "rerun", "frozen"].map(|mode| (from, mode)))
             {
-                let row = (bench.to_owned(), by_plan, from.to_owned(), threads, rep);
-                // What accesses nothing has no plan, and is measured from both sides.
-                let is_there = if bench == "spawn" { !by_plan } else { from == "inside" };
+                let row = (bench.to_owned(), mode.to_owned(), from.to_owned(), threads, rep);
+                // What accesses nothing has no graph, and is measured from both sides.
+                let is_there = if bench == "spawn" { mode.is_empty() } else { from == "inside" };
                 assert_eq!(seen.contains(&row), is_there, "{row:?}");
             }
         }

@@ -99,7 +99,7 @@ pub mod prelude {
 /// What `spawn!` expands to. Not part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::call::{Probe, ViaPlain, ViaTask, fallible, make, retrying};
-    pub use crate::spawn::{submit_call, submit_repeatable};
+    pub use crate::call::{Probe, ViaPlain, ViaTask, fallible, make, repeatable, retrying};
+    pub use crate::spawn::submit_call;
     pub use crate::task::{CallSite, CloneProbe, NoteClone, NoteNothing};
 }

@@ -111,8 +111,9 @@ macro_rules! __spawn {
     };
 
     (@done sync_repeatable $err:ident $callee:tt $args:tt [] [] $o:tt) => {
-        $crate::__spawn!(@submit submit_repeatable $callee $o
-            $crate::__spawn!(@$err $crate::__spawn!(@call sync once $callee $args)))
+        $crate::__spawn!(@submit $callee $o $crate::__private::repeatable(
+            $crate::__spawn!(@$err $crate::__spawn!(@call sync once $callee $args))
+        ))
     };
     (@done sync_repeatable $err:ident $callee:tt $args:tt $n:tt $d:tt $o:tt) => {
         ::core::compile_error!("spawn!: an `async fn`, or a task with `retries`, cannot be `repeatable`")
@@ -124,13 +125,13 @@ macro_rules! __spawn {
         ::core::compile_error!("spawn!: `retry_mutated` needs `retries`")
     };
     (@done $kind:ident $err:ident $callee:tt $args:tt [] [] $o:tt) => {
-        $crate::__spawn!(@submit submit_call $callee $o $crate::__spawn!(@$err $crate::__spawn!(@call $kind once $callee $args)))
+        $crate::__spawn!(@submit $callee $o $crate::__spawn!(@$err $crate::__spawn!(@call $kind once $callee $args)))
     };
     (@done $kind:ident $err:ident $callee:tt $args:tt [$n:expr] [] $o:tt) => {
         $crate::__spawn!(@done $kind $err $callee $args [$n] [::core::time::Duration::ZERO] $o)
     };
     (@done $kind:ident $err:ident $callee:tt $args:tt [$n:expr] [$d:expr] $o:tt) => {
-        $crate::__spawn!(@submit submit_call $callee $o $crate::__private::retrying(
+        $crate::__spawn!(@submit $callee $o $crate::__private::retrying(
             $crate::__spawn!(@$err $crate::__spawn!(@call $kind again $callee $args)), $n, $d
         ))
     };
@@ -141,13 +142,13 @@ macro_rules! __spawn {
     (@plain $body:expr) => { $body };
     (@fallible $body:expr) => { $crate::__private::fallible($body) };
 
-    (@submit $submit:ident [$($callee:tt)+] [$($o:tt)*] $body:expr) => {{
+    (@submit [$($callee:tt)+] [$($o:tt)*] $body:expr) => {{
         #[allow(unused_imports)]
         use $crate::__private::{ViaPlain as _, ViaTask as _};
         static SITE: $crate::__private::CallSite = $crate::__private::CallSite::new(::core::stringify!($($callee)+));
         // One statement: what the arguments borrow lives until the task is submitted.
         #[allow(unused_parens)]
-        let task = $crate::__private::$submit($body, &SITE, $crate::__spawn!(@some $($o)*));
+        let task = $crate::__private::submit_call($body, &SITE, $crate::__spawn!(@some $($o)*));
         {
             #[allow(unused_imports)]
             use $crate::__private::{NoteClone as _, NoteNothing as _};

@@ -8,7 +8,7 @@
 //!    operation on it.
 //! 3. Submitting never waits and never fails: what is wrong is the outcome of the task.
 
-use crate::call::{Body, Borrowing, CallAgain, Fill, FutureBody, TryBody, TryIntoFuture, make};
+use crate::call::{Body, Borrowing, Fill, FutureBody, TryBody, TryIntoFuture, make};
 use crate::chunk::{self, Asker};
 use crate::error::Error;
 use crate::options::{self, Options, Refused, Spec, Ties};
@@ -21,7 +21,7 @@ use crate::scoped::Frame;
 use crate::store::checkpoint::{self, Asked, Found, Kind, Restore, Save, Unneeded};
 #[cfg(feature = "store")]
 use crate::task::AnyClaim;
-use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, Table, TaskRef};
+use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
@@ -81,7 +81,7 @@ where
     F::IntoFuture: Send + 'static,
     F::Output: Send + Sync + 'static,
 {
-    submit(FutureBody(future.into_future()), Table::once(), Origin::future(Location::caller()), options)
+    submit(FutureBody(future.into_future()), Origin::future(Location::caller()), options)
 }
 
 #[track_caller]
@@ -93,7 +93,7 @@ where
     F::Err: Into<Box<dyn StdError + Send + Sync>>,
 {
     let body = TryBody(FutureBody(future.try_into_future()));
-    submit(body, Table::once(), Origin::future(Location::caller()), options)
+    submit(body, Origin::future(Location::caller()), options)
 }
 
 /// Submits a call; the end of what `spawn!` expands to. What the call borrows lives until this returns.
@@ -108,36 +108,21 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    submit(call.body(), Table::once(), Origin::call(site), options)
-}
-
-/// As [`submit_call`], of a call that can be made again.
-#[doc(hidden)]
-#[inline(always)]
-pub fn submit_repeatable<B, X>(
-    call: Borrowing<B, X>,
-    site: &'static CallSite,
-    options: Option<Options>,
-) -> DTask<B::Output>
-where
-    B: CallAgain,
-    B::Output: Send + Sync + 'static,
-{
-    submit(call.body(), Table::again(), Origin::call(site), options)
+    submit(call.body(), Origin::call(site), options)
 }
 
 /// Inlined, and the options by reference: where there are none the compiler sees it, and none are moved or dropped.
 #[inline(always)]
-fn submit<B>(body: B, table: Table<B>, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
+fn submit<B>(body: B, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
 where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
     if inline.is_none() {
         std::mem::forget(inline); // Nothing; to drop it would be a call.
-        return submit_after(body, table, origin, None, &[]);
+        return submit_after(body, origin, None, &[]);
     }
-    submit_after(body, table, origin, Some(&mut { inline }), &[])
+    submit_after(body, origin, Some(&mut { inline }), &[])
 }
 
 /// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
@@ -148,7 +133,7 @@ pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std
         let frame = local.queue();
         let _left = local.leave_blocks();
         let spec = Some(Box::new(Spec::first(name, pool)));
-        let task = RawTask::new(body, Table::once(), pool, origin, spec, BIAS);
+        let task = RawTask::new(body, pool, origin, spec, BIAS);
         record::spawned(&task, pool);
         pool.spawned(local);
         if let Some(frame) = frame {
@@ -167,7 +152,6 @@ pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std
 /// Submits a task that also comes after these, however they end. Takes the options.
 fn submit_after<B>(
     body: B,
-    table: Table<B>,
     origin: Origin,
     inline: Option<&mut Option<Options>>,
     after: &[TaskRef],
@@ -192,7 +176,7 @@ where
             let given = Given { inline, scopes, after, accesses };
             specify(given, pool, local)
         };
-        let task = RawTask::new(body, table, pool, origin, spec, BIAS);
+        let task = RawTask::new(body, pool, origin, spec, BIAS);
         if !is_plain && let Some(issue) = local.queue().and_then(Frame::freezing) {
             issue.examine(task, B::ACCESSES != 0, extras.is_some());
         }
@@ -285,7 +269,7 @@ unsafe fn restore<T: Send + Sync + 'static>(
     let mut unneeded = Unneeded::default();
     // SAFETY: the caller's promise.
     let spec = unsafe { task.free_unknown(&mut |input| unneeded.add(input)) };
-    let task = RawTask::new(body, Table::once(), pool, origin, spec, BIAS);
+    let task = RawTask::new(body, pool, origin, spec, BIAS);
     // SAFETY: it was made just now, with this body.
     let handle = unsafe { submit_made::<Restore<T>>(task, extras, pool, local) };
     unneeded.end();
@@ -463,14 +447,14 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     static SITE: CallSite = CallSite::new("end of bulk");
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
-        submit_after(make::f0(|| ()).body(), Table::once(), Origin::call(&SITE), None, tasks);
+        submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, tasks);
     }
 }
 
 /// A task that ends when the bodies of all these are gone. It belongs to no block.
 pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
-    outside_blocks(|| submit_after(make::f0(|| ()).body(), Table::once(), Origin::call(&SITE), None, tasks))
+    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, tasks))
 }
 
 /// Spawns a task that no block owns, with the options of none.
@@ -493,7 +477,7 @@ where
 pub(crate) fn spawn_beside<B: Body<Output = ()>>(body: B, site: &'static CallSite, pool: &Pool) {
     local::with(|local| {
         let _entered = local.enter_runtime(pool);
-        outside_blocks(|| submit(body, Table::once(), Origin::call(site), None));
+        outside_blocks(|| submit(body, Origin::call(site), None));
     });
 }
 
@@ -510,5 +494,5 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
         task,
         fill,
     );
-    outside_blocks(|| submit(call.body(), Table::once(), Origin::filled(site), None));
+    outside_blocks(|| submit(call.body(), Origin::filled(site), None));
 }

@@ -1,11 +1,7 @@
 //! Calls that can be made again: what a frozen graph keeps of a spawn.
 //!
-//! ```text
-//!   spawn!(f(In(&a), 3); repeatable = true)   ─▶ Table::again: the body can be copied into a `Box<dyn Again>`
-//!   spawn!(f(In(&a), 3))                      ─▶ Table::once
-//! ```
-//! 1. That a body can be copied is said by the table of its task, and costs a spawn nothing. Not found out by the compiler: whether
-//!    a closure is `Clone` it knows only after it has chosen among methods.
+//! 1. What can be called again is a body of its own kind, so that other bodies know nothing of it. Which it is says the user: whether a
+//!    closure is `Clone` the compiler knows only after it has chosen among methods.
 //! 2. A copy is made from a body that has not run, by the one who spawns it; it points to the same chunks, which whoever keeps
 //!    it keeps too.
 //! 3. A copy is called by one thread at a time, whose turn it is at all those chunks, and who has looked whether they can be used.
@@ -13,13 +9,18 @@
 use super::args::RetryArgs;
 use super::function::{Call, Callee, TryBody};
 use super::source::{Mutated, Once};
-use super::{Body, Stop, Turn};
+use super::{Body, Borrowing, Stop, Turn};
+use crate::task::{Linker, RawTask};
+use dagger_core::Scope;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// A call that can be made again and again, whatever it gives.
-pub(crate) trait Again: Send {
+pub trait Again: Send {
     /// Calls the function with fresh clones of itself and its by-value arguments. Its result is dropped.
+    #[doc(hidden)]
     fn call(&mut self) -> Result<(), Stop>;
 }
 
@@ -112,7 +113,42 @@ impl<R: Repeated> Again for Any<R> {
     }
 }
 
-/// Copies the call of a body for later.
-pub(crate) fn copy_of<B: CallAgain>(body: &B) -> Box<dyn Again> {
-    Box::new(Any(body.repeated()))
+/// A body whose call can be made again: `repeatable = true` of `spawn!`.
+pub struct Repeatable<B>(B);
+
+/// Lets the call be made again.
+pub fn repeatable<B: CallAgain, X>(call: Borrowing<B, X>) -> Borrowing<Repeatable<B>, X> {
+    call.map(Repeatable)
+}
+
+impl<B: CallAgain> Body for Repeatable<B> {
+    type Output = B::Output;
+    type Name = B::Name;
+    const IMMEDIATE: bool = B::IMMEDIATE;
+    const ACCESSES: usize = B::ACCESSES;
+    const WRITES: bool = B::WRITES;
+
+    fn link(&self, linker: &mut Linker) {
+        self.0.link(linker);
+    }
+    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+        self.0.inputs(visit);
+    }
+    fn scope(&self, scopes: &mut Option<Scope>) {
+        self.0.scope(scopes);
+    }
+    fn has_begun(&self) -> bool {
+        self.0.has_begun()
+    }
+    fn again(&self) -> Option<Box<dyn Again>> {
+        Some(Box::new(Any(self.0.repeated())))
+    }
+    fn clear(self: Pin<&mut Self>) {
+        // SAFETY: as in `poll`.
+        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.clear();
+    }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<B::Output, Stop>> {
+        // SAFETY: the field is pinned when the wrapper is; the wrapper has no `Drop` and never moves it.
+        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
+    }
 }

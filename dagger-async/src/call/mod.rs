@@ -43,8 +43,8 @@ mod source;
 
 pub(crate) use access::Fill;
 pub use access::{Dep, Deps, In, InOut, Out, Readable, Selector, Target};
-pub(crate) use again::CallAgain;
-pub(crate) use again::{Again as CallsAgain, copy_of};
+pub(crate) use again::Again as CallsAgain;
+pub use again::repeatable;
 pub use arg::{Arg, Await, IntoArg, Probe, Value, ViaPlain, ViaTask};
 pub(crate) use asynchronous::{AsyncCall, AsyncCallee};
 pub use function::fallible;
@@ -89,6 +89,10 @@ pub trait Body: Send + 'static {
     /// True once the user's code has been called, not only its arguments awaited.
     fn has_begun(&self) -> bool {
         true
+    }
+    /// A copy of its call to be made again, if it can be: before it has run.
+    fn again(&self) -> Option<Box<dyn CallsAgain>> {
+        None
     }
     /// Drops what the user gave, piece by piece: two drops that panic in one go would abort the process.
     fn clear(self: Pin<&mut Self>) {}

@@ -23,7 +23,7 @@ use super::edge::{Edge, Linker};
 use super::id::{Origin, TaskId};
 use super::refs::{Refs, Released};
 use super::state::State;
-use crate::call::{Body, CallAgain, CallsAgain, Stop, copy_of};
+use crate::call::{Body, CallsAgain, Stop};
 use crate::cancel::CancelToken;
 use crate::chunk::{Held, WaitingPlace};
 use crate::error::{Error, TaskInfo};
@@ -31,7 +31,6 @@ use crate::options::{Options, Spec};
 use crate::pool::Pool;
 use crate::sync::{AtomicU32, UnsafeCell, prefetch};
 use std::alloc::Layout;
-use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, offset_of};
 use std::ops::Deref;
 use std::pin::Pin;
@@ -269,7 +268,7 @@ impl<B: Body> TaskCell<B> {
         dealloc: Self::dealloc,
         inputs: Self::inputs,
         has_begun: Self::has_begun,
-        again: |_| None,
+        again: Self::again,
         value_offset: offset_of!(TaskCell<B>, slot),
         held_offset: Self::HELD_OFFSET,
         body_name: std::any::type_name::<B::Name>,
@@ -340,37 +339,14 @@ impl<B: Body> TaskCell<B> {
         unsafe { (*Self::slot(task)).body.has_begun() }
     }
 
+    unsafe fn again(task: RawTask) -> Option<Box<dyn CallsAgain>> {
+        // SAFETY: the caller spawns the task: the body is there, and nobody has it mutably.
+        unsafe { (*Self::slot(task)).body.again() }
+    }
+
     unsafe fn inputs(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
         // SAFETY: the caller holds the lock in phase `Waiting` or `Queued`, in which nobody has the body mutably.
         unsafe { (*Self::slot(task)).body.inputs(visit) }
-    }
-}
-
-impl<B: CallAgain> TaskCell<B> {
-    const AGAIN: VTable = VTable { again: Self::again, ..Self::VTABLE };
-
-    unsafe fn again(task: RawTask) -> Option<Box<dyn CallsAgain>> {
-        // SAFETY: the caller spawns the task: the body is there, and nobody has it mutably.
-        Some(copy_of(unsafe { &*(*Self::slot(task)).body }))
-    }
-}
-
-/// The table for tasks with a body of this type.
-pub(crate) struct Table<B>(&'static VTable, PhantomData<fn() -> B>);
-
-impl<B: Body> Table<B> {
-    #[inline(always)]
-    pub(crate) fn once() -> Self {
-        Table(&TaskCell::<B>::VTABLE, PhantomData)
-    }
-
-    /// Its calls can be made again.
-    #[inline(always)]
-    pub(crate) fn again() -> Self
-    where
-        B: CallAgain,
-    {
-        Table(&TaskCell::<B>::AGAIN, PhantomData)
     }
 }
 
@@ -424,7 +400,6 @@ impl RawTask {
     /// Makes the cell of a task in phase `Waiting`, with one claim and the scheduler's holder.
     pub(crate) fn new<B: Body>(
         body: B,
-        table: Table<B>,
         pool: *const Pool,
         origin: Origin,
         spec: Option<Box<Spec>>,
@@ -439,7 +414,7 @@ impl RawTask {
             state: State::waiting(),
             pending: AtomicU32::new(pending),
             refs: Refs::new(),
-            vtable: table.0,
+            vtable: &TaskCell::<B>::VTABLE,
             pool,
             id: TaskId::next(),
             origin,

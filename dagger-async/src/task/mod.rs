@@ -19,7 +19,6 @@ mod tell;
 mod wait;
 mod waker;
 
-pub(crate) use cell::Table;
 pub use claim::Shared;
 pub use handle::{AwaitRef, CloneProbe, DTask, NoteClone, NoteNothing, Wait, wait_all, wait_any};
 pub use id::{CallSite, TaskId};

@@ -3,7 +3,7 @@
 //! They run the real functions of this folder on loom's atomics; accesses to what the lock guards, and to the value, are
 //! checked for races. `RUSTFLAGS="--cfg dagger_loom" cargo test -p dagger-async --lib --release loom`.
 
-use super::cell::{RawTask, Step, Table};
+use super::cell::{RawTask, Step};
 use super::claim::Claim;
 use super::edge::{Edge, Linker};
 use super::handle::DTask;
@@ -65,8 +65,7 @@ impl Body for Makes {
 
 #[track_caller]
 fn task(body: Makes) -> (RawTask, DTask<Value>) {
-    let task =
-        RawTask::new(body, Table::once(), std::ptr::null(), Origin::future(Location::caller()), None, 1);
+    let task = RawTask::new(body, std::ptr::null(), Origin::future(Location::caller()), None, 1);
     // SAFETY: the cell starts with one claim, and `Value` is the output of `Makes`.
     (task, DTask::new(unsafe { Claim::adopt(task) }))
 }

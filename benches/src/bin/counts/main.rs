@@ -7,7 +7,7 @@ use dagger_async::prelude::*;
 use dagger_async::spawn;
 use std::process::ExitCode;
 
-const CASES: [(&str, &str); 7] = [
+const CASES: [(&str, &str); 8] = [
     ("spawn", "spawned without data, its handle dropped"),
     ("named", "the same with a name"),
     ("await", "spawned and awaited, one by one"),
@@ -15,6 +15,7 @@ const CASES: [(&str, &str); 7] = [
     ("write", "one access, to the same chunk"),
     ("random", "three accesses, In, In, InOut, to 64 chunks"),
     ("replay", "the same by the graph of a plan, in runs of 1000"),
+    ("frozen", "the same frozen"),
 ];
 
 fn main() -> ExitCode {
@@ -98,11 +99,19 @@ async fn run(case: &str, count: u64) -> dagger_async::Result<()> {
             }
             Ok(())
         }
+        "frozen" => {
+            let chunks = chunks();
+            let ((), frozen) = Frozen::record(random(&chunks, RUN)).await?;
+            for _ in 0..count / RUN {
+                frozen.run().await?;
+            }
+            Ok(())
+        }
         _ => datadeps(random(&chunks(), count)).await,
     }
 }
 
-/// Tasks in one run of a plan.
+/// Tasks in one run of a plan, or of what is frozen.
 const RUN: u64 = 1000;
 
 fn chunks() -> Vec<Chunk<u64>> {
@@ -114,7 +123,7 @@ async fn random(chunks: &[Chunk<u64>], count: u64) {
         now_and_then(n).await;
         let (a, b, c) = (n % 64, (n * 7 + 1) % 64, (n * 13 + 3) % 64);
         let [a, b, c] = distinct([a as usize, b as usize, c as usize]);
-        spawn!(update(In(&chunks[a]), In(&chunks[b]), InOut(&chunks[c])));
+        spawn!(update(In(&chunks[a]), In(&chunks[b]), InOut(&chunks[c])); repeatable = true);
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! What happens in a run is in `run.rs`.
 
+mod count;
 mod run;
 
 use super::graph::{Copy, Graph, Recording, StepAccess};
@@ -27,6 +28,7 @@ use crate::pool::{Pool, local};
 use crate::scoped::Datadeps;
 use crate::sync::prefetch;
 use crate::task::Work;
+use count::Missing;
 use dagger_core::record::Name;
 use dagger_core::{Area, Order, Place};
 use parking_lot::Mutex;
@@ -36,10 +38,6 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{
-    AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -111,8 +109,7 @@ struct Inner {
 /// One call, and how many others it still waits for: half a cache line.
 #[repr(align(32))]
 struct Step {
-    missing: AtomicU32,
-    predecessors: u32,
+    missing: Missing,
     /// Where its successors begin in the list of all, and how many there are.
     successors: (u32, u32),
     call: UnsafeCell<Box<dyn CallsAgain>>,
@@ -122,15 +119,11 @@ struct Step {
 unsafe impl Sync for Step {}
 
 impl Step {
-    /// One of its predecessors is over. True if that was the last one; it counts from the start again then.
+    /// One of its predecessors is over. True if that was the last one.
     #[inline]
     fn is_ready_now(&self) -> bool {
-        // AcqRel: what the predecessors have written is seen by whoever runs the step. A count that reads 1 needs no locked
-        // operation: nobody else is left to change it.
-        let is_ready = self.missing.load(Acquire) == 1 || self.missing.fetch_sub(1, AcqRel) == 1;
+        let is_ready = self.missing.count_down();
         if is_ready {
-            // Relaxed: the next to count comes in another run, and this one ends first.
-            self.missing.store(self.predecessors, Relaxed);
             // It will be called soon, and here perhaps.
             // SAFETY: only the address of the call is read, which never changes.
             prefetch(unsafe { &raw const **self.call.get() }.cast::<u8>());
@@ -266,16 +259,15 @@ impl Inner {
             all_moves.extend(moved.map(|access| (number as u32, access.chunk)));
             let first = successors.len();
             successors.extend(order.successors(number).iter().rev());
-            let predecessors = order.predecessors(number).len() as u32;
             steps.push(Step {
-                missing: AtomicU32::new(predecessors),
-                predecessors,
+                missing: Missing::new(order.predecessors(number).len() as u32),
                 successors: (first as u32, (successors.len() - first) as u32),
                 call: UnsafeCell::new(call),
             });
             tasks.push(Recorded { task, name, site });
         }
-        let sources = (0..steps.len()).filter(|&step| steps[step].predecessors == 0).map(|step| step as u32);
+        let sources =
+            (0..steps.len()).filter(|&step| steps[step].missing.is_source()).map(|step| step as u32);
         let turn = Chunk::new(());
         let accesses = chunks.iter().zip(modes).map(|(chunk, mode)| (chunk.core, mode.unwrap_or(Mode::In)));
         let mut accesses: Vec<_> = accesses.chain([(ChunkCell::core_of(&turn.0), Mode::InOut)]).collect();

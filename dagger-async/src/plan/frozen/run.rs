@@ -12,6 +12,7 @@
 //! 4. While a runner calls a step and has others, some of them are shared: a long call keeps nobody from working.
 //! 5. After a failure steps are taken and not called; what is left of the counts is put right by the last runner.
 
+use super::count::Runners;
 use super::{Inner, Places};
 use crate::call::{Body, Stop};
 use crate::chunk::ChunkCell;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result, TaskInfo, quietly};
 use crate::pool::{Pool, local};
 use crate::record;
 use crate::spawn;
+use crate::sync::relax;
 use crate::task::{CallSite, Linker, RawTask, TaskId, clone_to_leave};
 use crossbeam_deque::{Steal, Stealer, Worker};
 use dagger_core::Scope;
@@ -29,8 +31,8 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    AtomicBool,
+    Ordering::{Acquire, Relaxed},
 };
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -50,7 +52,7 @@ pub(super) struct Session {
     pool: Arc<Pool>,
     site: &'static Location<'static>,
     /// Invariant 2.
-    runners: AtomicU32,
+    runners: Runners,
     /// Nothing more is called.
     is_stopped: AtomicBool,
     /// One for each worker.
@@ -127,7 +129,7 @@ impl Session {
         let runners = frozen.sources.len().min(workers) as u32;
         let session = Arc::new(Session {
             lanes: queues.into_iter().map(lane).collect(),
-            runners: AtomicU32::new(runners),
+            runners: Runners::new(runners),
             is_stopped: AtomicBool::new(false),
             ending: Mutex::new(Ending { places, ..Ending::default() }),
             recorded: record::is_on().then(|| note_spawns(&frozen)),
@@ -192,33 +194,38 @@ impl Session {
     /// There is more to do here than one runner does.
     #[inline]
     fn call_for_help(self: &Arc<Self>) {
-        let runners = self.runners.load(Relaxed);
-        if (runners as usize) < self.pool.processors.len() {
-            self.get_help(runners);
+        if self.runners.are_fewer_than(self.pool.processors.len()) {
+            self.get_help();
         }
     }
 
     #[cold]
-    fn get_help(self: &Arc<Self>, runners: u32) {
-        // The count is not zero: the caller is one of them.
-        if self.runners.compare_exchange(runners, runners + 1, AcqRel, Relaxed).is_ok() {
+    fn get_help(self: &Arc<Self>) {
+        if self.runners.add(self.pool.processors.len()) {
             self.spawn_runner();
         }
     }
 
-    /// A queue for a new runner: there is one for each that there may be.
-    fn take_lane(&self) -> Option<(usize, Queue)> {
-        // The queues that have something come first.
-        let free = |index: usize| Some((index, self.lanes[index].queue.try_lock()?.take()?));
-        (0..self.lanes.len())
-            .find_map(|index| if self.lanes[index].stealer.is_empty() { None } else { free(index) })
-            .or_else(|| (0..self.lanes.len()).find_map(free))
+    /// A queue for a new runner, those that have something first. There is one for each runner that there may be, and who leaves
+    /// gives its own back before it is counted out; so one is free, though it may be another one at each look.
+    fn take_lane(&self) -> (usize, Queue) {
+        let take = |index: usize| Some((index, self.lanes[index].queue.lock().take()?));
+        let full = (0..self.lanes.len()).filter(|&index| !self.lanes[index].stealer.is_empty());
+        let mut found = full.into_iter().find_map(take);
+        let mut round = 0;
+        loop {
+            if let Some(found) = found.take() {
+                return found;
+            }
+            relax(round);
+            round += 1;
+            found = (0..self.lanes.len()).find_map(take);
+        }
     }
 
     /// A runner has nothing to do any more.
     fn leave(&self) {
-        // AcqRel: the last one sees what all have done.
-        if self.runners.fetch_sub(1, AcqRel) == 1 {
+        if self.runners.leave() {
             self.end();
         }
     }
@@ -230,7 +237,7 @@ impl Session {
         queues.extend(self.lanes.iter().filter_map(|lane| lane.queue.lock().take()));
         if self.is_stopped.load(Acquire) {
             queues.iter_mut().for_each(|queue| while queue.pop().is_some() {});
-            frozen.steps.iter().for_each(|step| step.missing.store(step.predecessors, Relaxed));
+            frozen.steps.iter().for_each(|step| step.missing.reset());
         }
         *frozen.queues.lock() = queues;
         let (places, failure) = {
@@ -253,10 +260,7 @@ impl Session {
     #[cold]
     fn steal(&self, own: usize, queue: &mut Queue) -> Option<u32> {
         for look in 0..LOOKS {
-            // Nobody else has anything.
-            if self.runners.load(Acquire) == 1 {
-                return None;
-            }
+            let is_alone = self.runners.is_alone();
             for offset in 1..self.lanes.len() {
                 let lane = &self.lanes[(own + offset) % self.lanes.len()];
                 while !lane.stealer.is_empty() {
@@ -266,6 +270,9 @@ impl Session {
                         Steal::Empty => break,
                     }
                 }
+            }
+            if is_alone {
+                return None;
             }
             // More and more seldom: who looks takes the line from who works there.
             for _ in 0..1 << (look / 4) {
@@ -391,12 +398,8 @@ impl Body for Runner {
     fn scope(&self, _: &mut Option<Scope>) {}
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::result::Result<(), Stop>> {
         let this = &mut *self;
-        if this.lane.is_none() {
-            this.lane = this.session.take_lane();
-        }
-        if let Some((index, queue)) = &mut this.lane
-            && !this.session.work(*index, queue)
-        {
+        let (index, queue) = this.lane.get_or_insert_with(|| this.session.take_lane());
+        if !this.session.work(*index, queue) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
