@@ -201,6 +201,27 @@ fn what_cannot_be_called_again_is_refused_with_its_name() {
         needs(body, "options of a block").await;
         let placed = Chunk::new_in(Scope::any(), 1u64);
         needs(async { _ = spawn!(add(InOut(&placed), 1); repeatable = true) }, "has a scope").await;
+        // What would be lost without a word.
+        let ((), inner) =
+            Frozen::record(async { _ = spawn!(add(InOut(&chunk), 0); repeatable = true) }).await.unwrap();
+        for body in 0..3 {
+            let error = Frozen::record(async {
+                match body {
+                    0 => inner.run().await.unwrap(),
+                    1 => Plan::new()
+                        .run(async { _ = spawn!(add(InOut(&chunk), 0); repeatable = true) })
+                        .await
+                        .unwrap(),
+                    _ => drop(
+                        Frozen::record(async { _ = spawn!(add(InOut(&chunk), 0); repeatable = true) })
+                            .await
+                            .unwrap(),
+                    ),
+                }
+            });
+            let error = error.await.err().unwrap();
+            assert!(error.to_string().contains("what runs inside the block cannot be a step"), "{error}");
+        }
         let field = Chunk::new((1u64, 2u64));
         let first = field.field(field!((u64, u64), 0));
         needs(async { _ = spawn!(add(InOut(&first), 1); repeatable = true) }, "a field").await;

@@ -126,10 +126,11 @@ pub(super) struct Copy {
 }
 
 impl Copies {
-    fn refuse(&mut self, task: TaskInfo, why: &str) {
+    fn refuse(&mut self, task: Option<TaskInfo>, why: &str) {
+        let what = if task.is_some() { "it" } else { "what runs inside the block" };
         self.refusal.get_or_insert_with(|| Error::Options {
-            message: format!("it cannot be a step of a frozen graph: {why}").into(),
-            root: Some(task.into()),
+            message: format!("{what} cannot be a step of a frozen graph: {why}").into(),
+            root: task.map(Into::into),
         });
     }
 }
@@ -149,10 +150,10 @@ impl Recording {
         Recording { copies: Some(Copies::default()), ..Recording::new(Some(Arc::default())) }
     }
 
-    /// What is recorded cannot be frozen, because of this task.
-    pub(super) fn refuse(&mut self, task: RawTask, why: &str) {
+    /// What is recorded cannot be frozen, because of this task, if it is one.
+    pub(super) fn refuse(&mut self, task: Option<RawTask>, why: &str) {
         if let Some(copies) = &mut self.copies {
-            copies.refuse(task.info(), why);
+            copies.refuse(task.map(|task| task.info()), why);
         }
     }
 
@@ -163,7 +164,7 @@ impl Recording {
                 let (name, site) = (record::name_of(&task), task.origin.location());
                 copies.steps.push(Copy { call, task: task.info(), name, site });
             }
-            (Some(copies), None) => copies.refuse(task.info(), ONCE),
+            (Some(copies), None) => copies.refuse(Some(task.info()), ONCE),
             (None, _) => {}
         }
     }
@@ -207,7 +208,7 @@ impl Recording {
             .flat_map(|(at, one)| accesses[at + 1..].iter().map(move |other| (one, other)));
         self.intricate |= pairs.any(|(one, other)| meet(one, other));
         if self.intricate {
-            self.refuse(task, INTRICATE);
+            self.refuse(Some(task), INTRICATE);
         }
         self.steps.push(Step::of(task, accesses));
     }
@@ -215,7 +216,7 @@ impl Recording {
     /// The spawn that was noted last, of this task, could not be planned.
     pub(super) fn is_intricate(&mut self, task: RawTask) {
         self.intricate = true;
-        self.refuse(task, INTRICATE);
+        self.refuse(Some(task), INTRICATE);
     }
 
     /// How many steps there are so far.

@@ -254,6 +254,12 @@ impl Issue {
             }
             () => return,
         };
+        self.refuse(Some(task), why);
+    }
+
+    /// What is recorded cannot be frozen, because of this task, if it is one.
+    #[cold]
+    pub(crate) fn refuse(&self, task: Option<RawTask>, why: &str) {
         if let Issuing::Recording(recording) = &mut *self.issuing.borrow_mut() {
             recording.refuse(task, why);
         }

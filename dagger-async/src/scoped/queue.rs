@@ -105,6 +105,11 @@ impl Frame {
                 Some(issue) => issue.is_ranked(),
                 None => local.queue().is_some_and(|outer| outer.is_ranked),
             };
+            if queue.plan.is_some()
+                && let Some(outer) = local.queue()
+            {
+                outer.refuse_to_freeze("a plan, or another graph that is recorded, has tasks of its own");
+            }
             let frame = Frame { queue, outer, only_owns, is_planned, is_ranked };
             let _entered = local.enter_queue(&frame);
             poll()
@@ -148,6 +153,13 @@ impl Frame {
     #[cold]
     pub(crate) fn freezing(&self) -> Option<&Issue> {
         self.ranked_plan().filter(|issue| issue.is_freezing())
+    }
+
+    /// Whatever runs here is no step of a graph that is being recorded to be frozen.
+    #[cold]
+    pub(crate) fn refuse_to_freeze(&self, why: &str) {
+        let issues = self.chain().filter_map(|queue| queue.plan.as_ref());
+        issues.filter(|issue| issue.is_freezing()).for_each(|issue| issue.refuse(None, why));
     }
 
     /// The innermost run of a plan.

@@ -163,6 +163,11 @@ impl Frozen {
     pub fn run(&self) -> FrozenRun {
         let pool = local::with(|local| local.pool().unwrap_or_else(|| crate::runtime::default_pool()).keep());
         let (frozen, site) = (self.0.clone(), Location::caller());
+        local::with(|local| {
+            if let Some(frame) = local.queue() {
+                frame.refuse_to_freeze("the run of another one is no task: record its block anew");
+            }
+        });
         FrozenRun(match AtRest::take(&frozen, site) {
             Some(places) => State::Granted { places, pool, site },
             None => State::Waiting { access: Access::new(Everything(frozen.clone())), pool, frozen, site },
