@@ -105,7 +105,7 @@ fn a_frozen_graph_gives_what_blocks_give() {
                     wait_all([first, second]).await.into_iter().for_each(|run| run.unwrap().unwrap());
                     between.await.unwrap();
                     datadeps(async { issue(seed, &plain, &run_of_plain) }).await.unwrap();
-                    if frozen.is_empty() {
+                    if frozen.steps() == 0 {
                         continue;
                     }
                     *run_of_plain.write().await.unwrap() = 77;
@@ -540,7 +540,7 @@ fn a_recording_has_each_step_after_those_that_it_comes_after() {
 fn an_empty_block_freezes_to_a_run_that_does_nothing() {
     on_all_workers(|_| async {
         let (_, frozen) = Frozen::record(async {}).await.unwrap();
-        assert!(frozen.is_empty() && frozen.len() == 0);
+        assert_eq!(frozen.steps(), 0);
         frozen.run().await.unwrap();
         frozen.run().await.unwrap();
     });
@@ -558,7 +558,7 @@ fn a_graph_says_how_long_it_takes() {
         .await
         .unwrap();
         assert!(frozen.critical_path() < frozen.work() && frozen.work() < Duration::from_secs(1));
-        assert_eq!(frozen.len(), 2);
+        assert_eq!(frozen.steps(), 2);
         let text = format!("{frozen:?} {:?}", frozen.run());
         assert!(text.contains("steps: 2, chunks: 2") && text.contains("FrozenRun(waiting)"), "{text}");
     });
@@ -597,4 +597,218 @@ fn the_chunks_of_a_run_come_back_to_memory_for_it() {
             });
         });
     }
+}
+
+#[test]
+fn a_fan_of_long_steps_has_all_workers() {
+    for workers in [2, 4, 8] {
+        on_workers(workers, move |_| async move {
+            for leaves in [workers / 2, workers] {
+                // They end only if all of them run at once.
+                let barrier = Arc::new(std::sync::Barrier::new(leaves));
+                let (root, ends) =
+                    (Chunk::new(0u64), (0..leaves).map(|_| Chunk::new(0u64)).collect::<Vec<_>>());
+                let (_, frozen) = Frozen::record(async {
+                    for _ in 0..3 {
+                        spawn!((|x: &mut u64| *x += 1)(InOut(&root)); repeatable = true);
+                        for end in &ends {
+                            let barrier = barrier.clone();
+                            spawn!((move |root: &u64, end: &mut u64| {
+                                barrier.wait();
+                                *end += root;
+                            })(In(&root), InOut(end)); repeatable = true);
+                        }
+                    }
+                })
+                .await
+                .unwrap();
+                for run in 1..10u64 {
+                    frozen.run().await.unwrap();
+                    let sum = (1..=3 * (run + 1)).sum::<u64>();
+                    assert_eq!(*ends[leaves - 1].read().await.unwrap(), sum);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_step_that_waits_for_its_own_run_is_told_of_the_deadlock() {
+    on_all_workers(|_| async {
+        let chunk = Chunk::new(0u64);
+        let graph: Arc<std::sync::Mutex<Option<Frozen>>> = Arc::default();
+        let (known, inside) = (graph.clone(), chunk.clone());
+        let (_, frozen) = Frozen::record(async {
+            spawn!((move |x: &mut u64| {
+                let Some(graph) = known.lock().unwrap().take() else { return };
+                let child = spawn!((|x: &mut u64| *x += 1)(InOut(&inside))).blocking_wait();
+                assert!(matches!(child, Err(Error::Deadlock { .. })), "{child:?}");
+                let again = spawn(graph.run()).blocking_wait();
+                // The wait for the task, or that of the task for the run: whichever closed the cycle.
+                assert!(matches!(again.and_then(|run| run), Err(Error::Deadlock { .. })));
+                *x += 10;
+            })(InOut(&chunk)); repeatable = true);
+        })
+        .await
+        .unwrap();
+        *graph.lock().unwrap() = Some(frozen.clone());
+        frozen.run().await.unwrap();
+        // The child comes later: only the wait for it was refused.
+        assert_eq!(*chunk.read().await.unwrap(), 11);
+    });
+}
+
+#[test]
+fn a_run_that_is_dropped_before_its_first_step_leaves_everything_as_it_was() {
+    on_workers(1, |_| async {
+        let (chunk, gate, started) = (Chunk::new(0u64), Gate::new(), Gate::new());
+        let one = |x: &mut u64| *x += 1;
+        let (_, frozen) =
+            Frozen::record(async { _ = spawn!(one(InOut(&chunk)); repeatable = true) }).await.unwrap();
+        let (held, begun) = (gate.clone(), started.clone());
+        let busy = spawn!((move || {
+            begun.open();
+            held.block();
+        })());
+        started.pass().await;
+        let mut run = frozen.run();
+        assert!(futures::poll!(&mut run).is_pending());
+        drop(run);
+        gate.open();
+        busy.await.unwrap();
+        assert_eq!(*chunk.read().await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_region_that_does_not_fit_any_more_is_the_fault_of_its_step() {
+    on_all_workers(|_| async {
+        let list = Chunk::new(vec![0u64; 8]);
+        let (_, frozen) = Frozen::record(async {
+            spawn!((|x: &mut [u64]| x[0] += 1)(InOut(&list.slice(4..8))); repeatable = true, name = "region");
+        })
+        .await
+        .unwrap();
+        list.write().await.unwrap().truncate(2);
+        let error = frozen.run().await.unwrap_err();
+        assert!(matches!(error, Error::OutOfBounds { .. }), "{error}");
+        assert_eq!(error.root().unwrap().name(), "region");
+        list.recover().await.unwrap().resize(9, 0);
+        frozen.run().await.unwrap();
+        assert_eq!(list.read().await.unwrap()[4], 1);
+    });
+}
+
+#[test]
+fn a_failure_that_the_block_has_swallowed_cannot_be_frozen() {
+    on_all_workers(|_| async {
+        let chunk = Chunk::new(0u64);
+        let error = Frozen::record(async {
+            let inner = datadeps(async {
+                _ = spawn!((|_: &mut u64| Err::<(), _>("early"))(InOut(&chunk))?; repeatable = true);
+            });
+            assert!(inner.await.is_err());
+        });
+        let error = error.await.err().unwrap();
+        assert!(error.to_string().contains("has failed, or was skipped"), "{error}");
+    });
+}
+
+#[test]
+fn what_a_panic_carries_may_drop_the_run() {
+    struct Payload(Arc<std::sync::Mutex<Option<dagger_async::FrozenRun>>>);
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            let run = self.0.lock().unwrap().take();
+            drop(run);
+        }
+    }
+    on_all_workers(|_| async {
+        let (chunk, gate, slot) = (Chunk::new(0u64), Gate::new(), Arc::new(std::sync::Mutex::new(None)));
+        let panics = Arc::new(AtomicBool::new(false));
+        let (held, kept, now) = (gate.clone(), slot.clone(), panics.clone());
+        let (_, frozen) = Frozen::record(async {
+            spawn!((move |_: &mut u64| {
+                if now.load(SeqCst) {
+                    held.block();
+                    std::panic::panic_any(Payload(kept.clone()));
+                }
+            })(InOut(&chunk)); repeatable = true);
+        })
+        .await
+        .unwrap();
+        panics.store(true, SeqCst);
+        let mut run = frozen.run();
+        assert!(futures::poll!(&mut run).is_pending());
+        *slot.lock().unwrap() = Some(run);
+        gate.open();
+        assert!(chunk.read().await.is_err());
+    });
+}
+
+#[test]
+fn runs_tasks_plans_and_guards_meet_at_the_same_chunks() {
+    watched(|| {
+        let rt = Arc::new(Runtime::builder().threads(4).pin(false).build().unwrap());
+        rt.block_on(async {
+            let chunks: Arc<Vec<Chunk<Data>>> =
+                Arc::new((0..CHUNKS).map(|i| Chunk::new(vec![i as u64; LEN])).collect());
+            let (run, fails) = (Chunk::new(0u64), Chunk::new(0u64));
+            let mut graphs = Vec::new();
+            for seed in 1..7 {
+                let block = async {
+                    issue(seed, &chunks, &run);
+                    spawn!((|fails: &u64, _: &mut Data| if fails % 7 == 3 { Err("by plan") } else { Ok(()) })(
+                        In(&fails), InOut(&chunks[0])
+                    )?; repeatable = true);
+                };
+                graphs.push(Frozen::record(block).await.unwrap().1);
+            }
+            let plan = Arc::new(Plan::new());
+            let hand = |seed: u64| {
+                let (rt, graphs, chunks, plan) = (rt.clone(), graphs.clone(), chunks.clone(), plan.clone());
+                let (run, fails) = (run.clone(), fails.clone());
+                std::thread::spawn(move || {
+                    rt.block_on(async {
+                        let random = &mut Random(seed);
+                        for _ in 0..400 {
+                            let graph = &graphs[random.below(graphs.len())];
+                            match random.below(10) {
+                                0..4 => _ = graph.run().await,
+                                4 => {
+                                    let mut run = graph.run();
+                                    _ = futures::poll!(&mut run);
+                                    tokio::task::yield_now().await;
+                                }
+                                5 => drop(graph.run()),
+                                6 => {
+                                    for chunk in chunks.iter() {
+                                        drop(chunk.recover().await.unwrap());
+                                    }
+                                }
+                                7 => _ = wait_all([spawn(graph.run()), spawn(graph.run())]).await,
+                                8 => *fails.recover().await.unwrap() = random.below(20) as u64,
+                                _ => {
+                                    _ = plan.run(async { issue(3, &chunks, &run) }).await;
+                                    _ = spawn!(replace(In(&chunks[1]), Out(&chunks[2]))).await;
+                                }
+                            }
+                        }
+                    });
+                })
+            };
+            let hands: Vec<_> = (0..4).map(hand).collect();
+            tokio::task::spawn_blocking(|| hands.into_iter().for_each(|hand| hand.join().unwrap()))
+                .await
+                .unwrap();
+            // All of it is there, and none of it is held.
+            *fails.recover().await.unwrap() = 0;
+            for chunk in chunks.iter() {
+                assert_eq!(chunk.recover().await.unwrap().len(), LEN);
+            }
+            for graph in &graphs {
+                graph.run().await.unwrap();
+            }
+        });
+    });
 }

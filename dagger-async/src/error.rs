@@ -297,6 +297,16 @@ impl Error {
     }
 
     /// An error that somebody asked for: not worth a line in the log when nobody looks.
+    /// What was refused without a task to blame is this one's.
+    pub(crate) fn or_of(mut self, task: impl FnOnce() -> TaskInfo) -> Error {
+        if let Error::OutOfBounds { root, .. } | Error::Aliased { root, .. } | Error::Foreign { root, .. } =
+            &mut self
+        {
+            root.get_or_insert_with(|| task().into());
+        }
+        self
+    }
+
     pub(crate) fn is_deliberate(&self) -> bool {
         match self {
             Error::Cancelled { .. } | Error::Shutdown { .. } => true,

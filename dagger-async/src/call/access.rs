@@ -130,14 +130,14 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
             let area = self.kind.area().unwrap_or(Area::Whole);
             look(chunk, &area, mode, K::MEASURE)?;
         }
-        self.find(mode)
+        self.find(mode).map_err(refused)
     }
 
     /// Where the data lies, which can be used.
     #[inline(always)]
-    fn find(&mut self, mode: Mode) -> Result<(), Stop> {
+    fn find(&mut self, mode: Mode) -> Result<(), Refusal> {
         if K::MEASURE.is_some() {
-            self.at = chunk::locate(self.chunk(), &self.kind, mode).map_err(refused)?;
+            self.at = chunk::locate(self.chunk(), &self.kind, mode)?;
         }
         Ok(())
     }
@@ -203,7 +203,8 @@ macro_rules! arg {
             }
             #[inline(always)]
             fn locate_again(&mut self, _: Turn) -> Result<(), Stop> {
-                self.0.find($mode)
+                // Whoever calls knows of which task it is.
+                self.0.find($mode).map_err(|refusal| Stop::Void(refusal.into_error(None)))
             }
             fn get(&mut self, _: Turn) -> K::$Ref<'_> {
                 // SAFETY: located with a granted place (invariant 2), which is held until the body is gone; the view

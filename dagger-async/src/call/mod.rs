@@ -151,7 +151,7 @@ impl Stop {
             Stop::User(error) => Error::Task { root: task().into(), error },
             Stop::Panic(payload) => Error::Panicked { root: task().into(), text: PanicText::of(payload) },
             Stop::Error(error) => error.passed_to(task),
-            Stop::Void(error) => error,
+            Stop::Void(error) => error.or_of(task),
         }
     }
 }

@@ -23,11 +23,16 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
-/// The wait for some places.
-pub(crate) struct GuardWait(Mutex<Waiting>);
+/// The wait for some places, and who uses them afterwards.
+pub(crate) struct GuardWait(Mutex<Waiting>, OnceLock<Weak<dyn Users>>);
+
+/// Tasks that use what is held outside tasks, and so are waited for by who waits for it.
+pub(crate) trait Users: Send + Sync {
+    fn visit(&self, visit: &mut dyn FnMut(RawTask));
+}
 
 struct Waiting {
     /// Places that are not granted yet.
@@ -39,7 +44,21 @@ struct Waiting {
 
 impl GuardWait {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(GuardWait(Mutex::new(Waiting { pending: 0, waker: None, abandoned: Vec::new() })))
+        let waiting = Waiting { pending: 0, waker: None, abandoned: Vec::new() };
+        Arc::new(GuardWait(Mutex::new(waiting), OnceLock::new()))
+    }
+
+    /// From now on these use the places.
+    pub(crate) fn set_users(&self, users: Weak<dyn Users>) {
+        let is_first = self.1.set(users).is_ok();
+        debug_assert!(is_first, "places are used by one run");
+    }
+
+    /// The tasks that use the places, for those who look for cycles.
+    pub(crate) fn visit_users(&self, visit: &mut dyn FnMut(RawTask)) {
+        if let Some(users) = self.1.get().and_then(Weak::upgrade) {
+            users.visit(visit);
+        }
     }
 
     /// The turn of a place came. Called outside the locks of chunks.
@@ -89,7 +108,13 @@ impl Listing {
             Listing::One(chunk, mode) => {
                 chunk.upgrade().into_iter().for_each(|chunk| visit(chunk.core(), *mode))
             }
-            Listing::Many(chunks) => chunks.upgrade().into_iter().for_each(|chunks| chunks.visit(visit)),
+            Listing::Many(chunks) => {
+                if let Some(chunks) = chunks.upgrade() {
+                    chunks.visit(visit);
+                    // Perhaps the last owner of what is a user's.
+                    crate::error::quietly(|| drop(chunks));
+                }
+            }
         }
     }
 }
@@ -190,15 +215,6 @@ impl Hold {
         self.held.as_ref().map(|held| held.chunk)
     }
 
-    /// What was left half written, and is to be overwritten as a whole before it is read, is as if it were sound until the end says
-    /// what became of it.
-    pub(crate) fn forget_poison_to_overwrite(&self) {
-        if let Some(held) = self.held.as_ref().filter(|held| held.mode == Mode::Out) {
-            let poison = held.core().lock().recover();
-            crate::error::quietly(|| drop(poison));
-        }
-    }
-
     /// Gives the place back, used as it says.
     pub(crate) fn end(mut self, outcome: Outcome<'_>) {
         self.given = true;
@@ -242,8 +258,12 @@ pub struct Access<P> {
 
 impl<P: Places> Access<P> {
     #[track_caller]
-    pub(crate) fn new(places: P) -> Self {
-        let site = Location::caller();
+    pub(super) fn new(places: P) -> Self {
+        Self::taken_at(places, Location::caller())
+    }
+
+    /// As [`new`](Self::new), for a caller elsewhere.
+    pub(crate) fn taken_at(places: P, site: &'static Location<'static>) -> Self {
         let wait = GuardWait::new();
         let mut access = Access {
             places: None,
@@ -278,6 +298,11 @@ impl<P: Places> Access<P> {
             Err(refusal) => access.refused = Some(refusal.into_error(None)),
         }
         access
+    }
+
+    /// What its places are told by.
+    pub(crate) fn wait(&self) -> &Arc<GuardWait> {
+        &self.wait
     }
 
     pub(super) fn recovering(mut self) -> Self {

@@ -38,7 +38,7 @@ pub(crate) use core::{
 #[cfg(feature = "store")]
 pub(crate) use guard::poisoned;
 pub(crate) use guard::{
-    AccessItem, Chunks, GuardWait, Hold, Listed as ListedPlaces, Placed, Places, Reading, Writing,
+    AccessItem, Chunks, GuardWait, Hold, Listed as ListedPlaces, Placed, Places, Reading, Users, Writing,
     visit_waiting_behind_guards,
 };
 pub(crate) use select::{Kind, Located};

@@ -158,13 +158,16 @@ impl Recording {
     }
 
     /// Keeps the call of the step that was noted last.
-    pub(super) fn keep(&mut self, task: RawTask, call: Option<Box<dyn CallsAgain>>) {
+    pub(super) fn keep(&mut self, task: RawTask, call: Result<Option<Box<dyn CallsAgain>>, ()>) {
         match (&mut self.copies, call) {
-            (Some(copies), Some(call)) => {
+            (Some(copies), Ok(Some(call))) => {
                 let (name, site) = (record::name_of(&task), task.origin.location());
                 copies.steps.push(Copy { call, task: task.info(), name, site });
             }
-            (Some(copies), None) => copies.refuse(Some(task.info()), ONCE),
+            (Some(copies), Ok(None)) => copies.refuse(Some(task.info()), ONCE),
+            (Some(copies), Err(())) => {
+                copies.refuse(Some(task.info()), "a `clone` of its function or arguments has panicked")
+            }
             (None, _) => {}
         }
     }

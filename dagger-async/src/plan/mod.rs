@@ -23,7 +23,7 @@ pub(crate) use run::Run;
 pub(crate) use times::Timed;
 
 use crate::chunk::Held;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quietly};
 use crate::options::Spec;
 use crate::pool::local;
 use crate::record;
@@ -295,8 +295,9 @@ impl Issue {
     ) -> Option<Error> {
         // Clones what is a user's: before anything is borrowed.
         // SAFETY: the task is being spawned, by the caller.
-        let copy = || catch_unwind(AssertUnwindSafe(|| unsafe { task.call_again() })).ok().flatten();
-        let copy = if self.is_freezing { copy() } else { None };
+        let copy = || catch_unwind(AssertUnwindSafe(|| unsafe { task.call_again() }));
+        let copy = if self.is_freezing { copy() } else { Ok(None) };
+        let copy = copy.map_err(|payload| quietly(|| drop(payload)));
         // SAFETY: as above.
         let accesses = unsafe { task.new_accesses() };
         let (why, work) = match &mut *self.issuing.borrow_mut() {

@@ -536,7 +536,7 @@ impl State {
         self.queue.blockers(place, &mut |ticket| match ticket.whose() {
             Whose::Task(task) => visit(task),
             Whose::Other(Other::Plan(run, chunk)) => run.visit_at(*chunk, visit),
-            Whose::Other(Other::Guard(..)) => {}
+            Whose::Other(Other::Guard(wait, _)) => wait.visit_users(visit),
         });
     }
 

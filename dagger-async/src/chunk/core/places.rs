@@ -129,7 +129,8 @@ pub(crate) fn take_idle(
     Some(place)
 }
 
-/// Takes a place at a chunk that nobody accesses, and that can be used as it is: it is granted then, and nobody is told.
+/// Takes a place at a chunk that nobody accesses, and that can be used as it is: it is granted then, and nobody is told. The caller
+/// keeps the chunk.
 pub(crate) fn take_at_rest(chunk: CorePtr, ticket: &Ticket, writes: bool) -> Option<Place> {
     let mut state = chunk.lock();
     if !state.queue.is_idle() || !state.is_sound() || residency::is_managed(chunk) {
@@ -137,7 +138,9 @@ pub(crate) fn take_at_rest(chunk: CorePtr, ticket: &Ticket, writes: bool) -> Opt
     }
     // Whatever it was for is past: nobody is here, and who comes says it anew.
     chunk.look.store(false, Relaxed);
-    Some(state.take(chunk, ticket.clone(), writes, &Area::Whole, std::ptr::null(), &mut Taken::nothing()))
+    let (place, granted) = state.queue.enqueue(ticket.clone(), writes, &Area::Whole);
+    debug_assert!(granted, "nobody is there");
+    Some(place)
 }
 
 /// Gives such a place back, if nothing has failed.

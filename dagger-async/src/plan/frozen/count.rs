@@ -4,9 +4,10 @@
 //! 2. A step counts from the start again as soon as it is ready: the next to count it down comes in another run, after this one.
 //! 3. The count of runners rises only by who is counted in it, so it reaches zero once, and whoever brings it there sees what
 //!    all of them have done.
+//! 4. A step that is made ready for others has somebody who looks for it: publish, fence, look at the other side, on both sides.
 
-use crate::sync::AtomicU32;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::{AtomicU32, fence};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 /// How many predecessors of a step are not over.
 pub(super) struct Missing {
@@ -41,35 +42,56 @@ impl Missing {
     }
 }
 
-/// How many runners there are, with those that were spawned and have not begun.
-pub(super) struct Runners(AtomicU32);
+/// Who runs steps.
+pub(super) struct Runners {
+    /// Those that were spawned and have not left.
+    count: AtomicU32,
+    /// Those that take steps, or will: not one that is about to leave.
+    hands: AtomicU32,
+}
 
 impl Runners {
     pub(super) fn new(count: u32) -> Runners {
-        Runners(AtomicU32::new(count))
+        Runners { count: AtomicU32::new(count), hands: AtomicU32::new(count) }
     }
 
     /// The caller is the only one: what it sees now is all there is.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
-        self.0.load(Acquire) == 1
+        self.count.load(Acquire) == 1
     }
 
-    /// A hint: there are fewer than that.
+    /// After a step was made ready for others: true if there are fewer hands than that.
     #[inline]
-    pub(super) fn are_fewer_than(&self, most: usize) -> bool {
-        (self.0.load(Relaxed) as usize) < most
+    pub(super) fn are_few(&self, most: u32) -> bool {
+        fence(SeqCst); // Either we see who rests, or who rests sees the step (invariant 4).
+        self.hands.load(Relaxed) < most
     }
 
-    /// Counts another one in, for the caller to spawn, who is one of them; unless there are so many.
-    pub(super) fn add(&self, most: usize) -> bool {
-        let count = self.0.load(Relaxed);
-        (count as usize) < most && self.0.compare_exchange(count, count + 1, AcqRel, Relaxed).is_ok()
+    /// Counts another one in, for the caller to spawn, who is one of them; unless there are so many hands.
+    pub(super) fn add(&self, most: u32) -> bool {
+        let mut hands = self.hands.load(Relaxed);
+        while hands < most {
+            match self.hands.compare_exchange_weak(hands, hands + 1, AcqRel, Relaxed) {
+                Ok(_) => {
+                    self.count.fetch_add(1, Relaxed); // Not zero: the caller is in it.
+                    return true;
+                }
+                Err(now) => hands = now,
+            }
+        }
+        false
     }
 
-    /// One is counted out. True: it was the last.
+    /// One takes no more steps. It looks once more, for others, before it leaves.
+    pub(super) fn rest(&self) {
+        self.hands.fetch_sub(1, AcqRel);
+        fence(SeqCst);
+    }
+
+    /// One that rests is counted out. True: it was the last.
     pub(super) fn leave(&self) -> bool {
-        self.0.fetch_sub(1, AcqRel) == 1
+        self.count.fetch_sub(1, AcqRel) == 1
     }
 }
 
@@ -119,6 +141,7 @@ mod models {
             }
             next = next.or_else(|| this.shared.lock().unwrap().pop());
         }
+        this.runners.rest();
         if this.runners.leave() {
             // SAFETY: as above.
             this.ends.with_mut(|ends| unsafe { *ends += 1 });
@@ -152,6 +175,40 @@ mod models {
                     .zip(&this.missing)
                     .all(|(&count, missing)| missing.count.load(Relaxed) == count)
             );
+        });
+    }
+
+    /// ```text
+    ///   pusher                     the other runner
+    ///   a step, ready for others   rests
+    ///   fence               ╳      fence
+    ///   few hands? spawn           looks once more: spawn
+    /// ```
+    /// The pusher then calls something that takes for ever.
+    #[test]
+    fn loom_a_ready_step_is_not_left_alone() {
+        use loom::sync::atomic::{AtomicBool, AtomicU32 as Shared};
+        loom::model(|| {
+            // The step is relaxed on purpose: the fences are what orders it.
+            let shared = Arc::new((Runners::new(2), Shared::new(0), AtomicBool::new(false)));
+            let other = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let (runners, step, is_seen) = &*shared;
+                    runners.rest();
+                    if step.load(Relaxed) == 1 && runners.add(2) {
+                        is_seen.store(true, Relaxed);
+                    }
+                    runners.leave();
+                })
+            };
+            let (runners, step, is_seen) = &*shared;
+            step.store(1, Relaxed);
+            if runners.are_few(2) && runners.add(2) {
+                is_seen.store(true, Relaxed);
+            }
+            other.join().unwrap();
+            assert!(is_seen.load(Relaxed));
         });
     }
 }

@@ -29,10 +29,11 @@ use crate::scoped::Datadeps;
 use crate::sync::prefetch;
 use crate::task::Work;
 use count::Missing;
+use crossbeam_deque::Worker;
 use dagger_core::record::Name;
 use dagger_core::{Area, Order, Place};
 use parking_lot::Mutex;
-use run::{Queue, Session};
+use run::Session;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -45,9 +46,10 @@ use std::time::Duration;
 /// A block of tasks that runs again and again without being issued: as fast as its functions, and a few nanoseconds for each.
 ///
 /// [`record`](Frozen::record) runs a block once, as [`datadeps`](crate::datadeps()) does, and keeps what it has spawned: the
-/// functions, their by-value arguments, and their order. [`run`](Frozen::run) calls all of it again. What changes from run to run lies
-/// in chunks; what the block itself does beside spawning happens once. A [`Plan`](crate::Plan) issues its block in every run,
-/// which takes new scalars and closures and any task; a frozen graph costs a tenth of that.
+/// functions, their by-value arguments, and the order that their accesses give. [`run`](Frozen::run) calls all of it again. What
+/// changes from run to run lies in chunks. The block itself does not run again: what it does beside spawning happens once, and
+/// where it awaited something a run does not. A [`Plan`](crate::Plan) issues its block in every run, which takes new scalars
+/// and closures and any task; a frozen graph costs a tenth of that.
 ///
 /// Every task of the block must be a call that can be made again and accesses a chunk: `spawn!(f(..); repeatable = true)`, where
 /// function and by-value arguments are `Clone`. Not futures, results of tasks as arguments, scopes, timeouts; and not chunks with a
@@ -55,13 +57,16 @@ use std::time::Duration;
 /// ranks give way to the graph's own, by the time that each step took when it was recorded.
 ///
 /// **A run is one access to each of its chunks**, from the outside: it waits for its turn at all of them, and others wait until
-/// it has ended. Runs that share chunks, of one graph or of several, follow each other in the order of the calls of `run`.
+/// it has ended. Runs of one graph follow each other, and so do those of several that share a chunk which one of them writes, in the
+/// order of the calls of `run`. With a memory limit all chunks of a graph are in memory while it runs.
 ///
 /// **Failure**: after the first step that fails no other begins. The run gives its error, with the task of the recording as root,
-/// and all that the graph writes is poisoned. Dropping the future of a run cancels it in the same way, unless no step has begun.
+/// and all that the graph writes is poisoned, until it is recovered or overwritten as a whole (by a graph, if that is the first
+/// that it does with the chunk). Dropping the future of a run cancels it in the same way, unless no step has begun.
 ///
 /// The steps run on the workers of the runtime that `run` was called in, in turns with other tasks; to them
-/// [`current`](crate::current()) is a task named `Frozen::run`. While a recording is on each step is recorded like a task.
+/// [`current`](crate::current()) is a task named `Frozen::run`. A step may spawn tasks and wait for them; it must not wait for another
+/// step but by their accesses. While a recording is on each step is recorded like a task.
 ///
 /// ```
 /// use dagger_async::prelude::*;
@@ -101,13 +106,13 @@ struct Inner {
     /// The tasks that made the calls first.
     tasks: Box<[Recorded]>,
     /// Queues of ready steps, empty between runs.
-    queues: Mutex<Vec<Queue>>,
+    queues: Mutex<Vec<Worker<u32>>>,
     critical_path: Duration,
     work: Duration,
 }
 
 /// One call, and how many others it still waits for: half a cache line.
-#[repr(align(32))]
+#[repr(align(64))]
 struct Step {
     missing: Missing,
     /// Where its successors begin in the list of all, and how many there are.
@@ -144,7 +149,8 @@ impl Frozen {
     /// too.
     ///
     /// # Errors
-    /// The first failure of a task, as for a block; [`Error::Options`] if one of the tasks cannot be a step: it says which, and why.
+    /// The first failure of a task, as for a block; [`Error::Options`] if something in the block cannot be a step: it says what, and
+    /// why.
     pub async fn record<F: Future>(body: F) -> Result<(F::Output, Frozen)> {
         let mut block = pin!(Datadeps::planned(body, Issue::freezing()));
         let output = poll_fn(|cx| block.as_mut().poll(cx)).await?;
@@ -158,32 +164,17 @@ impl Frozen {
     /// (or spawned) and its turn has come.
     ///
     /// # Errors
-    /// The failure of a step, or [`Error::Shutdown`]; [`Error::Poisoned`] and [`Error::Taken`] if a chunk cannot be used.
+    /// The failure of a step, or [`Error::Shutdown`]; [`Error::Poisoned`] and [`Error::Taken`] if a chunk cannot be used;
+    /// [`Error::Deadlock`] inside a task that holds what it would wait for.
     #[track_caller]
     pub fn run(&self) -> FrozenRun {
-        let pool = local::with(|local| local.pool().unwrap_or_else(|| crate::runtime::default_pool()).keep());
-        let (frozen, site) = (self.0.clone(), Location::caller());
-        local::with(|local| {
-            if let Some(frame) = local.queue() {
-                frame.refuse_to_freeze("the run of another one is no task: record its block anew");
-            }
-        });
-        FrozenRun(match AtRest::take(&frozen, site) {
-            Some(places) => State::Granted { places, pool, site },
-            None => State::Waiting { access: Access::new(Everything(frozen.clone())), pool, frozen, site },
-        })
+        FrozenRun::new(&self.0, Location::caller())
     }
 
     /// How many steps a run has.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn steps(&self) -> usize {
         self.0.steps.len()
-    }
-
-    /// True if a run does nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.steps.is_empty()
     }
 
     /// How long a run takes at least, however many processors there are, by the times that were measured when it was recorded.
@@ -247,6 +238,11 @@ impl Inner {
             None => return Err(too_large()), // Not reached: what is intricate was refused with its task.
         };
         let Graph { steps: planned, order, chunks, ranking } = graph;
+        if ranking.is_partial {
+            let message =
+                "a task of the block has failed, or was skipped, and the block went on: it cannot be frozen";
+            return Err(Error::Options { root: None, message: message.into() });
+        }
         // A place for the graph itself, and each has a number of 16 bits, from 1.
         if chunks.len() >= usize::from(u16::MAX) {
             return Err(too_large());
@@ -332,59 +328,83 @@ impl Takes for Everything {
 
 /// The future of [`Frozen::run`].
 #[must_use = "it holds its places until it is awaited or dropped"]
-pub struct FrozenRun(State);
+pub struct FrozenRun {
+    state: State,
+    frozen: Arc<Inner>,
+    pool: Arc<Pool>,
+    site: &'static Location<'static>,
+    /// What its places are told by.
+    wait: Arc<GuardWait>,
+}
 
 enum State {
+    Waiting(Access<Everything>),
     /// Nobody was there.
-    Granted {
-        places: AtRest,
-        pool: Arc<Pool>,
-        site: &'static Location<'static>,
-    },
-    Waiting {
-        access: Access<Everything>,
-        pool: Arc<Pool>,
-        frozen: Arc<Inner>,
-        site: &'static Location<'static>,
-    },
+    Granted(AtRest),
     Running(Arc<Session>),
     Over,
+}
+
+impl FrozenRun {
+    fn new(frozen: &Arc<Inner>, site: &'static Location<'static>) -> FrozenRun {
+        let pool = local::with(|local| local.pool().unwrap_or_else(|| crate::runtime::default_pool()).keep());
+        let wait = GuardWait::new();
+        let (state, wait) = match AtRest::take(frozen, &wait, site) {
+            Some(places) => (State::Granted(places), wait),
+            None => {
+                let access = Access::taken_at(Everything(frozen.clone()), site);
+                let wait = access.wait().clone();
+                (State::Waiting(access), wait)
+            }
+        };
+        FrozenRun { state, frozen: frozen.clone(), pool, site, wait }
+    }
+
+    fn begin(&mut self, places: Places) {
+        let session = Session::start(self.frozen.clone(), self.pool.clone(), self.site, places, &self.wait);
+        self.state = State::Running(session);
+    }
 }
 
 impl Future for FrozenRun {
     type Output = Result<()>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        loop {
-            match &mut self.0 {
-                State::Waiting { access, .. } => {
-                    let holds = ready!(Pin::new(access).poll(cx));
-                    if let State::Waiting { pool, frozen, site, .. } =
-                        std::mem::replace(&mut self.0, State::Over)
-                    {
-                        self.0 = State::Running(Session::start(frozen, pool, site, Places::Guards(holds?)));
-                    }
-                }
-                State::Granted { .. } => {
-                    if let State::Granted { places, pool, site } = std::mem::replace(&mut self.0, State::Over)
-                    {
-                        let frozen = places.frozen.clone();
-                        self.0 = State::Running(Session::start(frozen, pool, site, Places::AtRest(places)));
-                    }
-                }
-                State::Running(session) => {
-                    let outcome = ready!(session.poll_over(cx));
-                    self.0 = State::Over;
-                    return Poll::Ready(outcome);
-                }
-                State::Over => return Poll::Pending, // Polled after its end.
-            }
+        let this = &mut *self;
+        if !matches!(this.state, State::Running(_)) {
+            refuse_inside_a_recording();
         }
+        match &mut this.state {
+            State::Waiting(access) => {
+                let holds = ready!(Pin::new(access).poll(cx));
+                this.state = State::Over;
+                this.begin(Places::Guards(holds?));
+            }
+            State::Granted(_) => {
+                if let State::Granted(places) = std::mem::replace(&mut this.state, State::Over) {
+                    this.begin(Places::AtRest(places));
+                }
+            }
+            State::Running(_) | State::Over => {}
+        }
+        let State::Running(session) = &this.state else { return Poll::Pending }; // Polled after its end.
+        let outcome = ready!(session.poll_over(cx));
+        this.state = State::Over;
+        Poll::Ready(outcome)
     }
+}
+
+/// A run is no task, so a graph that is being recorded here would lose it.
+fn refuse_inside_a_recording() {
+    local::with(|local| {
+        if let Some(frame) = local.queue() {
+            frame.refuse_to_freeze("the run of another one is no task: record its block anew");
+        }
+    });
 }
 
 impl Drop for FrozenRun {
     fn drop(&mut self) {
-        if let State::Running(session) = &self.0 {
+        if let State::Running(session) = &self.state {
             session.cancel();
         }
     }
@@ -392,8 +412,8 @@ impl Drop for FrozenRun {
 
 impl fmt::Debug for FrozenRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.0 {
-            State::Granted { .. } | State::Waiting { .. } => "waiting",
+        let state = match &self.state {
+            State::Granted(_) | State::Waiting(_) => "waiting",
             State::Running(_) => "running",
             State::Over => "over",
         };
@@ -417,27 +437,16 @@ enum Places {
 }
 
 impl Places {
-    /// Before the first step.
-    fn begin(&self) {
-        if let Places::Guards(holds) = self {
-            holds.iter().for_each(Hold::forget_poison_to_overwrite);
-        }
-    }
-
-    /// Gives everything back: written, unless the run has failed.
-    fn end(self, turn: CorePtr, failure: Option<&Error>) {
-        let outcome = |chunk| match failure {
-            Some(failure) if chunk != turn => Outcome::Failed(failure),
-            _ => Outcome::Wrote,
-        };
+    /// Gives everything back as this says of all but the chunk that says whose turn it is.
+    fn end(self, turn: CorePtr, outcome: Outcome<'_>) {
+        let outcome = |chunk| if chunk == turn { Outcome::Void } else { outcome };
         match self {
             Places::Nothing => {}
             Places::Guards(holds) => holds.into_iter().for_each(|hold| {
                 let chunk = hold.chunk().unwrap_or(turn);
                 hold.end(outcome(chunk));
             }),
-            Places::AtRest(places) if failure.is_some() => places.give_each(outcome),
-            Places::AtRest(places) => drop(places),
+            Places::AtRest(places) => places.give_each(outcome),
         }
     }
 }
@@ -455,8 +464,8 @@ struct AtRest {
 const AHEAD: usize = 6;
 
 impl AtRest {
-    fn take(frozen: &Arc<Inner>, site: &'static Location<'static>) -> Option<AtRest> {
-        let ticket = Ticket::other(Other::Guard(GuardWait::new(), 0)); // Of nobody: it is granted at once.
+    fn take(frozen: &Arc<Inner>, wait: &Arc<GuardWait>, site: &'static Location<'static>) -> Option<AtRest> {
+        let ticket = Ticket::other(Other::Guard(wait.clone(), 0)); // Told nothing: they are granted at once.
         let places = Vec::with_capacity(frozen.chunks.len());
         let mut this = AtRest { frozen: frozen.clone(), places, _listed: None };
         // One after the other: whoever comes in between waits there until this gives everything back, by its drop.
@@ -478,19 +487,24 @@ impl AtRest {
     }
 
     fn give_each<'a>(mut self, outcome: impl Fn(CorePtr) -> Outcome<'a>) {
+        let turn = ChunkCell::core_of(&self.frozen.turn.0);
         self.give(|frozen, at, place, tickets| {
+            frozen.prefetch(at + AHEAD);
             let (chunk, mode) = frozen.chunks[at];
-            Held::with_place(chunk, mode, place).release(outcome(chunk), tickets);
+            match outcome(chunk) {
+                Outcome::Wrote => chunk::give_at_rest(chunk, place, mode.writes(), tickets),
+                other if chunk != turn => Held::with_place(chunk, mode, place).release(other, tickets),
+                _ => chunk::give_at_rest(chunk, place, false, tickets),
+            }
         });
     }
 }
 
+// Of one that was not used.
 impl Drop for AtRest {
     fn drop(&mut self) {
         self.give(|frozen, at, place, tickets| {
-            frozen.prefetch(at + AHEAD);
-            let (chunk, mode) = frozen.chunks[at];
-            chunk::give_at_rest(chunk, place, mode.writes(), tickets);
+            chunk::give_at_rest(frozen.chunks[at].0, place, false, tickets);
         });
     }
 }

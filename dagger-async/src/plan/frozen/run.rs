@@ -1,48 +1,49 @@
 //! One run of a frozen graph.
 //!
 //! ```text
-//!   runner   own steps (a stack) ─▶ call ─▶ ready successors ─▶ own steps
-//!               └─ the oldest, while others find nothing ─▶ shared ◀── steal ─ another runner
+//!   runner   call ─▶ ready successors ─▶ the first is the next, the others: own queue ─▶ newest first
+//!                                                                                └──▶ oldest first ─ another runner
 //! ```
-//! 1. A runner is a task that takes ready steps, its own ones or those that another one shares, until there are none. It leaves with
-//!    its queue empty; so when the last one leaves no step is ready and none runs, and the run is over.
+//! 1. A runner is a task that takes ready steps, its own ones or those of another one, until there are none. It leaves with its
+//!    queue empty; so when the last one leaves no step is ready and none runs, and the run is over.
 //! 2. A runner counts from its spawn. Only a runner spawns another, so that the count is zero once.
 //! 3. A step becomes ready in the queue of the runner that has ended its last predecessor, and that runner does not leave before
 //!    the step is taken: nobody has to be told, more runners are only more hands.
-//! 4. While a runner calls a step and has others, some of them are shared: a long call keeps nobody from working.
+//! 4. While a runner calls a step others can take every ready step but that one, however long it takes.
 //! 5. After a failure steps are taken and not called; what is left of the counts is put right by the last runner.
 
 use super::count::Runners;
 use super::{Inner, Places};
 use crate::call::{Body, Stop};
-use crate::chunk::ChunkCell;
+use crate::chunk::{ChunkCell, GuardWait, Outcome, Users};
 use crate::error::{Error, Result, TaskInfo, quietly};
 use crate::pool::{Pool, local};
 use crate::record;
 use crate::spawn;
 use crate::sync::relax;
-use crate::task::{CallSite, Linker, RawTask, TaskId, clone_to_leave};
+use crate::task::{CallSite, Linker, RawTask, TaskId, TaskRef, clone_to_leave};
 use crossbeam_deque::{Steal, Stealer, Worker};
 use dagger_core::Scope;
 use dagger_core::record::{Cause, End, What};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Relaxed},
 };
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// How long a runner goes on before other tasks of its worker have a turn.
 const TURN: Duration = Duration::from_micros(200);
 /// After so many steps it looks at the clock.
-const LOOK_EVERY: u32 = 32;
-/// How many steps are shared at a time.
-const SHARED_MAX: usize = 16;
+const LOOK_EVERY: u32 = 16;
+/// So few steps of another runner are left to it for a moment,
+const FEW: usize = 3;
+/// so many turns of a loop: about as long as it takes to come for them.
+const GRACE: u32 = 4;
 /// How often a runner without a step looks at the queues of the others before it leaves: some microseconds.
 const LOOKS: u32 = 24;
 
@@ -58,45 +59,18 @@ pub(super) struct Session {
     /// One for each worker.
     lanes: Box<[Lane]>,
     ending: Mutex<Ending>,
+    /// Some step was called.
+    has_begun: AtomicBool,
+    /// The runners that have begun, for those who look for cycles.
+    tasks: Mutex<Vec<TaskRef>>,
     /// The ids of the steps in a recording that is on: from the first on, one after the other.
     recorded: Option<Box<[TaskId]>>,
 }
 
-/// A queue of ready steps, while no runner has it, and the end of it at which others take some.
+/// A queue of ready steps: its owner's end, while no runner has it, and the others'.
 struct Lane {
-    queue: Mutex<Option<Queue>>,
+    queue: Mutex<Option<Worker<u32>>>,
     stealer: Stealer<u32>,
-}
-
-/// Ready steps.
-pub(super) struct Queue {
-    /// The newest is the next.
-    own: VecDeque<u32>,
-    /// Older ones, that others may take.
-    shared: Worker<u32>,
-}
-
-impl Queue {
-    fn new() -> Queue {
-        Queue { own: VecDeque::new(), shared: Worker::new_fifo() }
-    }
-
-    fn pop(&mut self) -> Option<u32> {
-        self.own.pop_back().or_else(|| self.shared.pop())
-    }
-
-    /// Shares some of the oldest if there are none that are.
-    #[inline]
-    fn share(&mut self) {
-        if !self.own.is_empty() && self.shared.is_empty() {
-            let count = self.own.len().div_ceil(2).min(SHARED_MAX);
-            self.own.drain(..count).for_each(|step| self.shared.push(step));
-        }
-    }
-
-    fn share_all(&mut self) {
-        self.own.drain(..).for_each(|step| self.shared.push(step));
-    }
 }
 
 #[derive(Default)]
@@ -114,29 +88,32 @@ impl Session {
         pool: Arc<Pool>,
         site: &'static Location<'static>,
         places: Places,
+        wait: &GuardWait,
     ) -> Arc<Session> {
-        places.begin();
         let workers = pool.processors.len();
         let mut queues = std::mem::take(&mut *frozen.queues.lock());
-        queues.resize_with(workers.max(queues.len()), Queue::new);
+        queues.resize_with(workers.max(queues.len()), Worker::new_lifo);
         // Neighbours stay together; each queue gives its first one first.
         let share = frozen.sources.len().div_ceil(workers).max(1);
-        for (sources, queue) in frozen.sources.chunks(share).zip(&mut queues) {
-            queue.own.extend(sources.iter().rev());
-            queue.share_all();
+        for (sources, queue) in frozen.sources.chunks(share).zip(&queues) {
+            sources.iter().rev().for_each(|&source| queue.push(source));
         }
-        let lane = |queue: Queue| Lane { stealer: queue.shared.stealer(), queue: Mutex::new(Some(queue)) };
+        let lane = |queue: Worker<u32>| Lane { stealer: queue.stealer(), queue: Mutex::new(Some(queue)) };
         let runners = frozen.sources.len().min(workers) as u32;
         let session = Arc::new(Session {
             lanes: queues.into_iter().map(lane).collect(),
             runners: Runners::new(runners),
             is_stopped: AtomicBool::new(false),
             ending: Mutex::new(Ending { places, ..Ending::default() }),
+            has_begun: AtomicBool::new(false),
+            tasks: Mutex::default(),
             recorded: record::is_on().then(|| note_spawns(&frozen)),
             frozen,
             pool,
             site,
         });
+        let users: Weak<Session> = Arc::downgrade(&session);
+        wait.set_users(users);
         for _ in 0..runners {
             session.spawn_runner();
         }
@@ -163,7 +140,7 @@ impl Session {
 
     /// Nobody waits for it any more: no further step begins.
     pub(super) fn cancel(&self) {
-        self.stop(|session| Error::Cancelled { root: session.info().into() });
+        self.stop(Error::Cancelled { root: self.info().into() });
     }
 
     /// The run as others are told of it.
@@ -173,42 +150,44 @@ impl Session {
 
     /// No step begins any more, because of this, unless there was another reason before.
     #[cold]
-    fn stop(&self, why: impl FnOnce(&Session) -> Error) {
-        {
+    fn stop(&self, why: Error) {
+        let unused = {
             let mut ending = self.ending.lock();
-            if ending.is_over {
-                return;
-            }
-            if ending.failure.is_none() {
-                ending.failure = Some(why(self));
-            }
-        }
+            if ending.is_over || ending.failure.is_some() { Some(why) } else { ending.failure.replace(why) }
+        };
         self.is_stopped.store(true, Relaxed);
+        // Perhaps a user's: not under the lock.
+        quietly(|| drop(unused));
     }
 
     fn spawn_runner(self: &Arc<Self>) {
         static SITE: CallSite = CallSite::new("Frozen::run");
-        spawn::spawn_beside(Runner { session: self.clone(), lane: None, has_left: false }, &SITE, &self.pool);
+        spawn::spawn_beside(
+            Runner { session: self.clone(), lane: None, task: None, has_left: false },
+            &SITE,
+            &self.pool,
+        );
     }
 
     /// There is more to do here than one runner does.
     #[inline]
     fn call_for_help(self: &Arc<Self>) {
-        if self.runners.are_fewer_than(self.pool.processors.len()) {
-            self.get_help();
+        let most = self.pool.processors.len() as u32;
+        if most > 1 && self.runners.are_few(most) {
+            self.get_help(most);
         }
     }
 
     #[cold]
-    fn get_help(self: &Arc<Self>) {
-        if self.runners.add(self.pool.processors.len()) {
+    fn get_help(self: &Arc<Self>, most: u32) {
+        if self.runners.add(most) {
             self.spawn_runner();
         }
     }
 
     /// A queue for a new runner, those that have something first. There is one for each runner that there may be, and who leaves
     /// gives its own back before it is counted out; so one is free, though it may be another one at each look.
-    fn take_lane(&self) -> (usize, Queue) {
+    fn take_lane(&self) -> (usize, Worker<u32>) {
         let take = |index: usize| Some((index, self.lanes[index].queue.lock().take()?));
         let full = (0..self.lanes.len()).filter(|&index| !self.lanes[index].stealer.is_empty());
         let mut found = full.into_iter().find_map(take);
@@ -223,8 +202,17 @@ impl Session {
         }
     }
 
+    /// There is a step for whoever comes.
+    fn has_ready(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.stealer.is_empty())
+    }
+
     /// A runner has nothing to do any more.
-    fn leave(&self) {
+    fn leave(self: &Arc<Self>) {
+        self.runners.rest();
+        if self.has_ready() && !self.is_stopped.load(Relaxed) {
+            self.get_help(self.pool.processors.len() as u32);
+        }
         if self.runners.leave() {
             self.end();
         }
@@ -233,10 +221,10 @@ impl Session {
     /// The last runner has left.
     fn end(&self) {
         let frozen = &*self.frozen;
-        let mut queues: Vec<Queue> = Vec::with_capacity(self.lanes.len());
+        let mut queues: Vec<Worker<u32>> = Vec::with_capacity(self.lanes.len());
         queues.extend(self.lanes.iter().filter_map(|lane| lane.queue.lock().take()));
         if self.is_stopped.load(Acquire) {
-            queues.iter_mut().for_each(|queue| while queue.pop().is_some() {});
+            queues.iter().for_each(|queue| while queue.pop().is_some() {});
             frozen.steps.iter().for_each(|step| step.missing.reset());
         }
         *frozen.queues.lock() = queues;
@@ -244,8 +232,13 @@ impl Session {
             let mut ending = self.ending.lock();
             (std::mem::take(&mut ending.places), ending.failure.clone())
         };
+        let outcome = match &failure {
+            None => Outcome::Wrote,
+            Some(failure) if self.has_begun.load(Relaxed) => Outcome::Failed(failure),
+            Some(_) => Outcome::Void,
+        };
         // From here on another run may have the graph.
-        places.end(ChunkCell::core_of(&frozen.turn.0), failure.as_ref());
+        places.end(ChunkCell::core_of(&frozen.turn.0), outcome);
         let waker = {
             let mut ending = self.ending.lock();
             ending.is_over = true;
@@ -258,35 +251,54 @@ impl Session {
 
     /// A step of another runner's queue, or nothing after a while.
     #[cold]
-    fn steal(&self, own: usize, queue: &mut Queue) -> Option<u32> {
+    fn steal(self: &Arc<Self>, own: usize, queue: &Worker<u32>) -> Option<u32> {
         for look in 0..LOOKS {
             let is_alone = self.runners.is_alone();
             for offset in 1..self.lanes.len() {
                 let lane = &self.lanes[(own + offset) % self.lanes.len()];
-                while !lane.stealer.is_empty() {
-                    match lane.stealer.steal_batch_and_pop(&queue.shared) {
-                        Steal::Success(step) => return Some(step),
-                        Steal::Retry => std::hint::spin_loop(),
-                        Steal::Empty => break,
-                    }
+                if let Some(step) = self.steal_from(&lane.stealer, queue) {
+                    return Some(step);
                 }
             }
             if is_alone {
                 return None;
             }
             // More and more seldom: who looks takes the line from who works there.
-            for _ in 0..1 << (look / 4) {
-                std::hint::spin_loop();
-            }
+            spin(1 << (look / 4));
         }
         None
     }
 
+    fn steal_from(self: &Arc<Self>, other: &Stealer<u32>, queue: &Worker<u32>) -> Option<u32> {
+        match other.len() {
+            0 => return None,
+            // Its runner will have come to it by the time that it were here, unless what it calls takes long.
+            1..FEW => spin(GRACE),
+            _ => {}
+        }
+        loop {
+            match other.steal_batch_and_pop(queue) {
+                Steal::Success(step) => {
+                    // More than one can do at once: for a third one.
+                    if self.has_ready() {
+                        self.call_for_help();
+                    }
+                    return Some(step);
+                }
+                Steal::Retry => std::hint::spin_loop(),
+                Steal::Empty => return None,
+            }
+        }
+    }
+
     /// Runs steps until there are none (true), or it is the turn of others.
-    fn work(self: &Arc<Self>, own: usize, queue: &mut Queue) -> bool {
+    fn work(self: &Arc<Self>, own: usize, queue: &Worker<u32>) -> bool {
         let frozen = &*self.frozen;
         let began = Instant::now();
         let mut called = 0_u32;
+        if !self.has_begun.load(Relaxed) && !self.is_stopped.load(Relaxed) {
+            self.has_begun.store(true, Relaxed);
+        }
         let mut next = None;
         loop {
             let Some(step) = next.take().or_else(|| queue.pop()).or_else(|| self.steal(own, queue)) else {
@@ -296,24 +308,24 @@ impl Session {
                 continue;
             }
             if let Err(stop) = self.call(step) {
-                self.stop(|_| stop.into_error(|| frozen.tasks[step as usize].task.clone()));
+                self.stop(stop.into_error(|| frozen.tasks[step as usize].task.clone()));
                 continue;
             }
+            let mut has_more = false;
             for &successor in frozen.successors(step) {
                 if frozen.steps[successor as usize].is_ready_now()
                     && let Some(other) = next.replace(successor)
                 {
-                    queue.own.push_back(other);
+                    queue.push(other);
+                    has_more = true;
                 }
             }
-            if !queue.own.is_empty() {
-                queue.share();
+            if has_more {
                 self.call_for_help();
             }
             called += 1;
             if called.is_multiple_of(LOOK_EVERY) && began.elapsed() > TURN {
-                queue.own.extend(next);
-                queue.share_all();
+                next.into_iter().for_each(|step| queue.push(step));
                 return false;
             }
         }
@@ -340,6 +352,10 @@ impl Session {
     }
 }
 
+fn spin(turns: u32) {
+    (0..turns).for_each(|_| std::hint::spin_loop());
+}
+
 /// Writes down the steps of a run as tasks, with what each comes after.
 #[cold]
 fn note_spawns(frozen: &Inner) -> Box<[TaskId]> {
@@ -357,11 +373,19 @@ fn note_spawns(frozen: &Inner) -> Box<[TaskId]> {
     ids
 }
 
+impl Users for Session {
+    fn visit(&self, visit: &mut dyn FnMut(RawTask)) {
+        self.tasks.lock().iter().for_each(|task| visit(task.raw()));
+    }
+}
+
 /// A task that takes part in a run.
 pub(crate) struct Runner {
     session: Arc<Session>,
     /// From its first poll to its end.
-    lane: Option<(usize, Queue)>,
+    lane: Option<(usize, Worker<u32>)>,
+    /// Itself, from then on: while the task is in the list of the session that keeps it.
+    task: Option<RawTask>,
     has_left: bool,
 }
 
@@ -369,6 +393,9 @@ impl Runner {
     fn leave(&mut self) {
         if std::mem::replace(&mut self.has_left, true) {
             return;
+        }
+        if let Some(task) = self.task.take() {
+            self.session.tasks.lock().retain(|other| other.raw() != task);
         }
         if let Some((index, queue)) = self.lane.take() {
             *self.session.lanes[index].queue.lock() = Some(queue);
@@ -381,7 +408,8 @@ impl Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         if !self.has_left {
-            self.session.stop(|session| Error::Shutdown { root: session.info().into() });
+            let session = &self.session;
+            session.stop(Error::Shutdown { root: session.info().into() });
             self.leave();
         }
     }
@@ -398,7 +426,15 @@ impl Body for Runner {
     fn scope(&self, _: &mut Option<Scope>) {}
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::result::Result<(), Stop>> {
         let this = &mut *self;
-        let (index, queue) = this.lane.get_or_insert_with(|| this.session.take_lane());
+        let (index, queue) = this.lane.get_or_insert_with(|| {
+            this.task = local::with(|local| local.task());
+            if let Some(task) = this.task {
+                // Whoever waits for a chunk of the run waits for it.
+                task.state.lock().set_awaited_by_task();
+                this.session.tasks.lock().push(TaskRef::new(task));
+            }
+            this.session.take_lane()
+        });
         if !this.session.work(*index, queue) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
