@@ -238,7 +238,10 @@ fn a_failure_stops_the_run_and_poisons_what_it_writes() {
         let seen = after.clone();
         let (_, frozen) = Frozen::record(async {
             spawn!((|fails: &u64, a: &mut u64| match fails {
-                0 => Ok(*a += 1),
+                0 => {
+                    *a += 1;
+                    Ok(())
+                }
                 1 => Err("by plan"),
                 _ => panic!("by panic"),
             })(In(&fails), InOut(&a))?; repeatable = true, name = "critical");
@@ -364,7 +367,8 @@ fn others_see_a_run_as_one_access() {
             std::thread::spawn(move || {
                 rt.block_on(async {
                     while !over.load(SeqCst) {
-                        let task = spawn!((|a: &u64, b: &u64| *a == *b && *a % 20 == 0)(In(&a), In(&b)));
+                        let task =
+                            spawn!((|a: &u64, b: &u64| *a == *b && a.is_multiple_of(20))(In(&a), In(&b)));
                         assert!(task.await.unwrap(), "seen in the middle of a run");
                     }
                 });

@@ -43,7 +43,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// A block of tasks that runs again and again without being issued: as fast as its functions, and a few nanoseconds for each.
+/// A block of tasks that runs again and again without being issued: as fast as its functions, and some tens of nanoseconds for each.
 ///
 /// [`record`](Frozen::record) runs a block once, as [`datadeps`](crate::datadeps()) does, and keeps what it has spawned: the
 /// functions, their by-value arguments, and the order that their accesses give. [`run`](Frozen::run) calls all of it again. What
@@ -161,7 +161,7 @@ impl Frozen {
     }
 
     /// Runs all steps again. Takes its places at the chunks when it is called, like [`Chunk::read`], and begins when it is awaited
-    /// (or spawned) and its turn has come.
+    /// (or spawned) and its turn has come. Until then it holds them, also against the next run: await it, spawn it or drop it.
     ///
     /// # Errors
     /// The failure of a step, or [`Error::Shutdown`]; [`Error::Poisoned`] and [`Error::Taken`] if a chunk cannot be used;
