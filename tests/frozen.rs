@@ -3,33 +3,20 @@
 use dagger_async::prelude::*;
 use dagger_async::record;
 use dagger_core::record::{End, What};
-use dagger_tests::{Census, Gate, on_all_workers, on_workers, watched};
+use dagger_tests::{Census, Gate, Random, on_all_workers, on_workers, watched};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Data = Vec<u64>;
 
 const CHUNKS: usize = 5;
 const LEN: usize = 12;
 
-/// A small generator, so that a failing case is named by its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-    fn part(&mut self) -> (usize, std::ops::Range<usize>) {
-        let start = self.below(LEN);
-        (self.below(CHUNKS), start..start + 1 + self.below(LEN - start))
-    }
-    fn two(&mut self) -> (usize, usize) {
-        let a = self.below(CHUNKS);
-        (a, (a + 1 + self.below(CHUNKS - 1)) % CHUNKS)
-    }
+fn random_part(random: &mut Random) -> (usize, std::ops::Range<usize>) {
+    let start = random.below(LEN);
+    (random.below(CHUNKS), start..start + 1 + random.below(LEN - start))
 }
 
 fn add(from: &[u64], to: &mut [u64], run: &u64) {
@@ -52,14 +39,15 @@ fn issue(seed: u64, chunks: &[Chunk<Data>], run: &Chunk<u64>) {
     for at in 0..random.below(25) {
         match random.below(4) {
             0 | 1 => {
-                let (from, mut to) = (random.part(), random.part());
+                let (from, mut to) = (random_part(random), random_part(random));
                 if from.0 == to.0 {
                     to.0 = (to.0 + 1) % CHUNKS;
                 }
                 spawn!(add(In(&chunks[from.0].slice(from.1)), InOut(&chunks[to.0].slice(to.1)), In(run)); repeatable = true);
             }
             2 => {
-                let (a, b) = random.two();
+                let a = random.below(CHUNKS);
+                let b = (a + 1 + random.below(CHUNKS - 1)) % CHUNKS;
                 spawn!(replace(In(&chunks[a]), Out(&chunks[b])); repeatable = true);
             }
             _ => {
@@ -201,6 +189,15 @@ fn what_cannot_be_called_again_is_refused_with_its_name() {
         needs(body, "options of a block").await;
         let placed = Chunk::new_in(Scope::any(), 1u64);
         needs(async { _ = spawn!(add(InOut(&placed), 1); repeatable = true) }, "has a scope").await;
+        struct Bomb;
+        impl Clone for Bomb {
+            fn clone(&self) -> Self {
+                panic!("no clone")
+            }
+        }
+        let with_bomb = |x: &mut u64, _: Bomb| *x += 0;
+        let body = async { _ = spawn!(with_bomb(InOut(&chunk), Bomb); repeatable = true) };
+        needs(body, "a `clone` of its function or arguments has panicked").await;
         // What would be lost without a word.
         let ((), inner) =
             Frozen::record(async { _ = spawn!(add(InOut(&chunk), 0); repeatable = true) }).await.unwrap();
@@ -452,7 +449,9 @@ fn a_shutdown_ends_a_run() {
                             if !is_first.load(SeqCst) {
                                 started.open();
                                 gate.block();
-                                std::thread::sleep(Duration::from_micros(100)); // Longer than a turn, all together.
+                                // All together longer than a turn.
+                                let began = Instant::now();
+                                while began.elapsed() < Duration::from_micros(100) {}
                             }
                             *x += 1;
                         })(InOut(&chunk)); repeatable = true);

@@ -487,21 +487,32 @@ fn a_successor_does_not_pass_a_higher_priority() {
     });
 }
 
+/// What has run, in its order.
+type Order = Arc<Mutex<Vec<&'static str>>>;
+
+/// Takes the only worker until the gate opens, after so many picks.
+async fn occupied(round: usize) -> (Body, Order) {
+    picks(round).await;
+    let gate = Body::new().waits();
+    Kind::Sync.spawn(Options::new(), &gate);
+    gate.started.pass().await;
+    (gate, Order::default())
+}
+
+/// A body that notes its name.
+fn noted(order: &Order, name: &'static str) -> impl FnOnce() + Send + 'static {
+    let order = order.clone();
+    move || order.lock().unwrap().push(name)
+}
+
 /// `low` is awaited by a task of high priority and stays low.
 #[test]
 fn a_task_does_not_take_the_priority_of_one_that_waits_for_it() {
     on_workers(1, |rt| async move {
         let mut kept = 0;
         for round in 0..61 {
-            picks(round).await;
-            let order = Arc::new(Mutex::new(Vec::new()));
-            let note = |name: &'static str| {
-                let order = order.clone();
-                move || order.lock().unwrap().push(name)
-            };
-            let gate = Body::new().waits();
-            Kind::Sync.spawn(Options::new(), &gate);
-            gate.started.pass().await;
+            let (gate, order) = occupied(round).await;
+            let note = |name| noted(&order, name);
             let low = spawn!((note("low"))(); priority = 1);
             let high = spawn!((|_: &(), note: Note| note())(&low, note("high").boxed()); priority = 100);
             let middle = spawn!((note("middle"))(); priority = 50);
@@ -529,15 +540,8 @@ fn with_options_hands_priority_on() {
     on_workers(1, |rt| async move {
         let mut kept = 0;
         for round in 0..61 {
-            picks(round).await;
-            let order = Arc::new(Mutex::new(Vec::new()));
-            let note = |name: &'static str| {
-                let order = order.clone();
-                move || order.lock().unwrap().push(name)
-            };
-            let gate = Body::new().waits();
-            Kind::Sync.spawn(Options::new(), &gate);
-            gate.started.pass().await;
+            let (gate, order) = occupied(round).await;
+            let note = |name| noted(&order, name);
             let low = spawn!((note("low"))(); priority = 1);
             let child = note("child");
             let parent = with_options(Options::new().priority(9), async {
@@ -558,15 +562,8 @@ fn ranks_are_an_order_within_a_priority() {
     on_workers(1, |rt| async move {
         let mut kept = 0;
         for round in 0..61 {
-            picks(round).await;
-            let order = Arc::new(Mutex::new(Vec::new()));
-            let note = |name: &'static str| {
-                let order = order.clone();
-                move || order.lock().unwrap().push(name)
-            };
-            let gate = Body::new().waits();
-            Kind::Sync.spawn(Options::new(), &gate);
-            gate.started.pass().await;
+            let (gate, order) = occupied(round).await;
+            let note = |name| noted(&order, name);
             spawn!((note("low 8"))(); rank = 8, priority = -1);
             with_options(Options::new().rank(2).priority(1), async {
                 drop(spawn!((note("high 2"))()));
@@ -587,15 +584,8 @@ fn ranks_are_an_order_within_a_priority() {
 fn tasks_without_a_rank_have_their_turns_beside_those_with_one() {
     on_workers(1, |rt| async move {
         for round in 0..61 {
-            picks(round).await;
-            let order = Arc::new(Mutex::new(Vec::new()));
-            let note = |name: &'static str| {
-                let order = order.clone();
-                move || order.lock().unwrap().push(name)
-            };
-            let gate = Body::new().waits();
-            Kind::Sync.spawn(Options::new(), &gate);
-            gate.started.pass().await;
+            let (gate, order) = occupied(round).await;
+            let note = |name| noted(&order, name);
             for _ in 0..100 {
                 spawn!((note("ranked"))(); rank = 8);
             }

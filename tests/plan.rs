@@ -1,7 +1,7 @@
 //! Plans: blocks that run again by the graph of their first run. Whatever happens, a run gives what a block gives.
 
 use dagger_async::{PlanStats, prelude::*};
-use dagger_tests::{Census, Gate, on_all_workers, watched};
+use dagger_tests::{Census, Gate, Random, on_all_workers, watched};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -12,18 +12,9 @@ type Data = Vec<u64>;
 const CHUNKS: usize = 5;
 const LEN: usize = 12;
 
-/// A small generator, so that a failing case is named by its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-    fn part(&mut self) -> (usize, std::ops::Range<usize>) {
-        let start = self.below(LEN);
-        (self.below(CHUNKS), start..start + 1 + self.below(LEN - start))
-    }
+fn random_part(random: &mut Random) -> (usize, std::ops::Range<usize>) {
+    let start = random.below(LEN);
+    (random.below(CHUNKS), start..start + 1 + random.below(LEN - start))
 }
 
 /// One line of a program. The number at the end of each differs from run to run.
@@ -55,7 +46,7 @@ impl Op {
         };
         match random.below(24) {
             0..9 => {
-                let (from, mut to) = (random.part(), random.part());
+                let (from, mut to) = (random_part(random), random_part(random));
                 if from.0 == to.0 {
                     to.0 = (to.0 + 1) % CHUNKS;
                 }

@@ -97,6 +97,17 @@ pub fn isolated(name: &str, test: impl FnOnce() + Send + 'static) {
     assert!(output.status.success(), "the process of {name} ended with {}:\n{tail}", output.status);
 }
 
+/// A small generator, so that a failing case is named by its seed.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below that.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
 /// A door that is opened once; threads and tasks can wait at it.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<GateState>);

@@ -123,32 +123,13 @@ pub fn repeatable<B: CallAgain, X>(call: Borrowing<B, X>) -> Borrowing<Repeatabl
 
 impl<B: CallAgain> Body for Repeatable<B> {
     type Output = B::Output;
-    type Name = B::Name;
-    const IMMEDIATE: bool = B::IMMEDIATE;
-    const ACCESSES: usize = B::ACCESSES;
-    const WRITES: bool = B::WRITES;
+    as_its_body!();
 
-    fn link(&self, linker: &mut Linker) {
-        self.0.link(linker);
-    }
-    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.0.inputs(visit);
-    }
-    fn scope(&self, scopes: &mut Option<Scope>) {
-        self.0.scope(scopes);
-    }
-    fn has_begun(&self) -> bool {
-        self.0.has_begun()
-    }
     fn again(&self) -> Option<Box<dyn Again>> {
         Some(Box::new(Any(self.0.repeated())))
     }
-    fn clear(self: Pin<&mut Self>) {
-        // SAFETY: as in `poll`.
-        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.clear();
-    }
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<B::Output, Stop>> {
-        // SAFETY: the field is pinned when the wrapper is; the wrapper has no `Drop` and never moves it.
+        // SAFETY: as in `clear`.
         unsafe { self.map_unchecked_mut(|this| &mut this.0) }.poll(cx)
     }
 }

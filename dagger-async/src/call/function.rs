@@ -121,29 +121,10 @@ where
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
     type Output = T;
-    type Name = B::Name;
-    const IMMEDIATE: bool = B::IMMEDIATE;
-    const ACCESSES: usize = B::ACCESSES;
-    const WRITES: bool = B::WRITES;
+    as_its_body!();
 
-    fn link(&self, linker: &mut Linker) {
-        self.0.link(linker);
-    }
-    fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.0.inputs(visit);
-    }
-    fn scope(&self, scopes: &mut Option<Scope>) {
-        self.0.scope(scopes);
-    }
-    fn has_begun(&self) -> bool {
-        self.0.has_begun()
-    }
-    fn clear(self: Pin<&mut Self>) {
-        // SAFETY: as in `poll`.
-        unsafe { self.map_unchecked_mut(|this| &mut this.0) }.clear();
-    }
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Stop>> {
-        // SAFETY: the field is pinned when the wrapper is; the wrapper has no `Drop` and never moves it.
+        // SAFETY: as in `clear`.
         let body = unsafe { self.map_unchecked_mut(|this| &mut this.0) };
         match ready!(body.poll(cx)) {
             Ok(Ok(value)) => Poll::Ready(Ok(value)),

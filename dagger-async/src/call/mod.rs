@@ -31,6 +31,33 @@ macro_rules! for_each_arity {
     };
 }
 
+/// What a body does as the body in its field `0`, beside what it does with the outcome.
+macro_rules! as_its_body {
+    () => {
+        type Name = B::Name;
+        const IMMEDIATE: bool = B::IMMEDIATE;
+        const ACCESSES: usize = B::ACCESSES;
+        const WRITES: bool = B::WRITES;
+
+        fn link(&self, linker: &mut Linker) {
+            self.0.link(linker);
+        }
+        fn inputs(&self, visit: &mut dyn FnMut(RawTask)) {
+            self.0.inputs(visit);
+        }
+        fn scope(&self, scopes: &mut Option<Scope>) {
+            self.0.scope(scopes);
+        }
+        fn has_begun(&self) -> bool {
+            self.0.has_begun()
+        }
+        fn clear(self: Pin<&mut Self>) {
+            // SAFETY: the field is pinned when the wrapper is; the wrapper has no `Drop` and never moves it.
+            unsafe { self.map_unchecked_mut(|this| &mut this.0) }.clear();
+        }
+    };
+}
+
 mod access;
 mod again;
 mod arg;

@@ -22,7 +22,7 @@ mod places;
 mod residence;
 mod ticket;
 
-pub(crate) use places::{Taken, check_merged, give_at_rest, give_idle, take_at_rest, take_idle, take_places};
+pub(crate) use places::{Taken, check_merged, give_idle, take_at_rest, take_idle, take_places};
 pub(crate) use ticket::{Other, Ticket, Whose};
 
 use super::container::Parts;

@@ -143,18 +143,7 @@ pub(crate) fn take_at_rest(chunk: CorePtr, ticket: &Ticket, writes: bool) -> Opt
     Some(place)
 }
 
-/// Gives such a place back, if nothing has failed.
-pub(crate) fn give_at_rest(chunk: CorePtr, place: Place, writes: bool, tickets: &mut Tickets) {
-    let mut state = chunk.lock();
-    if writes {
-        state.parts = None;
-    }
-    let keep = state.give(place, tickets);
-    drop(state);
-    drop_owner(keep);
-}
-
-/// Gives the place of a run back.
+/// Gives the place of a run, of a plan or of what is frozen, back, if nothing has failed.
 pub(crate) fn give_idle(chunk: CorePtr, place: Place, writes: bool, tickets: &mut Tickets) {
     let mut state = chunk.lock();
     if writes {

@@ -437,9 +437,9 @@ enum Places {
 }
 
 impl Places {
-    /// Gives everything back as this says of all but the chunk that says whose turn it is.
+    /// Gives everything back as this says, but the chunk that says whose turn it is, which nothing poisons.
     fn end(self, turn: CorePtr, outcome: Outcome<'_>) {
-        let outcome = |chunk| if chunk == turn { Outcome::Void } else { outcome };
+        let outcome = |chunk| if chunk == turn { Outcome::Wrote } else { outcome };
         match self {
             Places::Nothing => {}
             Places::Guards(holds) => holds.into_iter().for_each(|hold| {
@@ -487,14 +487,12 @@ impl AtRest {
     }
 
     fn give_each<'a>(mut self, outcome: impl Fn(CorePtr) -> Outcome<'a>) {
-        let turn = ChunkCell::core_of(&self.frozen.turn.0);
         self.give(|frozen, at, place, tickets| {
             frozen.prefetch(at + AHEAD);
             let (chunk, mode) = frozen.chunks[at];
             match outcome(chunk) {
-                Outcome::Wrote => chunk::give_at_rest(chunk, place, mode.writes(), tickets),
-                other if chunk != turn => Held::with_place(chunk, mode, place).release(other, tickets),
-                _ => chunk::give_at_rest(chunk, place, false, tickets),
+                Outcome::Wrote => chunk::give_idle(chunk, place, mode.writes(), tickets),
+                other => Held::with_place(chunk, mode, place).release(other, tickets),
             }
         });
     }
@@ -504,7 +502,7 @@ impl AtRest {
 impl Drop for AtRest {
     fn drop(&mut self) {
         self.give(|frozen, at, place, tickets| {
-            chunk::give_at_rest(frozen.chunks[at].0, place, false, tickets);
+            chunk::give_idle(frozen.chunks[at].0, place, false, tickets);
         });
     }
 }

@@ -63,7 +63,7 @@ pub(super) struct Session {
     has_begun: AtomicBool,
     /// The runners that have begun, for those who look for cycles.
     tasks: Mutex<Vec<TaskRef>>,
-    /// The ids of the steps in a recording that is on: from the first on, one after the other.
+    /// What the steps are called in a recording, if one was on at the start.
     recorded: Option<Box<[TaskId]>>,
 }
 
@@ -189,8 +189,8 @@ impl Session {
     /// gives its own back before it is counted out; so one is free, though it may be another one at each look.
     fn take_lane(&self) -> (usize, Worker<u32>) {
         let take = |index: usize| Some((index, self.lanes[index].queue.lock().take()?));
-        let full = (0..self.lanes.len()).filter(|&index| !self.lanes[index].stealer.is_empty());
-        let mut found = full.into_iter().find_map(take);
+        let mut full = (0..self.lanes.len()).filter(|&index| !self.lanes[index].stealer.is_empty());
+        let mut found = full.find_map(take);
         let mut round = 0;
         loop {
             if let Some(found) = found.take() {
