@@ -221,8 +221,8 @@ fn suspend(task: RawTask, pool: &Pool, local: &Local) {
         }
         guard = task.state.lock();
     }
-    // After the unlock it may run elsewhere and end.
-    let kept = (guard.is_awaited_by_task() || task.has_accesses()).then(|| TaskRef::new(task));
+    // Somebody may wait for it, and it closes a cycle. After the unlock it may run elsewhere and end.
+    let kept = wait::is_waited_for(task, &guard).then(|| TaskRef::new(task));
     let suspend = guard.suspend();
     if suspend == Suspend::Again {
         residency::resume(task); // Nobody else has it until the lock is free.

@@ -214,8 +214,7 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
             Kind::Await | Kind::AwaitOtherwise => Awaiting::Many,
         };
         let before = std::mem::replace(awaiting, next);
-        // Whoever waits for a chunk that this one holds is not counted: it may be there.
-        let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null() || me.has_accesses();
+        let waited_for = is_waited_for(me, &guard);
         drop(guard);
         drop(before);
         waited_for
@@ -226,14 +225,21 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
     find_path(target, me, local).map(|path| deadlock(&path))
 }
 
+/// True if somebody may wait for this task: for it, after it in order, or for a chunk that it holds, who is not counted.
+pub(super) fn is_waited_for(task: RawTask, guard: &Locked<'_>) -> bool {
+    guard.is_awaited_by_task() || !task.guarded(guard).successors.is_null() || task.has_accesses()
+}
+
 /// True if a task that has just suspended closes a cycle: two of them may have looked while the other still ran.
 pub(super) fn closes_cycle(me: RawTask) -> bool {
     let mut targets: SmallVec<[TaskRef; 1]> = SmallVec::new();
     {
         let guard = me.state.lock();
         let guarded = me.guarded(&guard);
-        let waited_for = guard.is_awaited_by_task() || !guarded.successors.is_null() || me.has_accesses();
-        if !waited_for || guard.phase() != Phase::Suspended || me.foreign_wakers.load(Acquire) != 0 {
+        if !is_waited_for(me, &guard)
+            || guard.phase() != Phase::Suspended
+            || me.foreign_wakers.load(Acquire) != 0
+        {
             return false;
         }
         match guarded.awaiting() {
