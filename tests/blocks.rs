@@ -1167,3 +1167,56 @@ fn a_task_of_a_block_may_be_awaited_inside_and_outside_and_by_another_block() {
         assert_eq!((first.unwrap(), second.unwrap()), (5, 6));
     });
 }
+
+#[test]
+fn a_cycle_through_an_early_task_of_a_block_is_found_behind_many_later_ones() {
+    on_all_workers(|_| async {
+        let (send, receive) = tokio::sync::oneshot::channel::<DTask<bool>>();
+        let (gate, begun) = (Gate::new(), Gate::new());
+        let (held, waits) = (gate.clone(), begun.clone());
+        let outer = spawn(async move {
+            let block = datadeps(async {
+                spawn(async move {
+                    let outer = receive.await.unwrap();
+                    waits.open();
+                    matches!(outer.await, Err(Error::Deadlock { .. }))
+                });
+                // Its end waits for the latest of these first.
+                for _ in 0..500 {
+                    let held = held.clone();
+                    spawn(async move { held.pass().await });
+                }
+            });
+            block.await.is_err()
+        });
+        send.send(outer.clone()).unwrap();
+        begun.pass().await;
+        gate.open();
+        // One of the two is told, and both end.
+        outer.await.unwrap();
+    });
+}
+
+#[test]
+fn a_block_ends_when_its_last_task_has_whichever_that_is() {
+    on_all_workers(|_| async {
+        for late in [0, 1, 100, 699] {
+            let (gate, ended) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+            let mut block = Box::pin(datadeps(async {
+                for at in 0..700 {
+                    let (gate, ended) = (gate.clone(), ended.clone());
+                    spawn(async move {
+                        if at % 100 == late % 100 && at <= late {
+                            gate.pass().await;
+                        }
+                        ended.fetch_add(1, SeqCst);
+                    });
+                }
+            }));
+            assert!(futures::poll!(&mut block).is_pending());
+            gate.open();
+            block.await.unwrap();
+            assert_eq!(ended.load(SeqCst), 700);
+        }
+    });
+}

@@ -5,13 +5,15 @@
 //!    unfinished, twice.
 //! 2. A failure is collected once for each root, by the innermost block; blocks around wait for the task too, but leave its
 //!    failure to the inner one.
-//! 3. The end of a block is a task that comes after all that are left, so that a wait for a block is a wait for a task, and a
-//!    cycle through it is found like any other.
+//! 3. The end of a block is a task that comes after some of those that are left, the latest, then one that comes after what is
+//!    left then, twice as many, and so on. So a wait for a block is a wait for tasks, and a cycle through it is found like any
+//!    other; and few of its tasks need an edge, since most of the others are over when the latest are.
 
 use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
 use crate::plan::Issue;
 use crate::pool::local;
+use crate::record;
 use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +29,8 @@ const PERIOD: u64 = 16;
 const LEAVE_MAX: usize = 32;
 /// So many before its turn the memory of one is asked for.
 const AHEAD: usize = 4;
+/// The end of a block waits for so many of its latest tasks first.
+const AWAITED_MIN: usize = 64;
 /// How many failures a block keeps apart.
 const FAILURES_MAX: usize = 1024;
 
@@ -115,7 +119,7 @@ impl Owned {
 
     /// Takes what is over off the list, with its failure.
     #[must_use]
-    fn prune(&mut self) -> Over {
+    pub(super) fn prune(&mut self) -> Over {
         let mut over = Over::new();
         for _ in 0..self.tasks.len() {
             let Some(listed) = self.tasks.pop_front() else { break };
@@ -126,6 +130,12 @@ impl Owned {
             }
         }
         over
+    }
+
+    /// The latest that are listed, so many at most.
+    fn latest(&self, most: usize) -> Vec<TaskRef> {
+        let first = self.tasks.len().saturating_sub(most);
+        self.tasks.range(first..).map(|listed| listed.task.clone()).collect()
     }
 
     /// Cancels what has not started.
@@ -205,13 +215,13 @@ fn collect(failures: &mut HashMap<Option<TaskId>, Failure>, listed: &Listed) {
 /// # Ok(()) }
 /// ```
 pub fn datadeps<F: Future>(body: F) -> Datadeps<F> {
-    Datadeps { queue: Queue::block(), output: None, end: None, body }
+    Datadeps { queue: Queue::block(), output: None, end: None, awaited: 0, body }
 }
 
 impl<F: Future> Datadeps<F> {
     /// A block that is a run of a plan.
     pub(crate) fn planned(body: F, issue: Issue) -> Self {
-        Datadeps { queue: Queue::planned(issue), output: None, end: None, body }
+        Datadeps { queue: Queue::planned(issue), output: None, end: None, awaited: 0, body }
     }
 
     pub(crate) fn issue(&self) -> Option<&Issue> {
@@ -231,6 +241,8 @@ pub struct Datadeps<F: Future> {
     /// Of the body, once it has ended.
     output: Option<F::Output>,
     end: Option<DTask<()>>,
+    /// For so many tasks that waits.
+    awaited: usize,
     body: F,
 }
 
@@ -238,36 +250,47 @@ impl<F: Future> Future for Datadeps<F> {
     type Output = Result<F::Output>;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: `body` is pinned when `self` is and only projected; the other fields are never pinned.
-        let (queue, output, end, body) = unsafe {
+        let (queue, output, (end, awaited), body) = unsafe {
             let this = self.get_unchecked_mut();
-            (&this.queue, &mut this.output, &mut this.end, Pin::new_unchecked(&mut this.body))
+            (
+                &this.queue,
+                &mut this.output,
+                (&mut this.end, &mut this.awaited),
+                Pin::new_unchecked(&mut this.body),
+            )
         };
         if output.is_none() {
             *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
-            let (over, unfinished) = {
-                let mut owned = queue.owned.borrow_mut();
-                let over = owned.prune();
-                (over, owned.tasks.iter().map(|listed| listed.task.clone()).collect::<Vec<TaskRef>>())
-            };
-            drop(over);
+            queue.prune();
             // What a `bulk` around this block holds back ends after the bulk: the wait would never end.
             let held = local::with(|local| {
                 let frame = local.queue()?;
-                unfinished.iter().find(|task| frame.holds(task.raw())).map(|task| task.info())
+                let owned = queue.owned.borrow();
+                let held = owned.tasks.iter().find(|listed| frame.holds(listed.task.raw()));
+                held.map(|listed| listed.task.info())
             });
             if let Some(held) = held {
                 drop(queue.owned.take());
                 return Poll::Ready(Err(Error::Deadlock { root: held.clone().into(), path: [held].into() }));
             }
-            if !unfinished.is_empty() {
-                *end = Some(crate::spawn::end_of_block(&unfinished));
+        }
+        let waited = loop {
+            if let Some(waited) = end {
+                let waited = ready!(Pin::new(waited).poll(cx));
+                *end = None;
+                if waited.is_err() {
+                    break waited;
+                }
+                queue.prune();
             }
-        }
-        let mut waited = Ok(());
-        if let Some(end) = end {
-            waited = ready!(Pin::new(end).poll(cx));
-        }
-        *end = None;
+            // In a recording every task of the block is seen to come before its end.
+            *awaited = if record::is_on() { usize::MAX } else { awaited.saturating_mul(2).max(AWAITED_MIN) };
+            let latest = queue.owned.borrow().latest(*awaited);
+            if latest.is_empty() {
+                break Ok(());
+            }
+            *end = Some(crate::spawn::end_of_block(&latest));
+        };
         let Some(output) = output.take() else {
             return Poll::Pending; // Polled after its end, which a future may answer as it likes.
         };

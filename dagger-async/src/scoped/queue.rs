@@ -64,6 +64,12 @@ impl Queue {
         Queue { plan: Some(issue), ..Self::block() }
     }
 
+    /// Lets go of all tasks that are over.
+    pub(super) fn prune(&self) {
+        let over = self.owned.borrow_mut().prune();
+        drop(over); // Nothing is borrowed.
+    }
+
     /// Lets go of tasks that are over.
     #[cold]
     fn shorten(&self) {
