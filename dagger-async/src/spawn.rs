@@ -205,22 +205,21 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    begin(task, pool, local);
+    let may_be_step = begin(task, B::ACCESSES != 0, pool, local);
     // SAFETY: the cell starts with one claim, which is the handle's.
     let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
     let mut linker = Linker::new::<B>(task);
+    linker.may_be_step = may_be_step;
     task.link_body::<B>(&mut linker);
     submit_linked(task, &mut linker, extras, B::IMMEDIATE, pool, local);
     handle
 }
 
-/// Tells of a task that was made, before anything can end it.
-fn begin(task: RawTask, pool: &Pool, local: &Local) {
+/// Tells of a task that was made, before anything can end it. True if it may be a step of a plan, and is not listed.
+fn begin(task: RawTask, has_accesses: bool, pool: &Pool, local: &Local) -> bool {
     record::spawned(&task, pool);
     pool.spawned(local);
-    if let Some(frame) = local.queue() {
-        frame.own(task);
-    }
+    local.queue().is_some_and(|frame| frame.own(task, has_accesses))
 }
 
 /// Launches a task whose inputs are linked, and waits where that is asked for. `immediate`: its body is.
@@ -379,10 +378,14 @@ fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool:
     let mut refusal = None;
     let known = task.has_accesses();
     if known || linker.refused.is_some() {
-        refusal = match local.queue().and_then(Frame::plan) {
+        refusal = match local.queue() {
             None => take_places(task, linker),
-            Some(plan) => plan.place(task, linker, |linker| take_places(task, linker)),
+            Some(frame) => frame.place(task, linker, |linker| take_places(task, linker)),
         };
+    } else if linker.may_be_step
+        && let Some(frame) = local.queue()
+    {
+        frame.list(task); // It has no accesses after all.
     }
     let closed = pool.is_closed_after_count(local);
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {

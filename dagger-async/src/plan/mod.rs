@@ -28,10 +28,10 @@ use crate::options::Spec;
 use crate::pool::local;
 use crate::record;
 use crate::scoped::Datadeps;
-use crate::task::{Linker, RawTask};
+use crate::task::{Linker, RawTask, TaskRef};
 use graph::{Graph, Recording};
 use parking_lot::Mutex;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -170,7 +170,7 @@ impl Plan {
     /// The first failure of a task, as for a block; [`Error::Options`] if the plan is running already.
     pub fn run<F: Future>(&self, body: F) -> PlanRun<F> {
         let block = Datadeps::planned(body, Issue::new(self.0.is_ranked));
-        PlanRun { plan: self.0.clone(), state: State::New, output: None, block }
+        PlanRun { plan: self.0.clone(), state: State::New, block }
     }
 
     /// What became of the runs so far.
@@ -197,6 +197,8 @@ impl fmt::Debug for Plan {
 /// How the spawns of one run are issued. Used by the thread that polls the body of the run, or by its owner.
 pub(crate) struct Issue {
     issuing: RefCell<Issuing>,
+    /// That by the graph, if there is one, also when it was left.
+    run: OnceCell<Arc<Run>>,
     /// Its steps have options that come from here: they are timed, or have ranks by that.
     is_ranked: bool,
     /// The steps are recorded to be called again without being issued.
@@ -227,13 +229,13 @@ enum Why {
 
 impl Issue {
     fn new(is_ranked: bool) -> Issue {
-        Issue { issuing: RefCell::default(), is_ranked, is_freezing: false }
+        Issue { issuing: RefCell::default(), run: OnceCell::new(), is_ranked, is_freezing: false }
     }
 
     /// Records what is to be frozen.
     fn freezing() -> Issue {
         let issuing = RefCell::new(Issuing::Recording(Recording::freezing()));
-        Issue { issuing, is_ranked: true, is_freezing: true }
+        Issue { issuing, run: OnceCell::new(), is_ranked: true, is_freezing: true }
     }
 
     /// True if steps are recorded to be frozen.
@@ -286,7 +288,59 @@ impl Issue {
         }
     }
 
-    /// Gives a task that is being spawned its turn, by the graph or by the queues: `take_places` does the latter.
+    /// True if the next spawn may be a step of a run by the graph.
+    #[inline]
+    pub(crate) fn is_following(&self) -> bool {
+        matches!(*self.issuing.borrow(), Issuing::Following { .. })
+    }
+
+    /// The run by the graph, also when it was left.
+    pub(crate) fn run(&self) -> Option<&Arc<Run>> {
+        self.run.get()
+    }
+
+    /// The last step that was issued by the graph, if it is not over, and its place in the order of spawns.
+    pub(crate) fn last_step(&self) -> Option<(u64, TaskRef)> {
+        let issued = match *self.issuing.borrow() {
+            Issuing::Following { next: issued, .. }
+            | Issuing::Left { replayed: issued, .. }
+            | Issuing::Followed { replayed: issued } => issued,
+            Issuing::Normally | Issuing::Recording(_) => 0,
+        };
+        self.run.get()?.unlisted(issued.checked_sub(1)?)
+    }
+
+    /// Makes a task that is being spawned the next step of the run by the graph, if it is that. `at`: its place in the order of
+    /// spawns, if the run is what knows of it.
+    pub(crate) fn follow(&self, task: RawTask, linker: &mut Linker, at: Option<u64>) -> bool {
+        let (why, work) = match &mut *self.issuing.borrow_mut() {
+            Issuing::Following { run, .. } if run.is_contested() => (Why::Contested, None),
+            Issuing::Following { run, next } => {
+                // SAFETY: the task is being spawned, by the caller.
+                let accesses = unsafe { task.new_accesses() };
+                if linker.refused.is_none() && run.matches(*next, task, accesses) {
+                    match run.issue(*next, task, accesses, linker, at) {
+                        Ok(()) => {
+                            *next += 1;
+                            return true;
+                        }
+                        Err(work) => (Why::Contested, Some(work)),
+                    }
+                } else {
+                    (Why::Mismatch, None)
+                }
+            }
+            _ => return false,
+        };
+        // Both tell others, and may drop what is foreign: not while this is borrowed.
+        if let Some(mut work) = work {
+            work.drain();
+        }
+        self.stop_following(|replayed| Issuing::Left { why, replayed });
+        false
+    }
+
+    /// Gives a task that is being spawned, and is no step by the graph, its turn by the queues, as `take_places` does, and notes it.
     pub(crate) fn place(
         &self,
         task: RawTask,
@@ -298,36 +352,10 @@ impl Issue {
         let copy = || catch_unwind(AssertUnwindSafe(|| unsafe { task.call_again() }));
         let copy = if self.is_freezing { copy() } else { Ok(None) };
         let copy = copy.map_err(|payload| quietly(|| drop(payload)));
-        // SAFETY: as above.
-        let accesses = unsafe { task.new_accesses() };
-        let (why, work) = match &mut *self.issuing.borrow_mut() {
-            Issuing::Following { run, .. } if run.is_contested() => (Some(Why::Contested), None),
-            Issuing::Following { run, next } => {
-                if linker.refused.is_none() && run.matches(*next, task, accesses) {
-                    match run.issue(*next, task, accesses, linker) {
-                        Ok(()) => {
-                            *next += 1;
-                            return None;
-                        }
-                        Err(work) => (Some(Why::Contested), Some(work)),
-                    }
-                } else {
-                    (Some(Why::Mismatch), None)
-                }
-            }
-            Issuing::Recording(recording) => {
-                recording.note(task, accesses);
-                recording.keep(task, copy);
-                (None, None)
-            }
-            Issuing::Normally | Issuing::Left { .. } | Issuing::Followed { .. } => (None, None),
-        };
-        // Both tell others, and may drop what is foreign: not while this is borrowed.
-        if let Some(mut work) = work {
-            work.drain();
-        }
-        if let Some(why) = why {
-            self.stop_following(|replayed| Issuing::Left { why, replayed });
+        if let Issuing::Recording(recording) = &mut *self.issuing.borrow_mut() {
+            // SAFETY: as above.
+            recording.note(task, unsafe { task.new_accesses() });
+            recording.keep(task, copy);
         }
         let refusal = take_places(linker);
         if let Issuing::Recording(recording) = &mut *self.issuing.borrow_mut() {
@@ -341,7 +369,7 @@ impl Issue {
     }
 
     /// The body has ended: nothing more is issued.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         self.stop_following(|replayed| Issuing::Followed { replayed });
     }
 
@@ -357,6 +385,9 @@ impl Issue {
     }
 
     fn begin(&self, issuing: Issuing) {
+        if let Issuing::Following { run, .. } = &issuing {
+            drop(self.run.set(run.clone())); // There is none: it begins once.
+        }
         drop(self.issuing.replace(issuing));
     }
 
@@ -370,15 +401,13 @@ impl Issue {
 pub struct PlanRun<F: Future> {
     plan: Arc<Inner>,
     state: State,
-    /// Of the block, while the run has not given its places back.
-    output: Option<Result<F::Output>>,
     block: Datadeps<F>,
 }
 
 enum State {
     New,
-    /// The graph that it began with, and its run if it follows it.
-    Begun(Option<Arc<Graph>>, Option<Arc<Run>>),
+    /// The graph that it began with.
+    Begun(Option<Arc<Graph>>),
     Over,
 }
 
@@ -386,9 +415,9 @@ impl<F: Future> Future for PlanRun<F> {
     type Output = Result<F::Output>;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: `block` is pinned when `self` is and only projected; the other fields are never pinned.
-        let (plan, state, output, mut block) = unsafe {
+        let (plan, state, mut block) = unsafe {
             let this = self.get_unchecked_mut();
-            (&this.plan, &mut this.state, &mut this.output, Pin::new_unchecked(&mut this.block))
+            (&this.plan, &mut this.state, Pin::new_unchecked(&mut this.block))
         };
         if matches!(state, State::New) {
             let graph = match std::mem::replace(&mut *plan.phase.lock(), Phase::Running) {
@@ -398,26 +427,9 @@ impl<F: Future> Future for PlanRun<F> {
             };
             *state = begin(plan, graph, block.issue());
         }
-        if output.is_none() {
-            let polled = block.as_mut().poll(cx);
-            // The body has ended, whether or not its tasks have.
-            if polled.is_ready() || block.has_output() {
-                block.issue().into_iter().for_each(Issue::close);
-            }
-            *output = Some(ready!(polled));
-        }
-        // Its tasks are over but for a few instructions: without its places the next run can begin by the graph. After a
-        // deadlock they may never be.
-        if let (State::Begun(_, Some(run)), Some(output)) = (&*state, &output)
-            && !matches!(output, Err(Error::Deadlock { .. }))
-        {
-            ready!(run.poll_over(cx));
-        }
+        let output = ready!(block.as_mut().poll(cx));
         end(plan, state, block.issue(), true);
-        match output.take() {
-            Some(output) => Poll::Ready(output),
-            None => Poll::Pending, // Polled after its end.
-        }
+        Poll::Ready(output)
     }
 }
 
@@ -450,12 +462,12 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> Stat
     if let Some(issue) = issue {
         issue.begin(issuing);
     }
-    State::Begun(graph, run)
+    State::Begun(graph)
 }
 
 /// The run has ended, or is dropped. `finished`: all its tasks are over.
 fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
-    let State::Begun(mut recorded, _) = std::mem::replace(state, State::Over) else { return };
+    let State::Begun(mut recorded) = std::mem::replace(state, State::Over) else { return };
     // A run that follows the graph still is closed here.
     let issuing = issue.map(|issue| {
         issue.close();

@@ -22,20 +22,23 @@
 use super::graph::Graph;
 use crate::chunk::{self, Held, Ticket, Tickets};
 use crate::pool::Pool;
+use crate::scoped::Failures;
 use crate::sync::relax;
-use crate::task::{Linker, RawTask, TaskRef, Work};
+use crate::task::{self, Linker, RawTask, TaskRef, Work};
 use dagger_core::Place;
 use parking_lot::Mutex;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32,
-    Ordering::{AcqRel, Acquire, Release, SeqCst},
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 use std::task::{Context, Poll, Waker};
 
 /// In `unclosed` until the run is closed: more than a plan has steps.
 const BIAS: u32 = 1 << 31;
+/// In place of a node's place in the order of spawns: a block lists its task.
+const LISTED: u32 = u32::MAX;
 /// In the pointer of a node: somebody looks at its task.
 const LOOKED_AT: usize = 1;
 
@@ -50,6 +53,8 @@ pub(crate) struct Run {
     is_over: AtomicBool,
     /// Of who waits for that.
     waker: Mutex<Option<Waker>>,
+    /// Of steps that no block lists.
+    failures: Mutex<Failures>,
     pool: *const Pool,
     /// Invariant 5: dropped by whoever brings `unclosed` to zero.
     me: Mutex<Option<Arc<Run>>>,
@@ -70,6 +75,8 @@ struct ChunkPlace {
 struct Node {
     /// Invariant 3.
     missing: AtomicU32,
+    /// Its place in the order of spawns, if the run is what knows of it ([`LISTED`] otherwise). Constant from its issue on.
+    at: AtomicU32,
     /// Invariant 4.
     task: AtomicPtr<()>,
 }
@@ -124,7 +131,11 @@ impl Run {
     pub(super) fn start(graph: &Arc<Graph>, pool: *const Pool) -> Option<Arc<Run>> {
         let node = |step| {
             let missing = graph.order.predecessors(step).len() as u32 + 1;
-            Node { missing: AtomicU32::new(missing), task: AtomicPtr::new(null_mut()) }
+            Node {
+                missing: AtomicU32::new(missing),
+                at: AtomicU32::new(LISTED),
+                task: AtomicPtr::new(null_mut()),
+            }
         };
         let run = Arc::new(Run {
             graph: graph.clone(),
@@ -134,6 +145,7 @@ impl Run {
             places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
             is_over: AtomicBool::new(false),
             waker: Mutex::new(None),
+            failures: Mutex::default(),
             pool,
             me: Mutex::new(None),
         });
@@ -168,7 +180,8 @@ impl Run {
             && self.graph.steps.get(step).is_some_and(|step| step.is(task, accesses))
     }
 
-    /// Makes a task that [`matches`](Self::matches) the step with this number.
+    /// Makes a task that [`matches`](Self::matches) the step with this number. `at`: its place in the order of spawns, if no block
+    /// lists it.
     ///
     /// # Errors
     /// What is to be drained, if the run is contested.
@@ -178,8 +191,11 @@ impl Run {
         task: RawTask,
         accesses: &mut [Held],
         linker: &mut Linker,
+        at: Option<u64>,
     ) -> Result<(), Box<Work>> {
         let node = &self.nodes[step];
+        let at = at.map_or(LISTED, |at| at.try_into().unwrap_or(LISTED - 1));
+        node.at.store(at, Relaxed);
         node.name(task);
         if self.is_contested.load(SeqCst) {
             node.forget(task);
@@ -206,13 +222,20 @@ impl Run {
     pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, tickets: &mut Tickets) {
         // SAFETY: invariant 5: this step is not completed until the end of this function.
         let this = unsafe { run.as_ref() };
+        let node = &this.nodes[step as usize];
+        // Its end is not told before that. Relaxed: the issue comes before.
+        let at = node.at.load(Relaxed);
+        if at != LISTED && task.error().is_some() {
+            let before = this.failures.lock().collect(task, u64::from(at));
+            crate::error::quietly(|| drop(before));
+        }
         for &successor in this.graph.order.successors(step as usize) {
             let node = &this.nodes[successor as usize];
             if node.missing.fetch_sub(1, AcqRel) == 1 {
                 tickets.push(Ticket::task(node.task()));
             }
         }
-        this.nodes[step as usize].forget(task);
+        node.forget(task);
         if this.is_contested.load(SeqCst) {
             this.give_back_at(step as usize, tickets);
         }
@@ -286,13 +309,55 @@ impl Run {
         me
     }
 
+    // What a block does with the tasks that it lists.
+
+    /// Adds unfinished steps that no block lists, the latest first, while there are fewer than `most`.
+    pub(crate) fn latest(&self, most: usize, tasks: &mut Vec<TaskRef>) {
+        if self.is_over.load(Acquire) {
+            return;
+        }
+        for step in (0..self.nodes.len()).rev() {
+            if tasks.len() >= most {
+                return;
+            }
+            let unlisted = self.unlisted(step).map(|(_, task)| task);
+            tasks.extend(unlisted.filter(|task| !task.is_over()));
+        }
+    }
+
+    /// The task of this step, if it is issued and not completed and no block lists it, and its place in the order of spawns.
+    pub(super) fn unlisted(&self, step: usize) -> Option<(u64, TaskRef)> {
+        let mut task = None;
+        let node = &self.nodes[step];
+        node.look(&mut |named| task = Some(TaskRef::new(named)));
+        let at = node.at.load(Relaxed);
+        task.filter(|_| at != LISTED).map(|task| (u64::from(at), task))
+    }
+
+    /// Cancels the steps that no block lists and that have not started.
+    pub(crate) fn cancel(&self) {
+        if self.is_over.load(Acquire) {
+            return;
+        }
+        for step in 0..self.nodes.len() {
+            if let Some((_, task)) = self.unlisted(step) {
+                task::cancel_unstarted(task.raw());
+            }
+        }
+    }
+
+    /// The failures of those that no block lists, once the run is over.
+    pub(crate) fn take_failures(&self) -> Failures {
+        std::mem::take(&mut *self.failures.lock())
+    }
+
     /// True once somebody has come to wait behind it.
     pub(super) fn is_contested(&self) -> bool {
         self.is_contested.load(Acquire)
     }
 
     /// Ends once the places are given back.
-    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_over.load(Acquire) {
             return Poll::Ready(());
         }

@@ -9,14 +9,14 @@
 //!    left then, twice as many, and so on. So a wait for a block is a wait for tasks, and a cycle through it is found like any
 //!    other; and few of its tasks need an edge, since most of the others are over when the latest are.
 
+use super::failures::Failures;
 use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
 use crate::plan::Issue;
 use crate::pool::local;
 use crate::record;
-use crate::task::{self, DTask, RawTask, TaskId, TaskRef};
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use crate::task::{self, DTask, RawTask, TaskRef};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -31,8 +31,6 @@ const LEAVE_MAX: usize = 32;
 const AHEAD: usize = 4;
 /// The end of a block waits for so many of its latest tasks first.
 const AWAITED_MIN: usize = 64;
-/// How many failures a block keeps apart.
-const FAILURES_MAX: usize = 1024;
 
 /// The tasks of a block, and what became of those that left the list.
 #[derive(Default)]
@@ -41,7 +39,7 @@ pub(super) struct Owned {
     /// The whole list is looked through when it is this long.
     limit: usize,
     spawned: u64,
-    failures: HashMap<Option<TaskId>, Failure>,
+    failures: Failures,
 }
 
 pub(super) struct Listed {
@@ -57,38 +55,49 @@ pub(super) struct Listed {
 /// Of those that left the list: with these may go what is a user's, so they are dropped when nobody has it.
 pub(super) type Over = Vec<TaskRef>;
 
-struct Failure {
-    at: u64,
-    error: Error,
-    /// It is that of the root itself, not of a task that depended on it.
-    own: bool,
-}
-
 impl Owned {
     /// Lists a task that nobody else knows yet. True if it is time to [`shorten`](Self::shorten) the list.
     #[must_use]
     #[inline]
     pub(super) fn add(&mut self, task: RawTask, collects: bool) -> bool {
-        self.push(task, collects, false)
+        self.push(TaskRef::of_new(task), collects, false)
+    }
+
+    /// As [`add`](Self::add), of a task that others know.
+    #[must_use]
+    pub(super) fn add_known(&mut self, task: RawTask) -> bool {
+        self.push(TaskRef::new(task), true, false)
+    }
+
+    /// The place of the next task in the order of spawns.
+    #[inline]
+    pub(super) fn next(&self) -> u64 {
+        self.spawned
+    }
+
+    /// Counts a task that is not listed.
+    #[inline]
+    pub(super) fn count(&mut self) {
+        self.spawned += 1;
     }
 
     /// As [`add`](Self::add), of a task that looks after another one.
     #[cfg(feature = "store")]
     #[must_use]
     pub(super) fn add_beside(&mut self, task: RawTask) -> bool {
-        self.push(task, false, true)
+        self.push(TaskRef::of_new(task), false, true)
     }
 
     #[inline]
-    fn push(&mut self, task: RawTask, collects: bool, accompanies: bool) -> bool {
-        self.tasks.push_back(Listed { task: TaskRef::of_new(task), at: self.spawned, collects, accompanies });
+    fn push(&mut self, task: TaskRef, collects: bool, accompanies: bool) -> bool {
+        self.tasks.push_back(Listed { task, at: self.spawned, collects, accompanies });
         self.spawned += 1;
         self.spawned.is_multiple_of(PERIOD)
     }
 
-    /// The task that was spawned last.
-    pub(super) fn last(&self) -> Option<TaskRef> {
-        self.tasks.back().map(|last| last.task.clone())
+    /// The task that was listed last, and its place in the order of spawns.
+    pub(super) fn last(&self) -> Option<(u64, TaskRef)> {
+        self.tasks.back().map(|last| (last.at, last.task.clone()))
     }
 
     /// Takes the oldest off the list that are over, or all, if that does not help.
@@ -112,7 +121,7 @@ impl Owned {
     #[inline(always)]
     fn leave(&mut self, listed: Listed, over: &mut Over) {
         if listed.collects && listed.task.error().is_some() {
-            collect(&mut self.failures, &listed);
+            drop(self.failures.collect(listed.task.raw(), listed.at));
         }
         over.extend(listed.task.let_go());
     }
@@ -148,43 +157,9 @@ impl Owned {
     /// The first root in the order of spawns, with the others.
     fn into_result(mut self) -> Result<()> {
         for listed in self.tasks.iter().filter(|listed| listed.collects) {
-            collect(&mut self.failures, listed);
+            drop(self.failures.collect(listed.task.raw(), listed.at));
         }
-        let mut failures: Vec<Failure> = self.failures.into_values().collect();
-        failures.sort_by_key(|failure| failure.at);
-        let mut errors = failures.into_iter().map(|failure| failure.error);
-        match errors.next() {
-            None => Ok(()),
-            Some(first) => Err(first.with_others(errors.collect())),
-        }
-    }
-}
-
-/// Notes the failure of a task that is done.
-#[cold]
-fn collect(failures: &mut HashMap<Option<TaskId>, Failure>, listed: &Listed) {
-    let Some(error) = listed.task.error().filter(|_| !listed.task.state.load().is_unneeded()) else { return };
-    let own = error.root().is_none_or(|root| root.id() == listed.task.id);
-    let failure = || Failure { at: listed.at, error: error.of_root().clone(), own };
-    let full = failures.len() >= FAILURES_MAX;
-    match failures.entry(error.root().map(|root| root.id())) {
-        Entry::Vacant(place) if !full => _ = place.insert(failure()),
-        Entry::Vacant(_) => {
-            // The earliest are kept, also of those that are seen late.
-            let last = failures.iter().max_by_key(|(_, known)| known.at).map(|(&id, known)| (id, known.at));
-            if let Some((id, at)) = last
-                && listed.at < at
-            {
-                failures.remove(&id);
-                failures.insert(error.root().map(|root| root.id()), failure());
-            }
-        }
-        // The root's own place in the order is what counts.
-        Entry::Occupied(mut known) => {
-            if own || !known.get().own && listed.at < known.get().at {
-                known.insert(failure());
-            }
-        }
+        self.failures.into_result()
     }
 }
 
@@ -227,11 +202,6 @@ impl<F: Future> Datadeps<F> {
     pub(crate) fn issue(&self) -> Option<&Issue> {
         self.queue.plan.as_ref()
     }
-
-    /// The body has ended, but not all tasks have.
-    pub(crate) fn has_output(&self) -> bool {
-        self.output.is_some()
-    }
 }
 
 /// The future of [`datadeps`].
@@ -262,6 +232,9 @@ impl<F: Future> Future for Datadeps<F> {
         if output.is_none() {
             *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
             queue.prune();
+            if let Some(issue) = &queue.plan {
+                issue.close();
+            }
             // What a `bulk` around this block holds back ends after the bulk: the wait would never end.
             let held = local::with(|local| {
                 let frame = local.queue()?;
@@ -274,6 +247,7 @@ impl<F: Future> Future for Datadeps<F> {
                 return Poll::Ready(Err(Error::Deadlock { root: held.clone().into(), path: [held].into() }));
             }
         }
+        let run = queue.plan.as_ref().and_then(Issue::run);
         let waited = loop {
             if let Some(waited) = end {
                 let waited = ready!(Pin::new(waited).poll(cx));
@@ -285,16 +259,29 @@ impl<F: Future> Future for Datadeps<F> {
             }
             // In a recording every task of the block is seen to come before its end.
             *awaited = if record::is_on() { usize::MAX } else { awaited.saturating_mul(2).max(AWAITED_MIN) };
-            let latest = queue.owned.borrow().latest(*awaited);
+            let mut latest = queue.owned.borrow().latest(*awaited);
+            if let Some(run) = run {
+                run.latest(*awaited, &mut latest);
+            }
             if latest.is_empty() {
                 break Ok(());
             }
             *end = Some(crate::spawn::end_of_block(&latest));
         };
+        // Its steps are over but for a few instructions, and its places are given back then: the next run can begin by the graph.
+        // After a deadlock they may never be.
+        if let Some(run) = run
+            && !matches!(waited, Err(Error::Deadlock { .. }))
+        {
+            ready!(run.poll_over(cx));
+        }
         let Some(output) = output.take() else {
             return Poll::Pending; // Polled after its end, which a future may answer as it likes.
         };
-        let owned = queue.owned.take();
+        let mut owned = queue.owned.take();
+        if let Some(run) = run {
+            owned.failures.add(run.take_failures());
+        }
         Poll::Ready(match (owned, waited) {
             // The wait itself would never have ended.
             (_, Err(error @ Error::Deadlock { .. })) => Err(error),
@@ -306,6 +293,9 @@ impl<F: Future> Future for Datadeps<F> {
 impl<F: Future> Drop for Datadeps<F> {
     fn drop(&mut self) {
         let owned = self.queue.owned.take();
+        if let Some(run) = self.queue.plan.as_ref().and_then(Issue::run) {
+            run.cancel();
+        }
         owned.cancel();
     }
 }

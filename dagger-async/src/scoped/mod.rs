@@ -13,11 +13,13 @@
 
 mod block;
 mod counted;
+mod failures;
 mod queue;
 mod recorded;
 
 pub use block::{Datadeps, datadeps};
 pub use counted::{Count, Counted, Counter, counted};
+pub(crate) use failures::Failures;
 pub(crate) use queue::Frame;
 pub use queue::{Bulk, InOrder, bulk, in_order};
 pub use recorded::{Recorded, recorded};

@@ -64,6 +64,13 @@ impl Queue {
         Queue { plan: Some(issue), ..Self::block() }
     }
 
+    /// The task that was spawned last in this block, if it is not over.
+    fn last(&self) -> Option<TaskRef> {
+        let listed = self.owned.borrow().last();
+        let step = self.plan.as_ref().and_then(Issue::last_step);
+        [listed, step].into_iter().flatten().max_by_key(|&(at, _)| at).map(|(_, task)| task)
+    }
+
     /// Lets go of all tasks that are over.
     pub(super) fn prune(&self) {
         let over = self.owned.borrow_mut().prune();
@@ -179,9 +186,12 @@ impl Frame {
         self.chain().any(|queue| queue.kind == Kind::Block)
     }
 
-    /// The blocks around a new task, that nobody else knows yet, become its owners.
-    pub(crate) fn own(&self, task: RawTask) {
+    /// The blocks around a new task, that nobody else knows yet, become its owners. True if the innermost will know by
+    /// [`place`](Self::place) or [`list`](Self::list) whether it has to list it: it may be a step of its plan, whose run
+    /// knows its steps.
+    pub(crate) fn own(&self, task: RawTask, has_accesses: bool) -> bool {
         let mut innermost = true;
+        let mut may_be_step = false;
         for queue in self.chain() {
             match queue.kind {
                 Kind::Block => {}
@@ -191,14 +201,54 @@ impl Frame {
                 }
                 Kind::InOrder | Kind::Bulk => continue,
             }
-            if queue.owned.borrow_mut().add(task, innermost) {
-                queue.shorten();
-            }
             if innermost {
                 task.state.observe_unshared();
+                let plan = queue.plan.as_ref().filter(|_| has_accesses && self.only_owns);
+                may_be_step = plan.is_some_and(Issue::is_following);
+            }
+            if !(innermost && may_be_step) && queue.owned.borrow_mut().add(task, innermost) {
+                queue.shorten();
             }
             innermost = false;
         }
+        may_be_step
+    }
+
+    /// The innermost block owns a task that is no step of its plan.
+    #[cold]
+    pub(crate) fn list(&self, task: RawTask) {
+        if let Some(queue) = self.chain().find(|queue| queue.kind == Kind::Block)
+            && queue.owned.borrow_mut().add_known(task)
+        {
+            queue.shorten();
+        }
+    }
+
+    /// Gives a task that is being spawned its turn, by the graph of the plan that runs here or by the queues of the chunks:
+    /// `take_places` does the latter.
+    #[inline]
+    pub(crate) fn place(
+        &self,
+        task: RawTask,
+        linker: &mut Linker,
+        take_places: impl FnOnce(&mut Linker) -> Option<Error>,
+    ) -> Option<Error> {
+        let planned = if self.is_planned { self.chain().find(|queue| queue.plan.is_some()) } else { None };
+        let Some((queue, plan)) = planned.and_then(|queue| Some((queue, queue.plan.as_ref()?))) else {
+            return take_places(linker);
+        };
+        // Where it is not listed, it has a place in the order of spawns here.
+        let at = linker.may_be_step.then(|| queue.owned.borrow().next());
+        let is_step = plan.follow(task, linker, at);
+        match (is_step, at) {
+            (true, Some(_)) => _ = queue.owned.borrow_mut().count(),
+            (true, None) => {}
+            (false, at) => {
+                at.into_iter().for_each(|_| self.list(task));
+                return plan.place(task, linker, take_places);
+            }
+        }
+        None
     }
 
     /// The blocks around a new task, that nobody else knows yet, wait for it, but it is none of their steps, and its failure
@@ -239,7 +289,7 @@ impl Frame {
     /// The steps that a task spawned here comes after.
     pub(crate) fn order(&self, ties: &mut Ties, linear: bool) {
         if linear && let Some(block) = self.chain().find(|queue| queue.kind == Kind::Block) {
-            block.owned.borrow().last().into_iter().for_each(|before| ties.order_after(before));
+            block.last().into_iter().for_each(|before| ties.order_after(before));
         }
         for queue in self.chain().filter(|queue| queue.kind == Kind::InOrder) {
             for before in queue.tasks.borrow().iter() {

@@ -150,6 +150,8 @@ pub struct Linker {
     pub(crate) refused: Option<Box<Refusal>>,
     /// What its inputs are.
     pub(crate) cause: Cause,
+    /// The block that it is spawned in has not listed it: it may be a step of its plan.
+    pub(crate) may_be_step: bool,
 }
 
 impl Linker {
@@ -164,6 +166,7 @@ impl Linker {
             room: B::ACCESSES,
             refused: None,
             cause: Cause::Argument,
+            may_be_step: false,
         }
     }
 
