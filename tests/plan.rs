@@ -881,3 +881,114 @@ fn blocks_and_queues_inside_a_plan_are_part_of_it() {
         assert_eq!(*chunk.read().await.unwrap(), [expected]);
     });
 }
+
+#[test]
+fn failures_of_steps_and_of_other_tasks_are_in_the_order_of_their_spawns() {
+    fn bad(name: &str) -> Result<(), String> {
+        Err(name.to_owned())
+    }
+    on_all_workers(|_| async {
+        for step_first in [false, true] {
+            let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+            for run in 0..4 {
+                let result = plan
+                    .run(async {
+                        spawn!(whole(InOut(&chunk), 1));
+                        if !step_first {
+                            spawn!(bad("a task")?; name = "a task");
+                        }
+                        spawn!(fail(InOut(&chunk), run > 0)?);
+                        spawn!(whole(InOut(&chunk), 1)); // Depends on it.
+                        if step_first {
+                            spawn!(bad("a task")?; name = "a task");
+                        }
+                    })
+                    .await;
+                drop(chunk.recover().await.unwrap());
+                let error = result.unwrap_err();
+                let roots: Vec<&str> = [&error]
+                    .into_iter()
+                    .chain(error.others())
+                    .map(|error| error.root().unwrap().name())
+                    .collect();
+                match (run, step_first) {
+                    (0, _) => assert_eq!(roots, ["a task"]),
+                    (_, false) => assert_eq!(roots, ["a task", "fail"]),
+                    (_, true) => assert_eq!(roots, ["fail", "a task"]),
+                }
+            }
+            assert_eq!(plan.stats().replayed, 9);
+        }
+    });
+}
+
+#[test]
+fn a_long_chain_of_steps_that_is_cancelled_needs_no_stack() {
+    const STEPS: u64 = 50_000;
+    watched(|| {
+        let rt = Runtime::builder().threads(2).pin(false).window(1 << 20).build().unwrap();
+        rt.block_on(async {
+            let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+            for run in 0..3 {
+                let (gate, started) = (Gate::new(), Gate::new());
+                let body = async {
+                    let (held, begun) = (gate.clone(), started.clone());
+                    spawn!((move |x: &mut Vec<u64>| {
+                        begun.open();
+                        held.block();
+                        x[0] += 1;
+                    })(InOut(&chunk)));
+                    for _ in 0..STEPS {
+                        spawn!((|x: &mut Vec<u64>| x[0] += 1)(InOut(&chunk)));
+                    }
+                };
+                let mut block = Box::pin(plan.run(body));
+                if run == 0 {
+                    gate.open();
+                    block.await.unwrap();
+                    continue;
+                }
+                assert!(futures::poll!(&mut block).is_pending());
+                started.pass().await;
+                drop(block);
+                gate.open();
+                // The first goes on; what was to write is poisoned.
+                assert!(matches!(chunk.read().await, Err(Error::Poisoned { .. })));
+                assert_eq!(chunk.recover().await.unwrap()[0], STEPS + 1 + run);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_task_of_a_linear_scope_comes_after_the_step_before_it() {
+    on_all_workers(|_| async {
+        let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
+        for run in 0..4 {
+            let order = Arc::new(AtomicU64::new(0));
+            plan.run(async {
+                let gate = Gate::new();
+                let (held, first) = (gate.clone(), order.clone());
+                spawn!((move |a: &mut u64| {
+                    held.block();
+                    *a += 1;
+                    first.fetch_add(1, SeqCst);
+                })(InOut(&a)));
+                let after = order.clone();
+                // Another chunk: only the scope orders it.
+                let task = dagger_async::with_options(Options::new().linear(), async {
+                    spawn!((move |b: &mut u64| {
+                        *b += 1;
+                        after.load(SeqCst)
+                    })(InOut(&b)))
+                })
+                .await;
+                gate.open();
+                assert_eq!(task.await.unwrap(), 1, "run {run}");
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (4, 4));
+    });
+}

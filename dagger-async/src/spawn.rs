@@ -27,7 +27,7 @@ use std::error::Error as StdError;
 use std::future::IntoFuture;
 use std::mem::MaybeUninit;
 use std::panic::Location;
-use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::{AcqRel, Release};
 
 /// Spawns a future as a task, like `tokio::spawn`: it starts at once, on a worker of the current runtime.
 ///
@@ -395,6 +395,10 @@ fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool:
     if waiting == 0 && !known {
         task.state.queue_unshared();
         pool.enqueue(task, local);
+    } else if waiting == 0 {
+        // Nobody else counts it down. Release: who looks at its accesses sees them.
+        task.pending.store(0, Release);
+        task::ready(task);
     } else if task.pending.fetch_sub(BIAS - waiting, AcqRel) == BIAS - waiting {
         task::ready(task);
     }

@@ -31,7 +31,7 @@ use crate::scoped::Datadeps;
 use crate::task::{Linker, RawTask, TaskRef};
 use graph::{Graph, Recording};
 use parking_lot::Mutex;
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,7 +99,8 @@ struct Inner {
 enum Phase {
     #[default]
     Empty,
-    Recorded(Arc<Graph>),
+    /// With the last run by it, if all its steps were completed.
+    Recorded(Arc<Graph>, Option<Arc<Run>>),
     Running,
 }
 
@@ -177,7 +178,7 @@ impl Plan {
     #[must_use]
     pub fn stats(&self) -> PlanStats {
         let (steps, critical_path, work) = match &*self.0.phase.lock() {
-            Phase::Recorded(graph) => (graph.steps.len(), graph.ranking.critical_path, graph.ranking.work),
+            Phase::Recorded(graph, _) => (graph.steps.len(), graph.ranking.critical_path, graph.ranking.work),
             Phase::Empty | Phase::Running => (0, 0, 0),
         };
         let (critical_path, work) = (Duration::from_nanos(critical_path), Duration::from_nanos(work));
@@ -198,7 +199,7 @@ impl fmt::Debug for Plan {
 pub(crate) struct Issue {
     issuing: RefCell<Issuing>,
     /// That by the graph, if there is one, also when it was left.
-    run: OnceCell<Arc<Run>>,
+    run: RefCell<Option<Arc<Run>>>,
     /// Its steps have options that come from here: they are timed, or have ranks by that.
     is_ranked: bool,
     /// The steps are recorded to be called again without being issued.
@@ -229,13 +230,13 @@ enum Why {
 
 impl Issue {
     fn new(is_ranked: bool) -> Issue {
-        Issue { issuing: RefCell::default(), run: OnceCell::new(), is_ranked, is_freezing: false }
+        Issue { issuing: RefCell::default(), run: RefCell::default(), is_ranked, is_freezing: false }
     }
 
     /// Records what is to be frozen.
     fn freezing() -> Issue {
         let issuing = RefCell::new(Issuing::Recording(Recording::freezing()));
-        Issue { issuing, run: OnceCell::new(), is_ranked: true, is_freezing: true }
+        Issue { issuing, run: RefCell::default(), is_ranked: true, is_freezing: true }
     }
 
     /// True if steps are recorded to be frozen.
@@ -295,8 +296,8 @@ impl Issue {
     }
 
     /// The run by the graph, also when it was left.
-    pub(crate) fn run(&self) -> Option<&Arc<Run>> {
-        self.run.get()
+    pub(crate) fn run(&self) -> Option<Arc<Run>> {
+        self.run.borrow().clone()
     }
 
     /// The last step that was issued by the graph, if it is not over, and its place in the order of spawns.
@@ -307,7 +308,7 @@ impl Issue {
             | Issuing::Followed { replayed: issued } => issued,
             Issuing::Normally | Issuing::Recording(_) => 0,
         };
-        self.run.get()?.unlisted(issued.checked_sub(1)?)
+        self.run()?.unlisted(issued.checked_sub(1)?)
     }
 
     /// Makes a task that is being spawned the next step of the run by the graph, if it is that. `at`: its place in the order of
@@ -386,13 +387,23 @@ impl Issue {
 
     fn begin(&self, issuing: Issuing) {
         if let Issuing::Following { run, .. } = &issuing {
-            drop(self.run.set(run.clone())); // There is none: it begins once.
+            drop(self.run.replace(Some(run.clone())));
         }
         drop(self.issuing.replace(issuing));
     }
 
+    /// What it came to.
     fn end(&self) -> Issuing {
         self.issuing.take()
+    }
+
+    /// The run by the graph, if all its steps were issued, and are completed.
+    fn take_whole_run(&self) -> Option<Arc<Run>> {
+        let issued = match *self.issuing.borrow() {
+            Issuing::Followed { replayed } => replayed,
+            _ => return None,
+        };
+        self.run.take().filter(|run| run.is_whole(issued))
     }
 }
 
@@ -420,12 +431,12 @@ impl<F: Future> Future for PlanRun<F> {
             (&this.plan, &mut this.state, Pin::new_unchecked(&mut this.block))
         };
         if matches!(state, State::New) {
-            let graph = match std::mem::replace(&mut *plan.phase.lock(), Phase::Running) {
-                Phase::Empty => None,
-                Phase::Recorded(graph) => Some(graph),
+            let (graph, before) = match std::mem::replace(&mut *plan.phase.lock(), Phase::Running) {
+                Phase::Empty => (None, None),
+                Phase::Recorded(graph, before) => (Some(graph), before),
                 Phase::Running => return Poll::Ready(Err(is_running())),
             };
-            *state = begin(plan, graph, block.issue());
+            *state = begin(plan, graph, before, block.issue());
         }
         let output = ready!(block.as_mut().poll(cx));
         end(plan, state, block.issue(), true);
@@ -438,14 +449,14 @@ fn is_running() -> Error {
     Error::Options { root: None, message: message.into() }
 }
 
-fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> State {
+fn begin(plan: &Inner, graph: Option<Arc<Graph>>, before: Option<Arc<Run>>, issue: Option<&Issue>) -> State {
     plan.runs.fetch_add(1, Relaxed);
     // A recording finds the order by the places in the queues, which a run by the graph does not take.
     let followed = graph.as_ref().filter(|_| !record::is_on());
     let run = followed.and_then(|graph| {
         local::with(|local| {
             let pool = local.pool().unwrap_or_else(|| crate::runtime::default_pool());
-            Run::start(graph, pool)
+            Run::start(graph, pool, before)
         })
     });
     let issuing = match (&graph, &run) {
@@ -469,12 +480,15 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, issue: Option<&Issue>) -> Stat
 fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
     let State::Begun(mut recorded) = std::mem::replace(state, State::Over) else { return };
     // A run that follows the graph still is closed here.
-    let issuing = issue.map(|issue| {
+    let mut run = None;
+    let issuing = issue.map_or(Issuing::Normally, |issue| {
         issue.close();
+        // A block that is dropped looks at what is left of it.
+        run = if finished { issue.take_whole_run() } else { None };
         issue.end()
     });
     match issuing {
-        Some(Issuing::Recording(recording)) if finished && recording.len() < u32::MAX as usize / 4 => {
+        Issuing::Recording(recording) if finished && recording.len() < u32::MAX as usize / 4 => {
             recorded = recording.finish().map(Arc::new);
             if recorded.as_ref().is_some_and(|graph| graph.ranking.is_partial)
                 && plan.partial.fetch_add(1, Relaxed) < PARTIAL_MAX
@@ -482,8 +496,8 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
                 recorded = None;
             }
         }
-        Some(Issuing::Followed { replayed }) => _ = plan.replayed.fetch_add(replayed as u64, Relaxed),
-        Some(Issuing::Left { why, replayed }) => {
+        Issuing::Followed { replayed } => _ = plan.replayed.fetch_add(replayed as u64, Relaxed),
+        Issuing::Left { why, replayed } => {
             plan.replayed.fetch_add(replayed as u64, Relaxed);
             match why {
                 Why::Mismatch => {
@@ -495,7 +509,7 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
         }
         _ => {}
     }
-    *plan.phase.lock() = recorded.map_or(Phase::Empty, Phase::Recorded);
+    *plan.phase.lock() = recorded.map_or(Phase::Empty, |graph| Phase::Recorded(graph, run));
 }
 
 impl<F: Future> Drop for PlanRun<F> {

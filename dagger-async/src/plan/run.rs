@@ -12,7 +12,8 @@
 //!    steps is the graph's alone, and they need no places.
 //! 2. Whoever comes to wait behind a place contests the run. So what its body does afterwards comes after that
 //!    access, as in a block, and the access waits for no more than the steps before it at that chunk.
-//! 3. `missing` of a node counts its predecessors and its own issue: who brings it to zero finds the task.
+//! 3. `missing` of a node counts its predecessors and its own issue: who brings it to zero finds the task, and lets it count from
+//!    the start again, for the next run.
 //! 4. A node names its task from its issue until it is completed, and the completion waits for whoever looks at the
 //!    node at that moment ([`LOOKED_AT`]). Issue and completion publish the node before they look whether the run is
 //!    contested, the contest before it looks at the nodes: of an issue and a contest at once one sees the other, and the
@@ -20,7 +21,7 @@
 //! 5. The run lives until `unclosed` is zero: a step that is not completed, and the one who issues, may use it.
 
 use super::graph::Graph;
-use crate::chunk::{self, Held, Ticket, Tickets};
+use crate::chunk::{self, Held, Tickets};
 use crate::pool::Pool;
 use crate::scoped::Failures;
 use crate::sync::relax;
@@ -75,6 +76,8 @@ struct ChunkPlace {
 struct Node {
     /// Invariant 3.
     missing: AtomicU32,
+    /// From where that counts.
+    inputs: u32,
     /// Its place in the order of spawns, if the run is what knows of it ([`LISTED`] otherwise). Constant from its issue on.
     at: AtomicU32,
     /// Invariant 4.
@@ -82,6 +85,19 @@ struct Node {
 }
 
 impl Node {
+    /// One of its inputs is there. True: that was the last one.
+    #[inline]
+    fn input_came(&self) -> bool {
+        // AcqRel: whoever brings it to zero sees what the others have done. A count that reads 1 needs no locked operation:
+        // nobody else is left to change it.
+        let is_last = self.missing.load(Acquire) == 1 || self.missing.fetch_sub(1, AcqRel) == 1;
+        if is_last {
+            // Relaxed: who counts next comes in another run, after this one.
+            self.missing.store(self.inputs, Relaxed);
+        }
+        is_last
+    }
+
     /// The task of a step that is issued and cannot be completed meanwhile.
     fn task(&self) -> RawTask {
         // Acquire: pairs with the issue.
@@ -127,19 +143,23 @@ impl Node {
 }
 
 impl Run {
-    /// Begins a run, if nobody accesses the chunks of the graph at this moment.
-    pub(super) fn start(graph: &Arc<Graph>, pool: *const Pool) -> Option<Arc<Run>> {
-        let node = |step| {
-            let missing = graph.order.predecessors(step).len() as u32 + 1;
-            Node {
-                missing: AtomicU32::new(missing),
-                at: AtomicU32::new(LISTED),
-                task: AtomicPtr::new(null_mut()),
+    /// Begins a run, if nobody accesses the chunks of the graph at this moment. `before`: the one before, of which all steps
+    /// were completed, if it may be used again.
+    pub(super) fn start(graph: &Arc<Graph>, pool: *const Pool, before: Option<Arc<Run>>) -> Option<Arc<Run>> {
+        let nodes = match before.and_then(Arc::into_inner) {
+            Some(before) => before.nodes,
+            None => {
+                let node = |step| {
+                    let inputs = graph.order.predecessors(step).len() as u32 + 1;
+                    let (missing, at) = (AtomicU32::new(inputs), AtomicU32::new(LISTED));
+                    Node { missing, inputs, at, task: AtomicPtr::new(null_mut()) }
+                };
+                (0..graph.steps.len()).map(node).collect()
             }
         };
         let run = Arc::new(Run {
             graph: graph.clone(),
-            nodes: (0..graph.steps.len()).map(node).collect(),
+            nodes,
             unclosed: AtomicU32::new(BIAS),
             is_contested: AtomicBool::new(false),
             places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
@@ -167,6 +187,11 @@ impl Run {
             run.close(0);
         }
         all.then_some(run)
+    }
+
+    /// All its steps are completed, of which so many were issued.
+    pub(super) fn is_whole(&self, issued: usize) -> bool {
+        issued == self.nodes.len() && self.is_over.load(Acquire)
     }
 
     pub(super) fn graph(&self) -> &Graph {
@@ -208,18 +233,17 @@ impl Run {
         for (held, planned) in accesses.iter_mut().zip(planned) {
             held.follow(self, step as u32, planned.silent);
         }
-        // Release: whoever brings `missing` to zero sees the accesses.
-        if node.missing.fetch_sub(1, AcqRel) != 1 {
+        if !node.input_came() {
             linker.waiting += 1;
         }
         Ok(())
     }
 
-    /// A step has ended, and its accesses are released. Tells those that waited for it through `tickets`.
+    /// A step has ended, and its accesses are released. Tells those that waited for it.
     ///
     /// # Safety
     /// Called once for each issued step, whose task this is.
-    pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, tickets: &mut Tickets) {
+    pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, work: &mut Work) {
         // SAFETY: invariant 5: this step is not completed until the end of this function.
         let this = unsafe { run.as_ref() };
         let node = &this.nodes[step as usize];
@@ -231,15 +255,15 @@ impl Run {
         }
         for &successor in this.graph.order.successors(step as usize) {
             let node = &this.nodes[successor as usize];
-            if node.missing.fetch_sub(1, AcqRel) == 1 {
-                tickets.push(Ticket::task(node.task()));
+            if node.input_came() {
+                work.step_is_next(node.task());
             }
         }
         node.forget(task);
         if this.is_contested.load(SeqCst) {
-            this.give_back_at(step as usize, tickets);
+            this.give_back_at(step as usize, &mut work.tickets);
         }
-        let me = if this.unclosed.fetch_sub(1, AcqRel) == 1 { this.end(tickets) } else { None };
+        let me = if this.unclosed.fetch_sub(1, AcqRel) == 1 { this.end(&mut work.tickets) } else { None };
         drop(me); // Perhaps the last: it is not used any more.
     }
 

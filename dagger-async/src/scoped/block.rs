@@ -260,7 +260,7 @@ impl<F: Future> Future for Datadeps<F> {
             // In a recording every task of the block is seen to come before its end.
             *awaited = if record::is_on() { usize::MAX } else { awaited.saturating_mul(2).max(AWAITED_MIN) };
             let mut latest = queue.owned.borrow().latest(*awaited);
-            if let Some(run) = run {
+            if let Some(run) = &run {
                 run.latest(*awaited, &mut latest);
             }
             if latest.is_empty() {
@@ -270,7 +270,7 @@ impl<F: Future> Future for Datadeps<F> {
         };
         // Its steps are over but for a few instructions, and its places are given back then: the next run can begin by the graph.
         // After a deadlock they may never be.
-        if let Some(run) = run
+        if let Some(run) = &run
             && !matches!(waited, Err(Error::Deadlock { .. }))
         {
             ready!(run.poll_over(cx));

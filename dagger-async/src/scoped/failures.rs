@@ -3,14 +3,17 @@
 use crate::error::{Error, Result};
 use crate::task::{RawTask, TaskId};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 /// How many a block keeps apart.
 const MAX: usize = 1024;
 
 /// Those that were collected so far.
 #[derive(Default)]
-pub(crate) struct Failures(HashMap<Option<TaskId>, Failure>);
+pub(crate) struct Failures {
+    known: HashMap<Option<TaskId>, Failure>,
+    /// No place of those in the order of spawns is after this one.
+    latest: u64,
+}
 
 struct Failure {
     /// Its place in the order of spawns.
@@ -31,38 +34,42 @@ impl Failures {
     }
 
     fn note(&mut self, root: Option<TaskId>, failure: Failure) -> Option<Error> {
-        let full = self.0.len() >= MAX;
-        match self.0.entry(root) {
-            Entry::Vacant(place) if !full => {
-                place.insert(failure);
-                None
-            }
-            Entry::Vacant(_) => {
-                // The earliest are kept, also of those that are seen late.
-                let last = self.0.iter().max_by_key(|(_, known)| known.at).map(|(&id, known)| (id, known.at));
-                let (id, _) = last.filter(|&(_, at)| failure.at < at)?;
-                let before = self.0.remove(&id);
-                self.0.insert(root, failure);
-                before.map(|before| before.error)
-            }
-            // The root's own place in the order is what counts.
-            Entry::Occupied(mut known) => {
-                let counts = failure.own || !known.get().own && failure.at < known.get().at;
-                counts.then(|| known.insert(failure).error)
-            }
+        // The root's own place in the order is what counts.
+        if let Some(known) = self.known.get_mut(&root) {
+            let counts = failure.own || !known.own && failure.at < known.at;
+            self.latest = self.latest.max(failure.at);
+            return counts.then(|| std::mem::replace(known, failure).error);
         }
+        if self.known.len() < MAX {
+            self.latest = self.latest.max(failure.at);
+            self.known.insert(root, failure);
+            return None;
+        }
+        // The earliest are kept, also of those that are seen late. Most come in order.
+        if failure.at >= self.latest {
+            return None;
+        }
+        let (&last, at) =
+            self.known.iter().map(|(root, known)| (root, known.at)).max_by_key(|&(_, at)| at)?;
+        self.latest = at;
+        if failure.at >= at {
+            return None;
+        }
+        let before = self.known.remove(&last);
+        self.known.insert(root, failure);
+        before.map(|before| before.error)
     }
 
     /// Those of the same block that were collected elsewhere.
     pub(crate) fn add(&mut self, others: Failures) {
-        for (root, failure) in others.0 {
+        for (root, failure) in others.known {
             drop(self.note(root, failure));
         }
     }
 
     /// The first root in the order of spawns, with the others.
     pub(super) fn into_result(self) -> Result<()> {
-        let mut failures: Vec<Failure> = self.0.into_values().collect();
+        let mut failures: Vec<Failure> = self.known.into_values().collect();
         failures.sort_by_key(|failure| failure.at);
         let mut errors = failures.into_iter().map(|failure| failure.error);
         match errors.next() {

@@ -512,7 +512,7 @@ impl RawTask {
     ///
     /// # Safety
     /// The caller has set `GONE`, and has not taken them.
-    #[cfg(feature = "store")]
+    #[inline]
     pub(crate) unsafe fn gone_accesses<'a>(self) -> &'a [Held] {
         // SAFETY: invariant 6: they are the caller's alone now.
         unsafe { std::slice::from_raw_parts(self.held(), self.count()) }

@@ -6,7 +6,7 @@ use super::cell::RawTask;
 use super::edge::Successors;
 use super::run::{end_into, untie};
 use super::state::Ready;
-use crate::chunk::{Other, Outcome, Tickets, Whose};
+use crate::chunk::{Held, Other, Outcome, Ticket, Tickets, Whose};
 use crate::error::Error;
 use crate::plan::Run;
 use crate::pool::local;
@@ -32,9 +32,15 @@ pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Opt
     let mut work = Work::new();
     // SAFETY: the caller's promise.
     unsafe { work.release(task, effect) };
-    work.tell_tickets();
-    work.tell(successors, failure.map(Box::new));
-    work.drain();
+    if !work.tickets.is_empty() {
+        work.tell_tickets();
+    }
+    if !successors.is_empty() {
+        work.tell(successors, failure.map(Box::new));
+    }
+    if !work.is_done() {
+        work.drain();
+    }
 }
 
 /// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
@@ -47,6 +53,12 @@ impl Work {
     #[inline]
     pub(crate) fn new() -> Self {
         Work { successors: Vec::new(), tickets: Tickets::new() }
+    }
+
+    /// Nobody is left to be told.
+    #[inline]
+    fn is_done(&self) -> bool {
+        self.successors.is_empty() && self.tickets.is_empty()
     }
 
     pub(super) fn tell_later(&mut self, successors: Successors, failure: Option<Box<Error>>) {
@@ -71,14 +83,18 @@ impl Work {
             // SAFETY: the caller's promise.
             unsafe { residency::leave_all(task, outcome) };
         }
-        let mut step = None;
+        // SAFETY: the caller's promise: they are ours.
+        let step = unsafe { task.gone_accesses() }.first().and_then(Held::followed);
         // Backwards: of those that share a place the first one has it.
-        // SAFETY: the caller's promise.
+        // SAFETY: as above.
         for access in unsafe { task.take_accesses() } {
             // SAFETY: it is ours, and there until it is read.
             let held = unsafe { access.as_ref() };
-            step = held.followed();
-            if !held.release_quickly(outcome, &mut self.tickets) {
+            let is_over = match step {
+                None => held.release_quickly(outcome, &mut self.tickets),
+                Some(_) => held.is_whole() && held.leaves_nothing(outcome),
+            };
+            if !is_over {
                 // SAFETY: ours, and not used again.
                 unsafe { access.read() }.release_slowly(outcome, &mut self.tickets);
             }
@@ -88,7 +104,19 @@ impl Work {
         }
         if let Some((run, step)) = step {
             // SAFETY: the accesses of the step are released, once.
-            unsafe { Run::complete(run, step, task, &mut self.tickets) };
+            unsafe { Run::complete(run, step, task, self) };
+        }
+    }
+
+    /// The last of the steps before this one is over.
+    #[inline]
+    pub(crate) fn step_is_next(&mut self, task: RawTask) {
+        task.prefetch();
+        if task.state.load().is_done() {
+            // Ended before its turn, as many after it may be: by the list, so that it needs no stack.
+            self.tickets.push(Ticket::task(task));
+        } else if task.input_came() {
+            ready_into(task, self);
         }
     }
 

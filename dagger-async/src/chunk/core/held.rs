@@ -217,12 +217,18 @@ impl Held {
             drop_owner(keep);
             return true;
         }
-        self.part.is_none() && self.leaves_nothing(outcome)
+        self.is_whole() && self.leaves_nothing(outcome)
+    }
+
+    /// It is an access to all of the value, and owns nothing.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.part.is_none() && !self.merged
     }
 
     /// Its end leaves nothing to do at the chunk.
     #[inline]
-    fn leaves_nothing(&self, outcome: Outcome<'_>) -> bool {
+    pub(crate) fn leaves_nothing(&self, outcome: Outcome<'_>) -> bool {
         self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look()
     }
 

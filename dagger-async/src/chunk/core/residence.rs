@@ -106,11 +106,6 @@ impl CorePtr {
 }
 
 impl Held {
-    /// It is an access to all of the value.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.part.is_none() && !self.merged
-    }
-
     pub(crate) fn core_ptr(&self) -> CorePtr {
         self.chunk
     }
