@@ -9,6 +9,7 @@ use crate::task::RawTask;
 use dagger_core::record::Name;
 use dagger_core::{Area, Order};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(super) steps: Box<[Step]>,
+    /// Of all steps, one behind the other: a run looks at them in this order.
+    accesses: Box<[StepAccess]>,
     pub(super) order: Order,
     pub(super) chunks: Box<[PlanChunk]>,
     pub(super) ranking: Ranking,
@@ -25,7 +28,15 @@ pub(crate) struct Graph {
 pub(super) struct Step {
     /// The address of its place in the program.
     site: usize,
-    pub(super) accesses: Box<[StepAccess]>,
+    /// The first of its accesses in the list of all, and how many there are.
+    first: u32,
+    count: u32,
+}
+
+impl Step {
+    fn accesses(&self) -> Range<usize> {
+        self.first as usize..(self.first + self.count) as usize
+    }
 }
 
 /// One access of a step, as declared.
@@ -34,7 +45,8 @@ pub(super) struct StepAccess {
     /// The number of the chunk in the graph.
     pub(super) index: u32,
     pub(super) mode: Mode,
-    pub(super) part: Option<Area>,
+    /// `None`: the whole.
+    pub(super) part: Option<Box<Area>>,
     /// A success leaves nothing to do at the chunk.
     pub(super) silent: bool,
 }
@@ -61,33 +73,39 @@ pub(super) struct PlanChunk {
     pub(super) owner: Arc<dyn AnyChunk>,
 }
 
-impl Step {
-    fn of(task: RawTask, accesses: &[Held]) -> Step {
-        let access = |held: &Held| StepAccess {
-            chunk: held.chunk,
-            mode: held.mode,
-            part: held.part().cloned(),
-            index: 0,
-            silent: false,
-        };
-        Step { site: task.origin.address(), accesses: accesses.iter().map(access).collect() }
+impl StepAccess {
+    fn of(held: &Held) -> StepAccess {
+        let part = held.part().cloned().map(Box::new);
+        StepAccess { chunk: held.chunk, mode: held.mode, part, index: 0, silent: false }
+    }
+
+    /// True if a task that is being spawned accesses the same.
+    #[inline]
+    fn is(&self, held: &Held) -> bool {
+        self.chunk == held.chunk
+            && self.mode == held.mode
+            && match (&self.part, held.part()) {
+                (None, None) => true,
+                (Some(planned), Some(part)) => **planned == *part,
+                _ => false,
+            }
+    }
+}
+
+impl Graph {
+    /// The accesses of this step.
+    #[inline]
+    pub(super) fn accesses(&self, step: usize) -> &[StepAccess] {
+        &self.accesses[self.steps[step].accesses()]
     }
 
     /// True if a task that is being spawned is this step again.
     #[inline]
-    pub(super) fn is(&self, task: RawTask, accesses: &[Held]) -> bool {
-        let same = |(planned, held): (&StepAccess, &Held)| {
-            planned.chunk == held.chunk
-                && planned.mode == held.mode
-                && match (&planned.part, held.part()) {
-                    (None, None) => true,
-                    (Some(planned), Some(part)) => planned == part,
-                    _ => false,
-                }
-        };
-        self.site == task.origin.address()
-            && self.accesses.len() == accesses.len()
-            && self.accesses.iter().zip(accesses).all(same)
+    pub(super) fn is_step(&self, step: usize, task: RawTask, accesses: &[Held]) -> bool {
+        let Some(planned) = self.steps.get(step) else { return false };
+        planned.site == task.origin.address()
+            && planned.count as usize == accesses.len()
+            && self.accesses(step).iter().zip(accesses).all(|(planned, held)| planned.is(held))
     }
 }
 
@@ -99,6 +117,7 @@ const ONCE: &str = "it is not said that it can be called again: write `spawn!(f(
 #[derive(Default)]
 pub(super) struct Recording {
     steps: Vec<Step>,
+    accesses: Vec<StepAccess>,
     chunks: HashMap<CorePtr, RecordedChunk>,
     /// Some step cannot be planned.
     intricate: bool,
@@ -213,7 +232,9 @@ impl Recording {
         if self.intricate {
             self.refuse(Some(task), INTRICATE);
         }
-        self.steps.push(Step::of(task, accesses));
+        let (first, count) = (self.accesses.len() as u32, accesses.len() as u32);
+        self.steps.push(Step { site: task.origin.address(), first, count });
+        self.accesses.extend(accesses.iter().map(StepAccess::of));
     }
 
     /// The spawn that was noted last, of this task, could not be planned.
@@ -229,17 +250,19 @@ impl Recording {
 
     /// The graph, if there is one that can be run.
     pub(super) fn finish(mut self) -> Option<Graph> {
-        if self.intricate || self.steps.is_empty() {
+        // Each access has a number of 32 bits.
+        if self.intricate || self.steps.is_empty() || u32::try_from(self.accesses.len()).is_err() {
             return None;
         }
-        let mut order =
-            Order::of(self.steps.iter().map(|step| step.accesses.iter().map(StepAccess::ordered)));
+        let mut order = Order::of(
+            self.steps.iter().map(|step| self.accesses[step.accesses()].iter().map(StepAccess::ordered)),
+        );
         let mut chunks: Vec<RecordedChunk> = self.chunks.into_values().collect();
         chunks.sort_by_key(|known| known.chunk.core);
         let numbers: HashMap<CorePtr, usize> =
             chunks.iter().enumerate().map(|(index, known)| (known.chunk.core, index)).collect();
-        for (at, step) in self.steps.iter_mut().enumerate() {
-            for access in &mut step.accesses {
+        for (at, step) in self.steps.iter().enumerate() {
+            for access in &mut self.accesses[step.accesses()] {
                 let index = numbers[&access.chunk];
                 access.index = index as u32;
                 // A whole write of a chunk that is accessed by part leaves its elements to be found anew.
@@ -253,6 +276,12 @@ impl Recording {
         let sites: Vec<usize> = self.steps.iter().map(|step| step.site).collect();
         let ranking = Ranking::of(&mut order, &sites, self.times.as_deref());
         let chunks: Vec<PlanChunk> = chunks.into_iter().map(|known| known.chunk).collect();
-        Some(Graph { steps: self.steps.into(), order, chunks: chunks.into(), ranking })
+        Some(Graph {
+            steps: self.steps.into(),
+            accesses: self.accesses.into(),
+            order,
+            chunks: chunks.into(),
+            ranking,
+        })
     }
 }

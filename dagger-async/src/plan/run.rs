@@ -21,11 +21,12 @@
 //! 5. The run lives until `unclosed` is zero: a step that is not completed, and the one who issues, may use it.
 
 use super::graph::Graph;
-use crate::chunk::{self, Held, Tickets};
+use crate::chunk::{self, Held, Ticket, Tickets};
 use crate::pool::Pool;
 use crate::scoped::Failures;
-use crate::sync::relax;
+use crate::sync::{prefetch, relax};
 use crate::task::{self, Linker, RawTask, TaskRef, Work};
+use crossbeam_utils::CachePadded;
 use dagger_core::Place;
 use parking_lot::Mutex;
 use std::ptr::{NonNull, null_mut};
@@ -40,6 +41,8 @@ use std::task::{Context, Poll, Waker};
 const BIAS: u32 = 1 << 31;
 /// In place of a node's place in the order of spawns: a block lists its task.
 const LISTED: u32 = u32::MAX;
+/// So many steps before its issue the node of one is asked for: others have counted it down last.
+const AHEAD: usize = 8;
 /// In the pointer of a node: somebody looks at its task.
 const LOOKED_AT: usize = 1;
 
@@ -47,7 +50,8 @@ const LOOKED_AT: usize = 1;
 pub(crate) struct Run {
     graph: Arc<Graph>,
     nodes: Box<[Node]>,
-    unclosed: AtomicU32,
+    /// Apart: every completion changes it, and who issues looks at the rest.
+    unclosed: CachePadded<AtomicU32>,
     is_contested: AtomicBool,
     /// At the chunks of the graph, in their order.
     places: Mutex<Vec<ChunkPlace>>,
@@ -160,7 +164,7 @@ impl Run {
         let run = Arc::new(Run {
             graph: graph.clone(),
             nodes,
-            unclosed: AtomicU32::new(BIAS),
+            unclosed: CachePadded::new(AtomicU32::new(BIAS)),
             is_contested: AtomicBool::new(false),
             places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
             is_over: AtomicBool::new(false),
@@ -201,8 +205,7 @@ impl Run {
     /// True if a task that is being spawned is the step with this number.
     #[inline]
     pub(super) fn matches(&self, step: usize, task: RawTask, accesses: &[Held]) -> bool {
-        std::ptr::eq(task.pool, self.pool)
-            && self.graph.steps.get(step).is_some_and(|step| step.is(task, accesses))
+        std::ptr::eq(task.pool, self.pool) && self.graph.is_step(step, task, accesses)
     }
 
     /// Makes a task that [`matches`](Self::matches) the step with this number. `at`: its place in the order of spawns, if no block
@@ -219,6 +222,9 @@ impl Run {
         at: Option<u64>,
     ) -> Result<(), Box<Work>> {
         let node = &self.nodes[step];
+        if let Some(later) = self.nodes.get(step + AHEAD) {
+            prefetch(later);
+        }
         let at = at.map_or(LISTED, |at| at.try_into().unwrap_or(LISTED - 1));
         node.at.store(at, Relaxed);
         node.name(task);
@@ -229,7 +235,7 @@ impl Run {
             self.give_back_at(step, &mut work.tickets);
             return Err(work);
         }
-        let planned = &self.graph.steps[step].accesses;
+        let planned = self.graph.accesses(step);
         for (held, planned) in accesses.iter_mut().zip(planned) {
             held.follow(self, step as u32, planned.silent);
         }
@@ -239,11 +245,11 @@ impl Run {
         Ok(())
     }
 
-    /// A step has ended, and its accesses are released. Tells those that waited for it.
+    /// A step has ended, and its accesses are released. Tells those that waited for it through `tickets`.
     ///
     /// # Safety
     /// Called once for each issued step, whose task this is.
-    pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, work: &mut Work) {
+    pub(crate) unsafe fn complete(run: NonNull<Run>, step: u32, task: RawTask, tickets: &mut Tickets) {
         // SAFETY: invariant 5: this step is not completed until the end of this function.
         let this = unsafe { run.as_ref() };
         let node = &this.nodes[step as usize];
@@ -256,14 +262,14 @@ impl Run {
         for &successor in this.graph.order.successors(step as usize) {
             let node = &this.nodes[successor as usize];
             if node.input_came() {
-                work.step_is_next(node.task());
+                tickets.push(Ticket::soon(node.task()));
             }
         }
         node.forget(task);
         if this.is_contested.load(SeqCst) {
-            this.give_back_at(step as usize, &mut work.tickets);
+            this.give_back_at(step as usize, tickets);
         }
-        let me = if this.unclosed.fetch_sub(1, AcqRel) == 1 { this.end(&mut work.tickets) } else { None };
+        let me = if this.unclosed.fetch_sub(1, AcqRel) == 1 { this.end(tickets) } else { None };
         drop(me); // Perhaps the last: it is not used any more.
     }
 
@@ -281,7 +287,7 @@ impl Run {
     /// A step is over, or will not be: gives back the places at its chunks that wait for no other step.
     fn give_back_at(&self, step: usize, tickets: &mut Tickets) {
         let mut places = self.places.lock();
-        for access in &self.graph.steps[step].accesses {
+        for access in self.graph.accesses(step) {
             if let Some(at) = places.get_mut(access.index as usize) {
                 self.advance(access.index as usize, at, tickets);
             }

@@ -6,7 +6,7 @@ use super::cell::RawTask;
 use super::edge::Successors;
 use super::run::{end_into, untie};
 use super::state::Ready;
-use crate::chunk::{Held, Other, Outcome, Ticket, Tickets, Whose};
+use crate::chunk::{Held, Other, Outcome, Tickets, Whose};
 use crate::error::Error;
 use crate::plan::Run;
 use crate::pool::local;
@@ -104,19 +104,7 @@ impl Work {
         }
         if let Some((run, step)) = step {
             // SAFETY: the accesses of the step are released, once.
-            unsafe { Run::complete(run, step, task, self) };
-        }
-    }
-
-    /// The last of the steps before this one is over.
-    #[inline]
-    pub(crate) fn step_is_next(&mut self, task: RawTask) {
-        task.prefetch();
-        if task.state.load().is_done() {
-            // Ended before its turn, as many after it may be: by the list, so that it needs no stack.
-            self.tickets.push(Ticket::task(task));
-        } else if task.input_came() {
-            ready_into(task, self);
+            unsafe { Run::complete(run, step, task, &mut self.tickets) };
         }
     }
 
@@ -141,7 +129,6 @@ impl Work {
             told += 1;
             match ticket.whose() {
                 Whose::Task(task) => {
-                    task.prefetch();
                     if task.input_came() {
                         ready_into(task, self);
                     }

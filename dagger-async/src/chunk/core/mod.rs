@@ -446,7 +446,10 @@ impl State {
     #[must_use]
     #[inline]
     fn give(&mut self, place: Place, tickets: &mut Tickets) -> Option<Arc<dyn AnyChunk>> {
-        self.queue.release(place, &mut |ticket| tickets.push(ticket));
+        self.queue.release(place, &mut |ticket: Ticket| {
+            ticket.prefetch();
+            tickets.push(ticket);
+        });
         if self.queue.is_idle() { self.keep.take() } else { None }
     }
 

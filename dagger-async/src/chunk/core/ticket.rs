@@ -39,6 +39,21 @@ impl Ticket {
         Ticket(task.pointer().cast(), PhantomData)
     }
 
+    /// Of a task that will soon be told here.
+    #[inline]
+    pub(crate) fn soon(task: RawTask) -> Self {
+        task.prefetch();
+        Ticket::task(task)
+    }
+
+    /// It will soon be told here.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        if let Whose::Task(task) = self.whose() {
+            task.prefetch();
+        }
+    }
+
     pub(crate) fn other(other: Other) -> Self {
         let pointer = Arc::into_raw(Arc::new(other)).cast_mut().cast::<()>();
         // No `Arc` points to nothing.

@@ -237,26 +237,26 @@ impl Inner {
             None if is_empty => Graph::default(),
             None => return Err(too_large()), // Not reached: what is intricate was refused with its task.
         };
-        let Graph { steps: planned, order, chunks, ranking } = graph;
-        if ranking.is_partial {
+        let (count, order) = (graph.steps.len(), &graph.order);
+        if graph.ranking.is_partial {
             let message =
                 "a task of the block has failed, or was skipped, and the block went on: it cannot be frozen";
             return Err(Error::Options { root: None, message: message.into() });
         }
         // A place for the graph itself, and each has a number of 16 bits, from 1.
-        if chunks.len() >= usize::from(u16::MAX) {
+        if graph.chunks.len() >= usize::from(u16::MAX) {
             return Err(too_large());
         }
-        let mut modes: Vec<Option<Mode>> = vec![None; chunks.len()];
-        let mut steps = Vec::with_capacity(planned.len());
-        let mut tasks = Vec::with_capacity(planned.len());
+        let mut modes: Vec<Option<Mode>> = vec![None; graph.chunks.len()];
+        let mut steps = Vec::with_capacity(count);
+        let mut tasks = Vec::with_capacity(count);
         let (mut successors, mut all_moves) = (Vec::new(), Vec::new());
-        for (number, (step, Copy { call, task, name, site })) in planned.iter().zip(copies).enumerate() {
-            for access in &step.accesses {
+        for (number, Copy { call, task, name, site }) in copies.into_iter().enumerate().take(count) {
+            for access in graph.accesses(number) {
                 let mode = &mut modes[access.index as usize];
                 *mode = Some(mode_of_all(*mode, access));
             }
-            let moved = step.accesses.iter().filter(|access| moves(access));
+            let moved = graph.accesses(number).iter().filter(|access| moves(access));
             all_moves.extend(moved.map(|access| (number as u32, access.chunk)));
             let first = successors.len();
             successors.extend(order.successors(number).iter().rev());
@@ -270,6 +270,7 @@ impl Inner {
         let sources =
             (0..steps.len()).filter(|&step| steps[step].missing.is_source()).map(|step| step as u32);
         let turn = Chunk::new(());
+        let Graph { chunks, order, ranking, .. } = graph;
         let accesses = chunks.iter().zip(modes).map(|(chunk, mode)| (chunk.core, mode.unwrap_or(Mode::In)));
         let mut accesses: Vec<_> = accesses.chain([(ChunkCell::core_of(&turn.0), Mode::InOut)]).collect();
         accesses.sort_by_key(|&(core, _)| core);
@@ -303,7 +304,7 @@ fn mode_of_all(before: Option<Mode>, access: &StepAccess) -> Mode {
 
 /// Whether the elements of a chunk may lie elsewhere after this access: as for a task (`Held::release`).
 fn moves(access: &StepAccess) -> bool {
-    !access.silent && access.mode.writes() && !matches!(access.part, Some(Area::Grid(_)))
+    !access.silent && access.mode.writes() && !matches!(access.part.as_deref(), Some(Area::Grid(_)))
 }
 
 /// All chunks of a graph.
