@@ -21,7 +21,7 @@
 //! 5. The run lives until `unclosed` is zero: a step that is not completed, and the one who issues, may use it.
 
 use super::graph::Graph;
-use crate::chunk::{self, Held, Ticket, Tickets};
+use crate::chunk::{self, CorePtr, Held, Other, Ticket, Tickets};
 use crate::pool::Pool;
 use crate::scoped::Failures;
 use crate::sync::{prefetch, relax};
@@ -177,8 +177,9 @@ impl Run {
         // One after the other: whoever comes in between waits here, and has its place there already, where the run finds it
         // and gives everything back.
         let mut places = run.places.lock();
-        for (index, chunk) in graph.chunks.iter().enumerate() {
-            let place = chunk::take_idle(chunk.core, &run, index as u32, chunk.writes, pool);
+        let ticket = Ticket::other(Other::Plan(run.clone()));
+        for chunk in &graph.chunks {
+            let place = chunk::take_idle(chunk.core, &run, &ticket, chunk.writes, pool);
             let is_taken = place.is_some();
             places.push(ChunkPlace { place, next: 0 });
             if !is_taken {
@@ -412,8 +413,10 @@ impl Run {
     }
 
     /// The unfinished tasks at one of its chunks: for whom its place there waits.
-    pub(crate) fn visit_at(&self, chunk: u32, visit: &mut dyn FnMut(RawTask)) {
-        if let Some(chunk) = self.graph.chunks.get(chunk as usize) {
+    pub(crate) fn visit_at(&self, chunk: CorePtr, visit: &mut dyn FnMut(RawTask)) {
+        let chunks = &self.graph.chunks;
+        if let Ok(index) = chunks.binary_search_by_key(&chunk, |chunk| chunk.core) {
+            let chunk = &chunks[index];
             chunk.steps.iter().for_each(|&step| self.nodes[step as usize].look(visit));
         }
     }

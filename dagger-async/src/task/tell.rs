@@ -133,7 +133,7 @@ impl Work {
                         ready_into(task, self);
                     }
                 }
-                Whose::Other(Other::Plan(..)) => {} // Its places are granted when they are taken.
+                Whose::Other(Other::Plan(_)) => {} // Its places are granted when they are taken.
                 Whose::Other(Other::Guard(wait, index)) => {
                     let (wait, index) = (wait.clone(), *index);
                     wait.granted(index, &mut self.tickets);

@@ -175,8 +175,8 @@ pub(crate) struct State {
     queue: AccessQueue<Ticket>,
     /// Invariant 5.
     keep: Option<Arc<dyn AnyChunk>>,
-    /// The run of a plan that has a place here, which is the first.
-    run: Option<Arc<Run>>,
+    /// The run of a plan that has a place here, which is the first. Kept by the ticket of that.
+    run: Option<NonNull<Run>>,
     poison: Poison<Arc<Error>>,
     /// `None` when not measured since the last whole write.
     parts: Option<Box<Parts>>,
@@ -191,8 +191,8 @@ pub(crate) struct State {
     is_lent: bool,
 }
 
-// SAFETY: the pointers (of measured parts, and of a pool, which is only compared) are addresses; what they lead to is
-// `Send + Sync` by the bounds of the chunk.
+// SAFETY: the pointers (of measured parts, of a run, and of a pool, which is only compared) are addresses; what they lead to is
+// `Send + Sync` by the bounds of the chunk, or by itself.
 unsafe impl Send for State {}
 
 /// Whether there is a value.
@@ -249,14 +249,16 @@ pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 /// The place of a guard that a task awaits. Looked at only while the task is suspended in that await, so that the place is
 /// still the same.
 pub(crate) struct WaitingPlace {
-    chunk: Arc<dyn AnyChunk>,
+    chunk: CorePtr,
     place: Place,
+    /// What keeps it.
+    _owner: Arc<dyn AnyChunk>,
 }
 
 impl WaitingPlace {
     /// The tasks that it waits for.
     pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.chunk.core().lock().visit_blockers(self.place, visit);
+        self.chunk.lock().visit_blockers(self.chunk, self.place, visit);
     }
 }
 
@@ -427,19 +429,29 @@ impl State {
             self.keep = Some(chunk.owner());
         }
         let (place, granted) = self.queue.enqueue(ticket, writes, area);
+        self.note_pool(pool);
+        if !granted {
+            taken.waiting += 1;
+            taken.foreign |= self.is_shared;
+            if let Some(run) = self.run {
+                // SAFETY: it came from an `Arc` (`take_idle`), and the ticket of its place, which is here, counts as one.
+                taken.behind.push(unsafe {
+                    Arc::increment_strong_count(run.as_ptr());
+                    Arc::from_raw(run.as_ptr())
+                });
+            }
+        }
+        place
+    }
+
+    /// A task of this runtime takes a place; null: a guard does.
+    #[inline(always)]
+    fn note_pool(&mut self, pool: *const Pool) {
         if self.tasks_of.is_null() {
             self.tasks_of = pool;
         } else if !std::ptr::eq(self.tasks_of, pool) && !pool.is_null() {
             self.is_shared = true;
         }
-        if !granted {
-            taken.waiting += 1;
-            taken.foreign |= self.is_shared;
-            if let Some(run) = &self.run {
-                taken.behind.push(run.clone());
-            }
-        }
-        place
     }
 
     /// Gives a place back. What it gives is to be dropped without the lock: it may be the last owner of the chunk.
@@ -535,10 +547,10 @@ impl State {
     }
 
     /// Calls `visit` with the tasks that a place waits for; none once it is granted.
-    fn visit_blockers(&self, place: Place, visit: &mut dyn FnMut(RawTask)) {
+    fn visit_blockers(&self, chunk: CorePtr, place: Place, visit: &mut dyn FnMut(RawTask)) {
         self.queue.blockers(place, &mut |ticket| match ticket.whose() {
             Whose::Task(task) => visit(task),
-            Whose::Other(Other::Plan(run, chunk)) => run.visit_at(*chunk, visit),
+            Whose::Other(Other::Plan(run)) => run.visit_at(chunk, visit),
             Whose::Other(Other::Guard(wait, _)) => wait.visit_users(visit),
         });
     }

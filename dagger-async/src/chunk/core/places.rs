@@ -1,6 +1,6 @@
 //! Taking places: all those of a task or guard at once, or one for the run of a plan.
 
-use super::{Asker, CorePtr, Held, Other, Refusal, State, Ticket, Tickets, clip, drop_owner, is_opaque};
+use super::{Asker, CorePtr, Held, Refusal, State, Ticket, Tickets, clip, drop_owner, is_opaque};
 use crate::plan::Run;
 use crate::pool::Pool;
 use crate::record;
@@ -9,6 +9,7 @@ use crate::sync::SpinGuard;
 use crate::task::Work;
 use dagger_core::{Area, Place};
 use smallvec::SmallVec;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -111,11 +112,12 @@ fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Resul
     Ok(())
 }
 
-/// Takes a place for the run of a plan at the chunk with this number, if nobody is there: it is granted then.
+/// Takes a place for the run of a plan at a chunk, if nobody is there: it is granted then. The run keeps the chunk, and the ticket
+/// is of the run.
 pub(crate) fn take_idle(
     chunk: CorePtr,
     run: &Arc<Run>,
-    number: u32,
+    ticket: &Ticket,
     writes: bool,
     pool: *const Pool,
 ) -> Option<Place> {
@@ -123,9 +125,10 @@ pub(crate) fn take_idle(
     if !state.queue.is_idle() {
         return None;
     }
-    let ticket = Ticket::other(Other::Plan(run.clone(), number));
-    let place = state.take(chunk, ticket, writes, &Area::Whole, pool, &mut Taken::nothing());
-    state.run = Some(run.clone());
+    state.note_pool(pool);
+    let (place, granted) = state.queue.enqueue(ticket.clone(), writes, &Area::Whole);
+    debug_assert!(granted, "nobody is there");
+    state.run = NonNull::new(Arc::as_ptr(run).cast_mut());
     Some(place)
 }
 
@@ -149,10 +152,9 @@ pub(crate) fn give_idle(chunk: CorePtr, place: Place, writes: bool, tickets: &mu
     if writes {
         state.parts = None;
     }
-    let run = state.run.take();
+    state.run = None;
     let keep = state.give(place, tickets);
     drop(state);
-    drop(run);
     drop_owner(keep);
 }
 

@@ -18,8 +18,8 @@ const _: () = assert!(align_of::<crate::task::Header>() > OTHER && align_of::<Ot
 pub(crate) enum Other {
     /// A guard, and which of its places.
     Guard(Arc<GuardWait>, u32),
-    /// The run of a plan, whose places are granted at once or not taken, and which of its chunks this is.
-    Plan(Arc<Run>, u32),
+    /// The run of a plan, whose places are granted at once or not taken.
+    Plan(Arc<Run>),
 }
 
 /// What a ticket says.
