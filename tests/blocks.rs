@@ -1220,3 +1220,33 @@ fn a_block_ends_when_its_last_task_has_whichever_that_is() {
         }
     });
 }
+
+#[test]
+fn of_many_failures_the_earliest_are_kept_also_one_that_comes_last() {
+    fn fails(at: usize) -> Result<(), std::io::Error> {
+        Err(std::io::Error::other(at.to_string()))
+    }
+    on_all_workers(|_| async {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let error = datadeps(async {
+            try_spawn(async move {
+                held.pass().await;
+                fails(0)
+            });
+            let mut last = None;
+            for at in 1..3000 {
+                last = Some(spawn!(fails(at)?));
+            }
+            last.unwrap().wait().await;
+            gate.open();
+        })
+        .await
+        .unwrap_err();
+        let number =
+            |error: &Error| error.downcast_ref::<std::io::Error>().unwrap().to_string().parse().unwrap();
+        let numbers: Vec<usize> = [&error].into_iter().chain(error.others()).map(number).collect();
+        // It has made the last one of those that were kept give way.
+        assert_eq!(numbers, (0..1024).collect::<Vec<_>>());
+    });
+}

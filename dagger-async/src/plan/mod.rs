@@ -13,6 +13,7 @@
 //!    is left as soon as its body might wait for others: when it awaits anything but room, or takes a guard.
 //! 3. One run at a time; who comes too early gets an error.
 
+mod count;
 mod frozen;
 mod graph;
 mod run;

@@ -20,6 +20,7 @@
 //!    issue takes itself back.
 //! 5. The run lives until `unclosed` is zero: a step that is not completed, and the one who issues, may use it.
 
+use super::count::Missing;
 use super::graph::Graph;
 use crate::chunk::{self, CorePtr, Held, Other, Ticket, Tickets};
 use crate::pool::Pool;
@@ -79,9 +80,7 @@ struct ChunkPlace {
 
 struct Node {
     /// Invariant 3.
-    missing: AtomicU32,
-    /// From where that counts.
-    inputs: u32,
+    missing: Missing,
     /// Its place in the order of spawns, if the run is what knows of it ([`LISTED`] otherwise). Constant from its issue on.
     at: AtomicU32,
     /// Invariant 4.
@@ -89,19 +88,6 @@ struct Node {
 }
 
 impl Node {
-    /// One of its inputs is there. True: that was the last one.
-    #[inline]
-    fn input_came(&self) -> bool {
-        // AcqRel: whoever brings it to zero sees what the others have done. A count that reads 1 needs no locked operation:
-        // nobody else is left to change it.
-        let is_last = self.missing.load(Acquire) == 1 || self.missing.fetch_sub(1, AcqRel) == 1;
-        if is_last {
-            // Relaxed: who counts next comes in another run, after this one.
-            self.missing.store(self.inputs, Relaxed);
-        }
-        is_last
-    }
-
     /// The task of a step that is issued and cannot be completed meanwhile.
     fn task(&self) -> RawTask {
         // Acquire: pairs with the issue.
@@ -155,8 +141,8 @@ impl Run {
             None => {
                 let node = |step| {
                     let inputs = graph.order.predecessors(step).len() as u32 + 1;
-                    let (missing, at) = (AtomicU32::new(inputs), AtomicU32::new(LISTED));
-                    Node { missing, inputs, at, task: AtomicPtr::new(null_mut()) }
+                    let (missing, at) = (Missing::new(inputs), AtomicU32::new(LISTED));
+                    Node { missing, at, task: AtomicPtr::new(null_mut()) }
                 };
                 (0..graph.steps.len()).map(node).collect()
             }
@@ -240,7 +226,7 @@ impl Run {
         for (held, planned) in accesses.iter_mut().zip(planned) {
             held.follow(self, step as u32, planned.silent);
         }
-        if !node.input_came() {
+        if !node.missing.count_down() {
             linker.waiting += 1;
         }
         Ok(())
@@ -262,7 +248,7 @@ impl Run {
         }
         for &successor in this.graph.order.successors(step as usize) {
             let node = &this.nodes[successor as usize];
-            if node.input_came() {
+            if node.missing.count_down() {
                 tickets.push(Ticket::soon(node.task()));
             }
         }

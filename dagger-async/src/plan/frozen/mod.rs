@@ -13,9 +13,9 @@
 //!
 //! What happens in a run is in `run.rs`.
 
-mod count;
 mod run;
 
+use super::count::Missing;
 use super::graph::{Copy, Graph, Recording, StepAccess};
 use super::{Issue, Issuing};
 use crate::call::CallsAgain;
@@ -28,7 +28,6 @@ use crate::pool::{Pool, local};
 use crate::scoped::Datadeps;
 use crate::sync::prefetch;
 use crate::task::Work;
-use count::Missing;
 use crossbeam_deque::Worker;
 use dagger_core::record::Name;
 use dagger_core::{Area, Order, Place};

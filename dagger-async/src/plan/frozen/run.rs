@@ -12,11 +12,11 @@
 //! 4. While a runner calls a step others can take every ready step but that one, however long it takes.
 //! 5. After a failure steps are taken and not called; what is left of the counts is put right by the last runner.
 
-use super::count::Runners;
 use super::{Inner, Places};
 use crate::call::{Body, Stop};
 use crate::chunk::{ChunkCell, GuardWait, Outcome, Users};
 use crate::error::{Error, Result, TaskInfo, quietly};
+use crate::plan::count::Runners;
 use crate::pool::{Pool, local};
 use crate::record;
 use crate::spawn;

@@ -1,4 +1,4 @@
-//! The two counts that a run of a frozen graph stands on: what a step still waits for, and who runs steps.
+//! The two counts that a run by a graph stands on: what a step still waits for, and, of a frozen one, who runs steps.
 //!
 //! 1. Of those that count a step down one is told that it is ready, and sees what all of them have done.
 //! 2. A step counts from the start again as soon as it is ready: the next to count it down comes in another run, after this one.
@@ -9,23 +9,23 @@
 use crate::sync::{AtomicU32, fence};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
-/// How many predecessors of a step are not over.
+/// How many inputs of a step are not there: predecessors that are not over, and its issue, where it is issued.
 pub(super) struct Missing {
     count: AtomicU32,
-    predecessors: u32,
+    inputs: u32,
 }
 
 impl Missing {
-    pub(super) fn new(predecessors: u32) -> Missing {
-        Missing { count: AtomicU32::new(predecessors), predecessors }
+    pub(super) fn new(inputs: u32) -> Missing {
+        Missing { count: AtomicU32::new(inputs), inputs }
     }
 
     /// It waits for nobody, ever.
     pub(super) fn is_source(&self) -> bool {
-        self.predecessors == 0
+        self.inputs == 0
     }
 
-    /// One of its predecessors is over. True: that was the last one.
+    /// One of its inputs is there. True: that was the last one.
     #[inline]
     pub(super) fn count_down(&self) -> bool {
         // A count that reads 1 needs no locked operation: nobody else is left to change it.
@@ -38,7 +38,7 @@ impl Missing {
 
     /// Counts from the start again. Relaxed: who counts next has seen the end of this run.
     pub(super) fn reset(&self) {
-        self.count.store(self.predecessors, Relaxed);
+        self.count.store(self.inputs, Relaxed);
     }
 }
 
