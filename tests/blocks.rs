@@ -1250,3 +1250,35 @@ fn of_many_failures_the_earliest_are_kept_also_one_that_comes_last() {
         assert_eq!(numbers, (0..1024).collect::<Vec<_>>());
     });
 }
+
+#[test]
+fn a_cycle_through_an_early_task_that_the_later_ones_wait_for_is_found() {
+    on_all_workers(|_| async {
+        let (tell, told) = tokio::sync::oneshot::channel::<DTask<bool>>();
+        let (send, _) = tokio::sync::broadcast::channel::<()>(4);
+        let early = send.clone();
+        let outer = spawn(async move {
+            let is_told = datadeps(async {
+                let is_told = try_spawn(async move {
+                    let outer = told.await.unwrap();
+                    let is_told = matches!(outer.await, Err(Error::Deadlock { .. }));
+                    early.send(()).unwrap();
+                    Ok::<_, std::io::Error>(is_told)
+                });
+                for _ in 0..300 {
+                    let mut received = send.subscribe();
+                    spawn(async move { received.recv().await.unwrap() });
+                }
+                is_told
+            })
+            .await;
+            // Either the early task was told, or the end of the block.
+            match is_told {
+                Ok(is_told) => is_told.await.unwrap(),
+                Err(error) => matches!(error, Error::Deadlock { .. }),
+            }
+        });
+        tell.send(outer.clone()).unwrap();
+        assert!(outer.await.unwrap());
+    });
+}

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::plan::Timed;
 use crate::pool::Pool;
 use crate::pool::domain::{Domain, Lane};
+use crate::scoped::Ending;
 use crate::task::{DTask, Edge, RawTask, SyncDep, TaskRef};
 use dagger_core::{OptionSet, Scope};
 use std::error::Error as StdError;
@@ -291,6 +292,8 @@ pub(crate) struct Ties {
     pub(crate) tokens: Vec<CancelToken>,
     pub(crate) layer: Option<Arc<Options>>,
     pub(crate) syncdeps: Vec<SyncDep>,
+    /// The block that waits for it.
+    pub(crate) ends: Option<Arc<Ending>>,
 }
 
 #[cfg(feature = "store")]
@@ -319,7 +322,7 @@ impl Spec {
 impl Ties {
     /// The task has to do with no other, and no option to hand on.
     pub(crate) fn are_empty(&self) -> bool {
-        self.tokens.is_empty() && self.layer.is_none() && self.syncdeps.is_empty()
+        self.tokens.is_empty() && self.layer.is_none() && self.syncdeps.is_empty() && self.ends.is_none()
     }
 
     /// Makes the task wait for another one's end, however it ends.
@@ -386,7 +389,7 @@ pub(crate) fn resolve(
         timed: None,
     };
     let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
-    (spec, Ties { tokens: cancel, layer, syncdeps }, refused)
+    (spec, Ties { tokens: cancel, layer, syncdeps, ends: None }, refused)
 }
 
 fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placement, Refused> {

@@ -16,7 +16,7 @@ use crate::plan::Issue;
 use crate::pool::{Local, Pool, local, window};
 use crate::record;
 use crate::runtime;
-use crate::scoped::Frame;
+use crate::scoped::{Ending, Frame};
 #[cfg(feature = "store")]
 use crate::store::checkpoint::{self, Asked, Found, Kind, Restore, Save, Unneeded};
 #[cfg(feature = "store")]
@@ -27,6 +27,7 @@ use std::error::Error as StdError;
 use std::future::IntoFuture;
 use std::mem::MaybeUninit;
 use std::panic::Location;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Release};
 
 /// Spawns a future as a task, like `tokio::spawn`: it starts at once, on a worker of the current runtime.
@@ -120,14 +121,14 @@ where
 {
     if inline.is_none() {
         std::mem::forget(inline); // Nothing; to drop it would be a call.
-        return submit_after(body, origin, None, &[]);
+        return submit_after(body, origin, None, After::NOTHING);
     }
-    submit_after(body, origin, Some(&mut { inline }), &[])
+    submit_after(body, origin, Some(&mut { inline }), After::NOTHING)
 }
 
 /// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
 #[cfg(feature = "store")]
-pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std::sync::Arc<str>) {
+pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: Arc<str>) {
     local::with(|local| {
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let frame = local.queue();
@@ -149,12 +150,30 @@ pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: std
     });
 }
 
-/// Submits a task that also comes after these, however they end. Takes the options.
+/// After what a task comes that is not said by its arguments.
+#[derive(Clone, Copy)]
+struct After<'a> {
+    /// However they end.
+    tasks: &'a [TaskRef],
+    /// It is the end of a block, or a part of that.
+    ends: Option<&'a Arc<Ending>>,
+}
+
+impl After<'_> {
+    const NOTHING: After<'static> = After { tasks: &[], ends: None };
+
+    #[inline]
+    fn is_nothing(self) -> bool {
+        self.tasks.is_empty() && self.ends.is_none()
+    }
+}
+
+/// Submits a task that comes after these. Takes the options.
 fn submit_after<B>(
     body: B,
     origin: Origin,
     inline: Option<&mut Option<Options>>,
-    after: &[TaskRef],
+    after: After<'_>,
 ) -> DTask<B::Output>
 where
     B: Body,
@@ -164,7 +183,7 @@ where
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let mut scopes = None;
         body.scope(&mut scopes);
-        let is_plain = inline.is_none() && local.is_plain() && scopes.is_none() && after.is_empty();
+        let is_plain = inline.is_none() && local.is_plain() && scopes.is_none() && after.is_nothing();
         let (spec, extras) = if is_plain {
             (None, None)
         } else {
@@ -279,7 +298,7 @@ unsafe fn restore<T: Send + Sync + 'static>(
 struct Given<'a> {
     inline: Option<Options>,
     scopes: Option<Scope>,
-    after: &'a [TaskRef],
+    after: After<'a>,
     /// It accesses chunks.
     accesses: bool,
     #[cfg(feature = "store")]
@@ -335,9 +354,10 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
     if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
-    for task in given.after {
+    for task in given.after.tasks {
         ties.order_after(task.clone());
     }
+    ties.ends = given.after.ends.cloned();
     let alone = ties.are_empty() && refused.is_none() && frame.is_none_or(Frame::only_owns);
     #[cfg(feature = "store")]
     let alone = alone && save.is_none() && found.is_none();
@@ -454,14 +474,16 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     static SITE: CallSite = CallSite::new("end of bulk");
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
-        submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, tasks);
+        let after = After { tasks, ..After::NOTHING };
+        submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, after);
     }
 }
 
-/// A task that ends when the bodies of all these are gone. It belongs to no block.
-pub(crate) fn end_of_block(tasks: &[TaskRef]) -> DTask<()> {
+/// A task that ends when the bodies of all these are gone, for which a block waits that ends. It belongs to no block.
+pub(crate) fn end_of_block(tasks: &[TaskRef], ending: &Arc<Ending>) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
-    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, tasks))
+    let after = After { tasks, ends: Some(ending) };
+    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, after))
 }
 
 /// Spawns a task that no block owns, with the options of none.

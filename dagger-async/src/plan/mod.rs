@@ -213,7 +213,7 @@ enum Issuing {
     #[default]
     Normally,
     /// So too, and noted.
-    Recording(Recording),
+    Recording(Box<Recording>),
     /// By the graph.
     Following { run: Arc<Run>, next: usize },
     /// By the queues again, after so many steps by the graph.
@@ -236,7 +236,7 @@ impl Issue {
 
     /// Records what is to be frozen.
     fn freezing() -> Issue {
-        let issuing = RefCell::new(Issuing::Recording(Recording::freezing()));
+        let issuing = RefCell::new(Issuing::Recording(Box::new(Recording::freezing())));
         Issue { issuing, run: RefCell::default(), is_ranked: true, is_freezing: true }
     }
 
@@ -398,13 +398,13 @@ impl Issue {
         self.issuing.take()
     }
 
-    /// The run by the graph, if all its steps were issued, and are completed.
-    fn take_whole_run(&self) -> Option<Arc<Run>> {
+    /// Gives up the run by the graph, and gives it if all its steps were issued, and are completed.
+    fn take_run(&self) -> Option<Arc<Run>> {
         let issued = match *self.issuing.borrow() {
-            Issuing::Followed { replayed } => replayed,
-            _ => return None,
+            Issuing::Followed { replayed } => Some(replayed),
+            _ => None,
         };
-        self.run.take().filter(|run| run.is_whole(issued))
+        self.run.take().filter(|run| issued.is_some_and(|issued| run.is_whole(issued)))
     }
 }
 
@@ -468,7 +468,7 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, before: Option<Arc<Run>>, issu
         }
         (None, None) => {
             let times = plan.is_ranked.then(Arc::<Times>::default);
-            Issuing::Recording(Recording::new(times))
+            Issuing::Recording(Box::new(Recording::new(times)))
         }
     };
     if let Some(issue) = issue {
@@ -477,7 +477,7 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, before: Option<Arc<Run>>, issu
     State::Begun(graph)
 }
 
-/// The run has ended, or is dropped. `finished`: all its tasks are over.
+/// The run has ended, or is dropped. `finished`: it has given a result.
 fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
     let State::Begun(mut recorded) = std::mem::replace(state, State::Over) else { return };
     // A run that follows the graph still is closed here.
@@ -485,7 +485,7 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
     let issuing = issue.map_or(Issuing::Normally, |issue| {
         issue.close();
         // A block that is dropped looks at what is left of it.
-        run = if finished { issue.take_whole_run() } else { None };
+        run = if finished { issue.take_run() } else { None };
         issue.end()
     });
     match issuing {

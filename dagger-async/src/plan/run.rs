@@ -26,7 +26,7 @@ use crate::chunk::{self, CorePtr, Held, Other, Ticket, Tickets};
 use crate::pool::Pool;
 use crate::scoped::Failures;
 use crate::sync::{prefetch, relax};
-use crate::task::{self, Linker, RawTask, TaskRef, Work};
+use crate::task::{Linker, RawTask, TaskRef, Work};
 use crossbeam_utils::CachePadded;
 use dagger_core::Place;
 use parking_lot::Mutex;
@@ -59,8 +59,8 @@ pub(crate) struct Run {
     is_over: AtomicBool,
     /// Of who waits for that.
     waker: Mutex<Option<Waker>>,
-    /// Of steps that no block lists.
-    failures: Mutex<Failures>,
+    /// Of steps that no block lists, as long as somebody wants them.
+    failures: Mutex<Option<Failures>>,
     pool: *const Pool,
     /// Invariant 5: dropped by whoever brings `unclosed` to zero.
     me: Mutex<Option<Arc<Run>>>,
@@ -70,6 +70,23 @@ pub(crate) struct Run {
 unsafe impl Send for Run {}
 // SAFETY: as above.
 unsafe impl Sync for Run {}
+
+/// A run that is over, with what has kept it and who waits for that.
+#[must_use]
+struct Over {
+    run: Option<Arc<Run>>,
+    waker: Option<Waker>,
+}
+
+impl Over {
+    /// Gives up the run, perhaps the last to have it, before somebody begins the next. Both may be foreign.
+    fn finish(self) {
+        crate::error::quietly(|| drop(self.run));
+        if let Some(waker) = self.waker {
+            crate::error::quietly(|| waker.wake());
+        }
+    }
+}
 
 /// The place of a run at a chunk.
 struct ChunkPlace {
@@ -155,7 +172,7 @@ impl Run {
             places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
             is_over: AtomicBool::new(false),
             waker: Mutex::new(None),
-            failures: Mutex::default(),
+            failures: Mutex::new(Some(Failures::default())),
             pool,
             me: Mutex::new(None),
         });
@@ -212,7 +229,7 @@ impl Run {
         if let Some(later) = self.nodes.get(step + AHEAD) {
             prefetch(later);
         }
-        let at = at.map_or(LISTED, |at| at.try_into().unwrap_or(LISTED - 1));
+        let at = at.map_or(LISTED, |at| at.min(u64::from(LISTED - 1)) as u32);
         node.at.store(at, Relaxed);
         node.name(task);
         if self.is_contested.load(SeqCst) {
@@ -243,7 +260,8 @@ impl Run {
         // Its end is not told before that. Relaxed: the issue comes before.
         let at = node.at.load(Relaxed);
         if at != LISTED && task.error().is_some() {
-            let before = this.failures.lock().collect(task, u64::from(at));
+            let before =
+                this.failures.lock().as_mut().and_then(|failures| failures.collect(task, u64::from(at)));
             crate::error::quietly(|| drop(before));
         }
         for &successor in this.graph.order.successors(step as usize) {
@@ -256,8 +274,9 @@ impl Run {
         if this.is_contested.load(SeqCst) {
             this.give_back_at(step as usize, tickets);
         }
-        let me = if this.unclosed.fetch_sub(1, AcqRel) == 1 { this.end(tickets) } else { None };
-        drop(me); // Perhaps the last: it is not used any more.
+        if this.unclosed.fetch_sub(1, AcqRel) == 1 {
+            this.end(tickets).finish(); // It is not used any more.
+        }
     }
 
     /// Somebody waits behind a place of the run (invariant 2).
@@ -300,16 +319,15 @@ impl Run {
         let rest = BIAS - issued as u32;
         if self.unclosed.fetch_sub(rest, AcqRel) == rest {
             let mut work = Work::new();
-            let me = self.end(&mut work.tickets);
+            let over = self.end(&mut work.tickets);
             work.drain();
-            drop(me); // Not the last: the caller has one.
+            over.finish();
         }
     }
 
-    /// The last step has been completed and the run is closed. What it gives has kept the run.
-    #[must_use]
-    fn end(&self, tickets: &mut Tickets) -> Option<Arc<Run>> {
-        let me = self.me.lock().take();
+    /// The last step has been completed and the run is closed.
+    fn end(&self, tickets: &mut Tickets) -> Over {
+        let run = self.me.lock().take();
         for (chunk, at) in self.graph.chunks.iter().zip(&mut *self.places.lock()) {
             if let Some(place) = at.place.take() {
                 chunk::give_idle(chunk.core, place, chunk.writes, tickets);
@@ -320,10 +338,7 @@ impl Run {
             self.is_over.store(true, Release);
             waker.take()
         };
-        if let Some(waker) = waker {
-            crate::error::quietly(|| waker.wake());
-        }
-        me
+        Over { run, waker }
     }
 
     // What a block does with the tasks that it lists.
@@ -351,21 +366,18 @@ impl Run {
         task.filter(|_| at != LISTED).map(|task| (u64::from(at), task))
     }
 
-    /// Cancels the steps that no block lists and that have not started.
-    pub(crate) fn cancel(&self) {
-        if self.is_over.load(Acquire) {
-            return;
-        }
-        for step in 0..self.nodes.len() {
-            if let Some((_, task)) = self.unlisted(step) {
-                task::cancel_unstarted(task.raw());
-            }
+    /// The block is dropped: adds the steps that are not completed and that no block lists, with their places in the order of
+    /// spawns, and collects no failures any more.
+    pub(crate) fn abandon(&self, tasks: &mut Vec<(u64, TaskRef)>) {
+        drop(self.take_failures());
+        if !self.is_over.load(Acquire) {
+            tasks.extend((0..self.nodes.len()).filter_map(|step| self.unlisted(step)));
         }
     }
 
-    /// The failures of those that no block lists, once the run is over.
+    /// The failures so far of those that no block lists. No more are collected.
     pub(crate) fn take_failures(&self) -> Failures {
-        std::mem::take(&mut *self.failures.lock())
+        self.failures.lock().take().unwrap_or_default()
     }
 
     /// True once somebody has come to wait behind it.

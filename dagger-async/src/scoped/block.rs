@@ -6,25 +6,30 @@
 //! 2. A failure is collected once for each root, by the innermost block; blocks around wait for the task too, but leave its
 //!    failure to the inner one.
 //! 3. The end of a block is a task that comes after some of those that are left, the latest, then one that comes after what is
-//!    left then, twice as many, and so on. So a wait for a block is a wait for tasks, and a cycle through it is found like any
-//!    other; and few of its tasks need an edge, since most of the others are over when the latest are.
+//!    left then, twice as many, and so on: few of its tasks need an edge, since most of the others are over when the latest are.
+//!    A search for a cycle that comes to such a task goes on to all that are left ([`Ending`]), and they are marked as waited
+//!    for; so a cycle through the end of a block is found like any other.
+//! 4. Steps of a run of a plan are not listed: the run knows them. They have places in the order of spawns as well.
+//! 5. When the runtime is shut down a block may end before the last bodies of its tasks have returned.
 
 use super::failures::Failures;
 use super::queue::{Frame, Queue};
 use crate::error::{Error, Result};
-use crate::plan::Issue;
+use crate::plan::{Issue, Run};
 use crate::pool::local;
 use crate::record;
 use crate::task::{self, DTask, RawTask, TaskRef};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// How many tasks a block lists before it looks which of all are over.
 const LISTED_MIN: usize = 256;
 /// After so many spawns it looks which of the oldest are over: they lie in another worker's cache perhaps.
-const PERIOD: u64 = 16;
+const PERIOD: u32 = 16;
 /// How many leave the list at a look.
 const LEAVE_MAX: usize = 32;
 /// So many before its turn the memory of one is asked for.
@@ -38,7 +43,10 @@ pub(super) struct Owned {
     tasks: VecDeque<Listed>,
     /// The whole list is looked through when it is this long.
     limit: usize,
+    /// Those that are not listed are counted too.
     spawned: u64,
+    /// Modulo 2³².
+    listed: u32,
     failures: Failures,
 }
 
@@ -53,7 +61,11 @@ pub(super) struct Listed {
 }
 
 /// Of those that left the list: with these may go what is a user's, so they are dropped when nobody has it.
-pub(super) type Over = Vec<TaskRef>;
+#[derive(Default)]
+pub(super) struct Over {
+    _tasks: Vec<TaskRef>,
+    _errors: Vec<Error>,
+}
 
 impl Owned {
     /// Lists a task that nobody else knows yet. True if it is time to [`shorten`](Self::shorten) the list.
@@ -92,10 +104,11 @@ impl Owned {
     fn push(&mut self, task: TaskRef, collects: bool, accompanies: bool) -> bool {
         self.tasks.push_back(Listed { task, at: self.spawned, collects, accompanies });
         self.spawned += 1;
-        self.spawned.is_multiple_of(PERIOD)
+        self.listed = self.listed.wrapping_add(1);
+        self.listed.is_multiple_of(PERIOD)
     }
 
-    /// The task that was listed last, and its place in the order of spawns.
+    /// The task that is listed last, and its place in the order of spawns.
     pub(super) fn last(&self) -> Option<(u64, TaskRef)> {
         self.tasks.back().map(|last| (last.at, last.task.clone()))
     }
@@ -121,15 +134,15 @@ impl Owned {
     #[inline(always)]
     fn leave(&mut self, listed: Listed, over: &mut Over) {
         if listed.collects && listed.task.error().is_some() {
-            drop(self.failures.collect(listed.task.raw(), listed.at));
+            over._errors.extend(self.failures.collect(listed.task.raw(), listed.at));
         }
-        over.extend(listed.task.let_go());
+        over._tasks.extend(listed.task.let_go());
     }
 
     /// Takes what is over off the list, with its failure.
     #[must_use]
     pub(super) fn prune(&mut self) -> Over {
-        let mut over = Over::new();
+        let mut over = Over::default();
         for _ in 0..self.tasks.len() {
             let Some(listed) = self.tasks.pop_front() else { break };
             if listed.task.is_over() {
@@ -147,10 +160,16 @@ impl Owned {
         self.tasks.range(first..).map(|listed| listed.task.clone()).collect()
     }
 
-    /// Cancels what has not started.
-    fn cancel(self) {
-        for listed in self.tasks.into_iter().filter(|listed| !listed.accompanies) {
-            task::cancel_unstarted(listed.task.raw());
+    /// Cancels what has not started, of these and of the steps of a run, in the order of spawns.
+    fn cancel(self, run: Option<&Run>) {
+        let listed = self.tasks.into_iter().filter(|listed| !listed.accompanies);
+        let mut tasks: Vec<(u64, TaskRef)> = listed.map(|listed| (listed.at, listed.task)).collect();
+        if let Some(run) = run {
+            run.abandon(&mut tasks);
+            tasks.sort_by_key(|&(at, _)| at);
+        }
+        for (_, task) in tasks {
+            task::cancel_unstarted(task.raw());
         }
     }
 
@@ -190,17 +209,71 @@ impl Owned {
 /// # Ok(()) }
 /// ```
 pub fn datadeps<F: Future>(body: F) -> Datadeps<F> {
-    Datadeps { queue: Queue::block(), output: None, end: None, awaited: 0, body }
+    Datadeps { queue: Queue::block(), output: None, ending: None, end: None, awaited: 0, body }
 }
 
 impl<F: Future> Datadeps<F> {
     /// A block that is a run of a plan.
     pub(crate) fn planned(body: F, issue: Issue) -> Self {
-        Datadeps { queue: Queue::planned(issue), output: None, end: None, awaited: 0, body }
+        Datadeps { queue: Queue::planned(issue), output: None, ending: None, end: None, awaited: 0, body }
     }
 
     pub(crate) fn issue(&self) -> Option<&Issue> {
         self.queue.plan.as_ref()
+    }
+}
+
+/// A block whose body has ended.
+pub(crate) struct Ending {
+    owned: Mutex<Owned>,
+    /// If it is one of a plan.
+    run: Option<Arc<Run>>,
+}
+
+impl Ending {
+    fn new(mut owned: Owned, run: Option<Arc<Run>>) -> Arc<Ending> {
+        for listed in &mut owned.tasks {
+            // One with accesses counts as waited for anyway.
+            if !listed.task.raw().has_accesses() {
+                listed.task.state.lock().set_awaited_by_task();
+            }
+        }
+        Arc::new(Ending { owned: Mutex::new(owned), run })
+    }
+
+    /// Lets go of all tasks that are over.
+    fn prune(&self) {
+        let over = self.owned.lock().prune();
+        drop(over); // Without the lock.
+    }
+
+    /// Forgets its tasks, which go on.
+    fn let_go(&self) {
+        let owned = std::mem::take(&mut *self.owned.lock());
+        drop(owned); // Without the lock.
+    }
+
+    /// The latest that are unfinished, about so many.
+    fn latest(&self, most: usize) -> Vec<TaskRef> {
+        let mut latest = self.owned.lock().latest(most);
+        if let Some(run) = &self.run {
+            run.latest(most, &mut latest);
+        }
+        latest
+    }
+
+    /// Calls `visit` with the tasks that it waits for.
+    pub(crate) fn visit(&self, visit: &mut dyn FnMut(TaskRef)) {
+        self.latest(usize::MAX).into_iter().filter(|task| !task.state.load().is_done()).for_each(visit);
+    }
+
+    /// All tasks are over: the first failure, if there is one.
+    fn result(&self) -> Result<()> {
+        let mut owned = std::mem::take(&mut *self.owned.lock());
+        if let Some(run) = &self.run {
+            owned.failures.add(run.take_failures());
+        }
+        owned.into_result()
     }
 }
 
@@ -210,6 +283,8 @@ pub struct Datadeps<F: Future> {
     queue: Queue,
     /// Of the body, once it has ended.
     output: Option<F::Output>,
+    /// From then on.
+    ending: Option<Arc<Ending>>,
     end: Option<DTask<()>>,
     /// For so many tasks that waits.
     awaited: usize,
@@ -220,34 +295,41 @@ impl<F: Future> Future for Datadeps<F> {
     type Output = Result<F::Output>;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: `body` is pinned when `self` is and only projected; the other fields are never pinned.
-        let (queue, output, (end, awaited), body) = unsafe {
-            let this = self.get_unchecked_mut();
-            (
-                &this.queue,
-                &mut this.output,
-                (&mut this.end, &mut this.awaited),
-                Pin::new_unchecked(&mut this.body),
-            )
+        let (queue, output, ending, end, awaited, body) = unsafe {
+            let Datadeps { queue, output, ending, end, awaited, body } = self.get_unchecked_mut();
+            (queue, output, ending, end, awaited, Pin::new_unchecked(body))
+        };
+        let ending = match ending {
+            Some(ending) => &*ending,
+            None => {
+                *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
+                queue.prune();
+                if let Some(issue) = &queue.plan {
+                    issue.close();
+                }
+                // What a `bulk` around this block holds back ends after the bulk: the wait would never end.
+                let held = local::with(|local| {
+                    let frame = local.queue()?;
+                    let owned = queue.owned.borrow();
+                    let held = owned.tasks.iter().find(|listed| frame.holds(listed.task.raw()));
+                    held.map(|listed| listed.task.info())
+                });
+                let run = queue.plan.as_ref().and_then(Issue::run);
+                let ending = ending.insert(Ending::new(queue.owned.take(), run));
+                if let Some(held) = held {
+                    *output = None;
+                    ending.let_go();
+                    return Poll::Ready(Err(Error::Deadlock {
+                        root: held.clone().into(),
+                        path: [held].into(),
+                    }));
+                }
+                &*ending
+            }
         };
         if output.is_none() {
-            *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
-            queue.prune();
-            if let Some(issue) = &queue.plan {
-                issue.close();
-            }
-            // What a `bulk` around this block holds back ends after the bulk: the wait would never end.
-            let held = local::with(|local| {
-                let frame = local.queue()?;
-                let owned = queue.owned.borrow();
-                let held = owned.tasks.iter().find(|listed| frame.holds(listed.task.raw()));
-                held.map(|listed| listed.task.info())
-            });
-            if let Some(held) = held {
-                drop(queue.owned.take());
-                return Poll::Ready(Err(Error::Deadlock { root: held.clone().into(), path: [held].into() }));
-            }
+            return Poll::Pending; // Polled after its end, which a future may answer as it likes.
         }
-        let run = queue.plan.as_ref().and_then(Issue::run);
         let waited = loop {
             if let Some(waited) = end {
                 let waited = ready!(Pin::new(waited).poll(cx));
@@ -255,47 +337,42 @@ impl<F: Future> Future for Datadeps<F> {
                 if waited.is_err() {
                     break waited;
                 }
-                queue.prune();
+                ending.prune();
             }
             // In a recording every task of the block is seen to come before its end.
             *awaited = if record::is_on() { usize::MAX } else { awaited.saturating_mul(2).max(AWAITED_MIN) };
-            let mut latest = queue.owned.borrow().latest(*awaited);
-            if let Some(run) = &run {
-                run.latest(*awaited, &mut latest);
-            }
+            let latest = ending.latest(*awaited);
             if latest.is_empty() {
                 break Ok(());
             }
-            *end = Some(crate::spawn::end_of_block(&latest));
+            *end = Some(crate::spawn::end_of_block(&latest, ending));
         };
+        // The wait itself would never have ended, and what is left goes on.
+        if let Err(error @ Error::Deadlock { .. }) = waited {
+            *output = None;
+            ending.let_go();
+            return Poll::Ready(Err(error));
+        }
         // Its steps are over but for a few instructions, and its places are given back then: the next run can begin by the graph.
-        // After a deadlock they may never be.
-        if let Some(run) = &run
-            && !matches!(waited, Err(Error::Deadlock { .. }))
-        {
+        if let Some(run) = &ending.run {
             ready!(run.poll_over(cx));
         }
-        let Some(output) = output.take() else {
-            return Poll::Pending; // Polled after its end, which a future may answer as it likes.
-        };
-        let mut owned = queue.owned.take();
-        if let Some(run) = run {
-            owned.failures.add(run.take_failures());
+        let result = ending.result().and(waited);
+        match output.take() {
+            Some(output) => Poll::Ready(result.map(|()| output)),
+            None => Poll::Pending, // Not reached: looked at above.
         }
-        Poll::Ready(match (owned, waited) {
-            // The wait itself would never have ended.
-            (_, Err(error @ Error::Deadlock { .. })) => Err(error),
-            (owned, waited) => owned.into_result().and(waited).map(|()| output),
-        })
     }
 }
 
 impl<F: Future> Drop for Datadeps<F> {
     fn drop(&mut self) {
-        let owned = self.queue.owned.take();
-        if let Some(run) = self.queue.plan.as_ref().and_then(Issue::run) {
-            run.cancel();
-        }
-        owned.cancel();
+        let (owned, run) = match &self.ending {
+            None => (self.queue.owned.take(), self.queue.plan.as_ref().and_then(Issue::run)),
+            // It was given a result, and lets what is left go on.
+            Some(_) if self.output.is_none() => return,
+            Some(ending) => (std::mem::take(&mut *ending.owned.lock()), ending.run.clone()),
+        };
+        owned.cancel(run.as_deref());
     }
 }

@@ -17,6 +17,7 @@ mod failures;
 mod queue;
 mod recorded;
 
+pub(crate) use block::Ending;
 pub use block::{Datadeps, datadeps};
 pub use counted::{Count, Counted, Counter, counted};
 pub(crate) use failures::Failures;

@@ -66,9 +66,12 @@ impl Queue {
 
     /// The task that was spawned last in this block, if it is not over.
     fn last(&self) -> Option<TaskRef> {
-        let listed = self.owned.borrow().last();
+        let (listed, next) = {
+            let owned = self.owned.borrow();
+            (owned.last(), owned.next())
+        };
         let step = self.plan.as_ref().and_then(Issue::last_step);
-        [listed, step].into_iter().flatten().max_by_key(|&(at, _)| at).map(|(_, task)| task)
+        [listed, step].into_iter().flatten().find(|&(at, _)| at + 1 == next).map(|(_, task)| task)
     }
 
     /// Lets go of all tasks that are over.
@@ -80,7 +83,7 @@ impl Queue {
     /// Lets go of tasks that are over.
     #[cold]
     fn shorten(&self) {
-        let mut over = Over::new();
+        let mut over = Over::default();
         self.owned.borrow_mut().shorten(&mut over);
     }
 }
@@ -241,14 +244,11 @@ impl Frame {
         let at = linker.may_be_step.then(|| queue.owned.borrow().next());
         let is_step = plan.follow(task, linker, at);
         match (is_step, at) {
-            (true, Some(_)) => _ = queue.owned.borrow_mut().count(),
-            (true, None) => {}
-            (false, at) => {
-                at.into_iter().for_each(|_| self.list(task));
-                return plan.place(task, linker, take_places);
-            }
+            (true, Some(_)) => queue.owned.borrow_mut().count(),
+            (true, None) | (false, None) => {}
+            (false, Some(_)) => self.list(task),
         }
-        None
+        if is_step { None } else { plan.place(task, linker, take_places) }
     }
 
     /// The blocks around a new task, that nobody else knows yet, wait for it, but it is none of their steps, and its failure

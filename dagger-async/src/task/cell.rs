@@ -29,6 +29,7 @@ use crate::chunk::{Held, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::options::{Options, Spec};
 use crate::pool::Pool;
+use crate::scoped::Ending;
 use crate::sync::{AtomicU32, UnsafeCell, prefetch};
 use std::alloc::Layout;
 use std::mem::{ManuallyDrop, offset_of};
@@ -204,6 +205,8 @@ pub(crate) struct Extra {
     pub(crate) held_by: Option<TaskRef>,
     /// Tasks to wait for without their values; the edges lie here.
     pub(crate) syncdeps: Box<[SyncDep]>,
+    /// The block that waits for it, of whose tasks it comes after some.
+    pub(crate) ends: Option<Arc<Ending>>,
     /// Its `tracing` span, between two polls.
     pub(crate) span: Option<tracing::Span>,
     /// Nanoseconds that its polls have taken, if they are timed.

@@ -282,6 +282,7 @@ pub(crate) fn tie(task: RawTask, ties: Ties, linker: &mut Linker) -> bool {
         let extra = task.guarded(&guard).extra();
         extra.tokens = tokens;
         extra.layer = ties.layer;
+        extra.ends = ties.ends;
         extra.syncdeps = syncdeps;
     }
     linker.cause = Cause::Order;
@@ -692,7 +693,9 @@ pub(super) fn untie(task: RawTask) {
     let ties = {
         let guard = task.state.lock();
         let extra = task.guarded(&guard).known_extra();
-        extra.map(|extra| (std::mem::take(&mut extra.syncdeps), extra.layer.take(), extra.held_by.take()))
+        extra.map(|extra| {
+            (std::mem::take(&mut extra.syncdeps), extra.layer.take(), extra.held_by.take(), extra.ends.take())
+        })
     };
     drop(ties);
 }

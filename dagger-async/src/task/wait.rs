@@ -11,7 +11,8 @@
 //! its edge before it looks, and a body that suspends looks again, so of those that close a cycle at once the last
 //! one sees it whole. What other wakers may end (`select!` with a timer, say) is not called a deadlock; the stall watch shows it if it lasts.
 //!
-//! The search starts only if some task waits for the waiting one, so an ordinary await costs no search.
+//! The search starts only if somebody may wait for the waiting one: a task that awaits it, one that comes after it or waits for
+//! a chunk that it accesses, a block that ends. So an ordinary await costs no search.
 
 use super::cell::{Awaiting, RawTask, TaskRef};
 use super::edge::visit_successors;
@@ -325,10 +326,11 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
     if guard.is_done() {
         return;
     }
-    let mut owner = None;
+    let (mut owner, mut ends) = (None, None);
     match guard.phase() {
         Phase::Waiting => {
             visit_inputs(task, &guard, visit);
+            ends = task.guarded(&guard).known_extra().and_then(|extra| extra.ends.clone());
             owner = task.guarded(&guard).known_extra().and_then(|extra| extra.held_by.clone());
         }
         phase @ (Phase::Running | Phase::Suspended) => {
@@ -349,6 +351,10 @@ fn waits_of(task: RawTask, visit: &mut dyn FnMut(TaskRef)) {
         Phase::Queued | Phase::Retired => {}
     }
     drop(guard);
+    // The end of a block has edges to some of its tasks only, but waits for all.
+    if let Some(ends) = ends {
+        ends.visit(visit);
+    }
     // Only the body with the `bulk` block knows what it holds back: if it waits, its wait has to look again.
     if let Some(owner) = owner
         && local::with(|local| local.task()) != Some(owner.raw())

@@ -205,6 +205,7 @@ impl Taken {
             let mut work = Work::new();
             run.contest(&mut work.tickets);
             work.drain();
+            crate::error::quietly(|| drop(run)); // Perhaps the last to have it, and its chunks.
         }
     }
 }

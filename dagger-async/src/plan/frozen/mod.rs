@@ -154,7 +154,7 @@ impl Frozen {
         let mut block = pin!(Datadeps::planned(body, Issue::freezing()));
         let output = poll_fn(|cx| block.as_mut().poll(cx)).await?;
         match block.issue().map(Issue::end) {
-            Some(Issuing::Recording(recording)) => Ok((output, Frozen(Arc::new(Inner::new(recording)?)))),
+            Some(Issuing::Recording(recording)) => Ok((output, Frozen(Arc::new(Inner::new(*recording)?)))),
             _ => Err(too_large()),
         }
     }
