@@ -209,13 +209,29 @@ impl Owned {
 /// # Ok(()) }
 /// ```
 pub fn datadeps<F: Future>(body: F) -> Datadeps<F> {
-    Datadeps { queue: Queue::block(), output: None, ending: None, end: None, awaited: 0, body }
+    Datadeps {
+        queue: Queue::block(),
+        output: None,
+        ending: None,
+        end: None,
+        awaited: 0,
+        is_over: false,
+        body,
+    }
 }
 
 impl<F: Future> Datadeps<F> {
     /// A block that is a run of a plan.
     pub(crate) fn planned(body: F, issue: Issue) -> Self {
-        Datadeps { queue: Queue::planned(issue), output: None, ending: None, end: None, awaited: 0, body }
+        Datadeps {
+            queue: Queue::planned(issue),
+            output: None,
+            ending: None,
+            end: None,
+            awaited: 0,
+            is_over: false,
+            body,
+        }
     }
 
     pub(crate) fn issue(&self) -> Option<&Issue> {
@@ -288,6 +304,8 @@ pub struct Datadeps<F: Future> {
     end: Option<DTask<()>>,
     /// For so many tasks that waits.
     awaited: usize,
+    /// It has given a result.
+    is_over: bool,
     body: F,
 }
 
@@ -295,12 +313,15 @@ impl<F: Future> Future for Datadeps<F> {
     type Output = Result<F::Output>;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: `body` is pinned when `self` is and only projected; the other fields are never pinned.
-        let (queue, output, ending, end, awaited, body) = unsafe {
-            let Datadeps { queue, output, ending, end, awaited, body } = self.get_unchecked_mut();
-            (queue, output, ending, end, awaited, Pin::new_unchecked(body))
+        let (queue, output, known, end, awaited, is_over, body) = unsafe {
+            let Datadeps { queue, output, ending, end, awaited, is_over, body } = self.get_unchecked_mut();
+            (queue, output, ending, end, awaited, is_over, Pin::new_unchecked(body))
         };
-        let ending = match ending {
-            Some(ending) => &*ending,
+        if *is_over {
+            return Poll::Pending; // Polled after its end, which a future may answer as it likes.
+        }
+        let ending = match known {
+            Some(ending) => ending.clone(),
             None => {
                 *output = Some(ready!(Frame::around(queue, || body.poll(cx))));
                 queue.prune();
@@ -315,21 +336,18 @@ impl<F: Future> Future for Datadeps<F> {
                     held.map(|listed| listed.task.info())
                 });
                 let run = queue.plan.as_ref().and_then(Issue::run);
-                let ending = ending.insert(Ending::new(queue.owned.take(), run));
+                let ending = known.insert(Ending::new(queue.owned.take(), run)).clone();
                 if let Some(held) = held {
-                    *output = None;
+                    (*is_over, *known) = (true, None);
                     ending.let_go();
                     return Poll::Ready(Err(Error::Deadlock {
                         root: held.clone().into(),
                         path: [held].into(),
                     }));
                 }
-                &*ending
+                ending
             }
         };
-        if output.is_none() {
-            return Poll::Pending; // Polled after its end, which a future may answer as it likes.
-        }
         let waited = loop {
             if let Some(waited) = end {
                 let waited = ready!(Pin::new(waited).poll(cx));
@@ -345,11 +363,11 @@ impl<F: Future> Future for Datadeps<F> {
             if latest.is_empty() {
                 break Ok(());
             }
-            *end = Some(crate::spawn::end_of_block(&latest, ending));
+            *end = Some(crate::spawn::end_of_block(&latest, &ending));
         };
         // The wait itself would never have ended, and what is left goes on.
         if let Err(error @ Error::Deadlock { .. }) = waited {
-            *output = None;
+            (*is_over, *known) = (true, None);
             ending.let_go();
             return Poll::Ready(Err(error));
         }
@@ -357,10 +375,11 @@ impl<F: Future> Future for Datadeps<F> {
         if let Some(run) = &ending.run {
             ready!(run.poll_over(cx));
         }
+        (*is_over, *known) = (true, None);
         let result = ending.result().and(waited);
         match output.take() {
             Some(output) => Poll::Ready(result.map(|()| output)),
-            None => Poll::Pending, // Not reached: looked at above.
+            None => Poll::Pending, // Not reached: its body has ended.
         }
     }
 }
@@ -368,9 +387,9 @@ impl<F: Future> Future for Datadeps<F> {
 impl<F: Future> Drop for Datadeps<F> {
     fn drop(&mut self) {
         let (owned, run) = match &self.ending {
+            // It has given a result, and what is left goes on.
+            _ if self.is_over => return,
             None => (self.queue.owned.take(), self.queue.plan.as_ref().and_then(Issue::run)),
-            // It was given a result, and lets what is left go on.
-            Some(_) if self.output.is_none() => return,
             Some(ending) => (std::mem::take(&mut *ending.owned.lock()), ending.run.clone()),
         };
         owned.cancel(run.as_deref());
