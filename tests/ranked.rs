@@ -31,8 +31,9 @@ fn long(_: &mut u64, log: &Log, fails: bool) -> Result<(), &'static str> {
 }
 
 /// Runs `block` as one task of a runtime with one worker, which starts nothing else before the block waits, after so many picks
-/// that each phase of a round of 61 has been there: in how many of those it gives true.
-fn in_how_many_phases<F: Future<Output = bool> + Send + 'static>(block: fn() -> F) -> usize {
+/// that each phase of a round of 61 has been there: in how many of those it gives true. A phase in which it gives nothing is
+/// run again.
+fn in_how_many_phases<F: Future<Output = Option<bool>> + Send + 'static>(block: fn() -> F) -> usize {
     let phase = |picks: usize| {
         let picked = async move {
             for _ in 0..picks {
@@ -42,7 +43,7 @@ fn in_how_many_phases<F: Future<Output = bool> + Send + 'static>(block: fn() -> 
         };
         Runtime::builder().threads(1).build().unwrap().block_on(async { spawn(picked).await.unwrap() })
     };
-    (0..61).filter(|&picks| phase(picks)).count()
+    (0..61).filter(|&picks| (0..50).find_map(|_| phase(picks)).expect("the machine is too busy")).count()
 }
 
 /// Twenty short steps on chunks of their own, then a chain of four long ones: what ran when in the third run.
@@ -66,32 +67,37 @@ async fn order_of_third_run(plan: &Plan, options: Options, fails: usize) -> Vec<
     std::mem::take(&mut *log.lock().unwrap())
 }
 
+/// True if the long steps are among the first eight of the third run. Nothing if the steps took twice what they compute when they
+/// were recorded: other programs had the processor, perhaps in a short one.
+async fn has_long_ones_first(plan: &Plan, fails: usize) -> Option<bool> {
+    let order = order_of_third_run(plan, Options::new(), fails).await;
+    (plan.stats().work < 8 * LONG).then(|| order[..8].iter().filter(|&&name| name == "long").count() == 4)
+}
+
 #[test]
 fn a_step_that_much_waits_for_goes_first() {
-    async fn ranked() -> bool {
-        let order = order_of_third_run(&Plan::ranked(), Options::new(), 0).await;
-        order[..8].iter().filter(|&&name| name == "long").count() == 4
+    async fn ranked() -> Option<bool> {
+        has_long_ones_first(&Plan::ranked(), 0).await
     }
-    async fn plain() -> bool {
+    async fn plain() -> Option<bool> {
         let order = order_of_third_run(&Plan::new(), Options::new(), 0).await;
-        order[..8].iter().all(|&name| name == "short")
+        Some(order[..8].iter().all(|&name| name == "short"))
     }
     watched(|| {
         let (ranked, plain) = (in_how_many_phases(ranked), in_how_many_phases(plain));
-        // Nearly all, but that other programs make short steps long by taking their processor; without ranks it is none.
-        assert!(ranked >= 30 && plain >= 50, "{ranked} and {plain} of 61");
+        assert!(ranked >= 50 && plain >= 50, "{ranked} and {plain} of 61");
     });
 }
 
 #[test]
 fn a_step_keeps_its_own_rank() {
-    async fn last() -> bool {
+    async fn last() -> Option<bool> {
         let order = order_of_third_run(&Plan::ranked(), Options::new().rank(0), 0).await;
-        order[20..] == ["long"; 4]
+        Some(order[20..] == ["long"; 4])
     }
-    async fn low() -> bool {
+    async fn low() -> Option<bool> {
         let order = order_of_third_run(&Plan::ranked(), Options::new().priority(-1), 0).await;
-        order[20..] == ["long"; 4]
+        Some(order[20..] == ["long"; 4])
     }
     watched(|| {
         let (last, low) = (in_how_many_phases(last), in_how_many_phases(low));
@@ -102,15 +108,15 @@ fn a_step_keeps_its_own_rank() {
 
 #[test]
 fn runs_that_fail_are_not_what_a_plan_is_ranked_by() {
-    async fn failed(runs: usize) -> bool {
+    async fn failed(runs: usize) -> Option<bool> {
         let plan = Plan::ranked();
-        let order = order_of_third_run(&plan, Options::new(), runs).await;
+        let is_first = has_long_ones_first(&plan, runs).await;
         assert!(plan.stats().work >= 4 * LONG, "{:?}", plan.stats());
-        order[..8].iter().filter(|&&name| name == "long").count() == 4
+        is_first
     }
     watched(|| {
         let once = in_how_many_phases(|| failed(1));
-        assert!(once >= 30, "{once} of 61"); // As above.
+        assert!(once >= 50, "{once} of 61");
         // The third one is the first that ends well, and recorded too.
         let twice = in_how_many_phases(|| failed(2));
         assert_eq!(twice, 0);
@@ -196,7 +202,7 @@ fn the_time_of_a_step_is_that_of_its_polls() {
 /// Also without times, where each step counts the same.
 #[test]
 fn what_a_step_makes_ready_goes_by_rank() {
-    async fn chain_first() -> bool {
+    async fn chain_first() -> Option<bool> {
         let log: &'static Log = Box::leak(Box::default());
         let (head, tail, chain) = (Chunk::new(0u64), Chunk::new(0u64), Chunk::new(0u64));
         let plan = Plan::new();
@@ -218,7 +224,7 @@ fn what_a_step_makes_ready_goes_by_rank() {
         }
         assert_eq!(plan.stats().replayed, 5);
         let first = log.lock().unwrap()[0];
-        first == "long"
+        Some(first == "long")
     }
     watched(|| {
         let first = in_how_many_phases(chain_first);
