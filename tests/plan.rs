@@ -90,6 +90,13 @@ fn fail(_: &mut Data, fails: bool) -> Result<(), String> {
     if fails { Err("planned".to_owned()) } else { Ok(()) }
 }
 
+/// Says that it has started, and adds one once the gate is open.
+fn add_one_behind(x: &mut Data, started: Gate, gate: Gate) {
+    started.open();
+    gate.block();
+    x[0] += 1;
+}
+
 /// Issues a program once. What it has seen: a fold of all that its body has read.
 async fn issue(program: &[Op], chunks: &[Chunk<Data>], run: usize) -> u64 {
     let (mut last, mut seen) = (None, 0u64);
@@ -359,12 +366,7 @@ fn a_dropped_run_cancels_what_has_not_started_and_the_next_one_is_whole() {
             let (gate, started) = (Gate::new(), Gate::new());
             let mut last = None;
             let mut run = Box::pin(plan.run(async {
-                let (held, begun) = (gate.clone(), started.clone());
-                spawn!((move |x: &mut Vec<u64>| {
-                    begun.open();
-                    held.block();
-                    x[0] += 1;
-                })(InOut(&chunk)));
+                spawn!(add_one_behind(InOut(&chunk), started.clone(), gate.clone()));
                 last =
                     Some(spawn!((|x: &Vec<u64>, y: &mut Vec<u64>| y[0] = x[0])(In(&chunk), InOut(&other))));
             }));
@@ -932,12 +934,7 @@ fn a_long_chain_of_steps_that_is_cancelled_needs_no_stack() {
             for run in 0..3 {
                 let (gate, started) = (Gate::new(), Gate::new());
                 let body = async {
-                    let (held, begun) = (gate.clone(), started.clone());
-                    spawn!((move |x: &mut Vec<u64>| {
-                        begun.open();
-                        held.block();
-                        x[0] += 1;
-                    })(InOut(&chunk)));
+                    spawn!(add_one_behind(InOut(&chunk), started.clone(), gate.clone()));
                     for _ in 0..STEPS {
                         spawn!((|x: &mut Vec<u64>| x[0] += 1)(InOut(&chunk)));
                     }
@@ -1056,6 +1053,33 @@ fn an_error_that_panics_when_it_is_dropped_keeps_nobody_from_the_chunks_of_a_dro
             let healed = std::panic::AssertUnwindSafe(async { drop(chunk.recover().await) });
             drop(futures::FutureExt::catch_unwind(healed).await);
             assert_eq!(*chunk.read().await.unwrap(), run + 1);
+        }
+    });
+}
+
+#[test]
+fn a_planned_block_lets_go_of_tasks_that_are_over_whatever_their_turn_among_the_steps() {
+    on_all_workers(|_| async {
+        for before in [0, 1] {
+            let (chunk, plan) = (Chunk::new(0u64), Plan::new());
+            // The memory of a task has its name.
+            let name: Arc<str> = "kept by the memory of a task".into();
+            for run in 0..3 {
+                plan.run(async {
+                    for _ in 0..before {
+                        spawn!((|| ())());
+                    }
+                    for _ in 0..2000 {
+                        spawn!((|| ())(); name = name.clone());
+                        spawn!((|x: &mut u64| *x += 1)(InOut(&chunk))).await.unwrap();
+                    }
+                    let kept = Arc::strong_count(&name);
+                    assert!(kept < 1000, "run {run}, {before} before: {kept} of 2000");
+                })
+                .await
+                .unwrap();
+            }
+            assert_eq!(plan.stats().replayed, 4000);
         }
     });
 }

@@ -314,6 +314,7 @@ impl Issue {
 
     /// Makes a task that is being spawned the next step of the run by the graph, if it is that. `at`: its place in the order of
     /// spawns, if the run is what knows of it.
+    #[inline]
     pub(crate) fn follow(&self, task: RawTask, linker: &mut Linker, at: Option<u64>) -> bool {
         let (why, work) = match &mut *self.issuing.borrow_mut() {
             Issuing::Following { run, .. } if run.is_contested() => (Why::Contested, None),
@@ -342,13 +343,8 @@ impl Issue {
         false
     }
 
-    /// Gives a task that is being spawned, and is no step by the graph, its turn by the queues, as `take_places` does, and notes it.
-    pub(crate) fn place(
-        &self,
-        task: RawTask,
-        linker: &mut Linker,
-        take_places: impl FnOnce(&mut Linker) -> Option<Error>,
-    ) -> Option<Error> {
+    /// Notes a task that is being spawned and is no step by the graph, before it takes its places, if this is a recording.
+    pub(crate) fn note(&self, task: RawTask) {
         // Clones what is a user's: before anything is borrowed.
         // SAFETY: the task is being spawned, by the caller.
         let copy = || catch_unwind(AssertUnwindSafe(|| unsafe { task.call_again() }));
@@ -359,15 +355,17 @@ impl Issue {
             recording.note(task, unsafe { task.new_accesses() });
             recording.keep(task, copy);
         }
-        let refusal = take_places(linker);
+    }
+
+    /// The task that was noted has taken its places, or was refused.
+    pub(crate) fn note_placed(&self, task: RawTask, is_refused: bool) {
         if let Issuing::Recording(recording) = &mut *self.issuing.borrow_mut() {
-            // SAFETY: as above.
+            // SAFETY: the task is being spawned, by the caller.
             let accesses = unsafe { task.new_accesses() };
-            if refusal.is_some() || accesses.iter().any(Held::is_intricate) {
+            if is_refused || accesses.iter().any(Held::is_intricate) {
                 recording.is_intricate(task);
             }
         }
-        refusal
     }
 
     /// The body has ended: nothing more is issued.

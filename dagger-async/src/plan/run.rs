@@ -22,7 +22,7 @@
 
 use super::count::Missing;
 use super::graph::Graph;
-use crate::chunk::{self, CorePtr, Held, Other, Ticket, Tickets};
+use crate::chunk::{self, Core, Held, Other, Ticket, Tickets};
 use crate::pool::Pool;
 use crate::scoped::Failures;
 use crate::sync::{prefetch, relax};
@@ -267,7 +267,7 @@ impl Run {
         for &successor in this.graph.order.successors(step as usize) {
             let node = &this.nodes[successor as usize];
             if node.missing.count_down() {
-                tickets.push(Ticket::soon(node.task()));
+                Ticket::task(node.task()).tell_soon(tickets);
             }
         }
         node.forget(task);
@@ -411,9 +411,11 @@ impl Run {
     }
 
     /// The unfinished tasks at one of its chunks: for whom its place there waits.
-    pub(crate) fn visit_at(&self, chunk: CorePtr, visit: &mut dyn FnMut(RawTask)) {
+    pub(crate) fn visit_at(&self, chunk: &Core, visit: &mut dyn FnMut(RawTask)) {
         let chunks = &self.graph.chunks;
-        if let Ok(index) = chunks.binary_search_by_key(&chunk, |chunk| chunk.core) {
+        if let Ok(index) =
+            chunks.binary_search_by_key(&std::ptr::from_ref(chunk), |chunk| chunk.core.as_ptr())
+        {
             let chunk = &chunks[index];
             chunk.steps.iter().for_each(|&step| self.nodes[step as usize].look(visit));
         }

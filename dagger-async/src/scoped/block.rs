@@ -209,29 +209,17 @@ impl Owned {
 /// # Ok(()) }
 /// ```
 pub fn datadeps<F: Future>(body: F) -> Datadeps<F> {
-    Datadeps {
-        queue: Queue::block(),
-        output: None,
-        ending: None,
-        end: None,
-        awaited: 0,
-        is_over: false,
-        body,
-    }
+    Datadeps::of(Queue::block(), body)
 }
 
 impl<F: Future> Datadeps<F> {
+    fn of(queue: Queue, body: F) -> Self {
+        Datadeps { queue, output: None, ending: None, end: None, awaited: 0, is_over: false, body }
+    }
+
     /// A block that is a run of a plan.
     pub(crate) fn planned(body: F, issue: Issue) -> Self {
-        Datadeps {
-            queue: Queue::planned(issue),
-            output: None,
-            ending: None,
-            end: None,
-            awaited: 0,
-            is_over: false,
-            body,
-        }
+        Datadeps::of(Queue::planned(issue), body)
     }
 
     pub(crate) fn issue(&self) -> Option<&Issue> {
@@ -247,8 +235,8 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    fn new(mut owned: Owned, run: Option<Arc<Run>>) -> Arc<Ending> {
-        for listed in &mut owned.tasks {
+    fn new(owned: Owned, run: Option<Arc<Run>>) -> Arc<Ending> {
+        for listed in &owned.tasks {
             // One with accesses counts as waited for anyway.
             if !listed.task.raw().has_accesses() {
                 listed.task.state.lock().set_awaited_by_task();

@@ -162,7 +162,7 @@ impl Frame {
 
     /// The innermost run of a plan, if that is ranked.
     pub(crate) fn ranked_plan(&self) -> Option<&Issue> {
-        if self.is_ranked { self.plan() } else { None }
+        if self.is_ranked { self.planned().map(|(_, plan)| plan) } else { None }
     }
 
     /// The innermost recording of a frozen graph.
@@ -178,10 +178,14 @@ impl Frame {
         issues.filter(|issue| issue.is_freezing()).for_each(|issue| issue.refuse(None, why));
     }
 
-    /// The innermost run of a plan.
+    /// The innermost run of a plan, and its block.
     #[inline]
-    pub(crate) fn plan(&self) -> Option<&Issue> {
-        if self.is_planned { self.chain().find_map(|queue| queue.plan.as_ref()) } else { None }
+    fn planned(&self) -> Option<(&Queue, &Issue)> {
+        if self.is_planned {
+            self.chain().find_map(|queue| Some((queue, queue.plan.as_ref()?)))
+        } else {
+            None
+        }
     }
 
     /// True inside a datadeps block.
@@ -236,19 +240,22 @@ impl Frame {
         linker: &mut Linker,
         take_places: impl FnOnce(&mut Linker) -> Option<Error>,
     ) -> Option<Error> {
-        let planned = if self.is_planned { self.chain().find(|queue| queue.plan.is_some()) } else { None };
-        let Some((queue, plan)) = planned.and_then(|queue| Some((queue, queue.plan.as_ref()?))) else {
-            return take_places(linker);
-        };
+        let Some((queue, plan)) = self.planned() else { return take_places(linker) };
         // Where it is not listed, it has a place in the order of spawns here.
         let at = linker.may_be_step.then(|| queue.owned.borrow().next());
         let is_step = plan.follow(task, linker, at);
-        match (is_step, at) {
-            (true, Some(_)) => queue.owned.borrow_mut().count(),
-            (true, None) | (false, None) => {}
-            (false, Some(_)) => self.list(task),
+        match at {
+            Some(_) if is_step => queue.owned.borrow_mut().count(),
+            Some(_) => self.list(task),
+            None => {}
         }
-        if is_step { None } else { plan.place(task, linker, take_places) }
+        if is_step {
+            return None;
+        }
+        plan.note(task);
+        let refusal = take_places(linker);
+        plan.note_placed(task, refusal.is_some());
+        refusal
     }
 
     /// The blocks around a new task, that nobody else knows yet, wait for it, but it is none of their steps, and its failure

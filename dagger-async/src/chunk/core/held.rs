@@ -179,7 +179,7 @@ impl Held {
 
     /// Its place, to look at from elsewhere while it waits.
     pub(crate) fn waiting_place(&self) -> Option<WaitingPlace> {
-        self.place.map(|place| WaitingPlace { chunk: self.chunk, place, _owner: self.chunk.owner() })
+        self.place.map(|place| WaitingPlace { chunk: self.chunk.owner(), place })
     }
 
     /// The tasks that it waits for.
@@ -188,7 +188,7 @@ impl Held {
             run.visit_predecessors(step, visit);
         }
         if let Some(place) = self.place {
-            self.core().lock().visit_blockers(self.chunk, place, visit);
+            self.core().visit_blockers(place, visit);
         }
     }
 

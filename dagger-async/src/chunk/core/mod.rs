@@ -249,16 +249,14 @@ pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 /// The place of a guard that a task awaits. Looked at only while the task is suspended in that await, so that the place is
 /// still the same.
 pub(crate) struct WaitingPlace {
-    chunk: CorePtr,
+    chunk: Arc<dyn AnyChunk>,
     place: Place,
-    /// What keeps it.
-    _owner: Arc<dyn AnyChunk>,
 }
 
 impl WaitingPlace {
     /// The tasks that it waits for.
     pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
-        self.chunk.lock().visit_blockers(self.chunk, self.place, visit);
+        self.chunk.core().visit_blockers(self.place, visit);
     }
 }
 
@@ -365,6 +363,15 @@ impl Core {
         self.look.load(Relaxed)
     }
 
+    /// Calls `visit` with the tasks that a place waits for, under the lock; none once it is granted.
+    pub(crate) fn visit_blockers(&self, place: Place, visit: &mut dyn FnMut(RawTask)) {
+        self.lock().queue.blockers(place, &mut |ticket| match ticket.whose() {
+            Whose::Task(task) => visit(task),
+            Whose::Other(Other::Plan(run)) => run.visit_at(self, visit),
+            Whose::Other(Other::Guard(wait, _)) => wait.visit_users(visit),
+        });
+    }
+
     /// Calls `visit` with each task that waits here, in program order, under the lock.
     pub(crate) fn visit_waiting_tasks(&self, visit: &mut dyn FnMut(RawTask)) {
         self.lock().queue.waiting(&mut |ticket| {
@@ -444,6 +451,13 @@ impl State {
         place
     }
 
+    /// Takes a place where nobody is: it is granted.
+    fn take_first(&mut self, ticket: &Ticket, writes: bool) -> Place {
+        let (place, granted) = self.queue.enqueue(ticket.clone(), writes, &Area::Whole);
+        debug_assert!(granted, "nobody is there");
+        place
+    }
+
     /// A task of this runtime takes a place; null: a guard does.
     #[inline(always)]
     fn note_pool(&mut self, pool: *const Pool) {
@@ -458,10 +472,7 @@ impl State {
     #[must_use]
     #[inline]
     fn give(&mut self, place: Place, tickets: &mut Tickets) -> Option<Arc<dyn AnyChunk>> {
-        self.queue.release(place, &mut |ticket: Ticket| {
-            ticket.prefetch();
-            tickets.push(ticket);
-        });
+        self.queue.release(place, &mut |ticket: Ticket| ticket.tell_soon(tickets));
         if self.queue.is_idle() { self.keep.take() } else { None }
     }
 
@@ -544,15 +555,6 @@ impl State {
         };
         let cause = self.poison.find(clipped.as_ref().unwrap_or(area));
         cause.map(|cause| Denied::Poisoned(cause.clone()))
-    }
-
-    /// Calls `visit` with the tasks that a place waits for; none once it is granted.
-    fn visit_blockers(&self, chunk: CorePtr, place: Place, visit: &mut dyn FnMut(RawTask)) {
-        self.queue.blockers(place, &mut |ticket| match ticket.whose() {
-            Whose::Task(task) => visit(task),
-            Whose::Other(Other::Plan(run)) => run.visit_at(chunk, visit),
-            Whose::Other(Other::Guard(wait, _)) => wait.visit_users(visit),
-        });
     }
 
     /// Clears all poison. What it gives is to be dropped without the lock.

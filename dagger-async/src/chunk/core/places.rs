@@ -126,10 +126,8 @@ pub(crate) fn take_idle(
         return None;
     }
     state.note_pool(pool);
-    let (place, granted) = state.queue.enqueue(ticket.clone(), writes, &Area::Whole);
-    debug_assert!(granted, "nobody is there");
     state.run = NonNull::new(Arc::as_ptr(run).cast_mut());
-    Some(place)
+    Some(state.take_first(ticket, writes))
 }
 
 /// Takes a place at a chunk that nobody accesses, and that can be used as it is: it is granted then, and nobody is told. The caller
@@ -141,9 +139,7 @@ pub(crate) fn take_at_rest(chunk: CorePtr, ticket: &Ticket, writes: bool) -> Opt
     }
     // Whatever it was for is past: nobody is here, and who comes says it anew.
     chunk.look.store(false, Relaxed);
-    let (place, granted) = state.queue.enqueue(ticket.clone(), writes, &Area::Whole);
-    debug_assert!(granted, "nobody is there");
-    Some(place)
+    Some(state.take_first(ticket, writes))
 }
 
 /// Gives the place of a run, of a plan or of what is frozen, back, if nothing has failed.

@@ -1,5 +1,6 @@
 //! Whose turn at a chunk comes, in one word, as every access has one in its queue.
 
+use super::Tickets;
 use crate::chunk::guard::GuardWait;
 use crate::plan::Run;
 use crate::task::RawTask;
@@ -39,19 +40,13 @@ impl Ticket {
         Ticket(task.pointer().cast(), PhantomData)
     }
 
-    /// Of a task that will soon be told here.
+    /// Adds it to those that will soon be told here: asks for the memory of its task.
     #[inline]
-    pub(crate) fn soon(task: RawTask) -> Self {
-        task.prefetch();
-        Ticket::task(task)
-    }
-
-    /// It will soon be told here.
-    #[inline]
-    pub(super) fn prefetch(&self) {
+    pub(crate) fn tell_soon(self, tickets: &mut Tickets) {
         if let Whose::Task(task) = self.whose() {
             task.prefetch();
         }
+        tickets.push(self);
     }
 
     pub(crate) fn other(other: Other) -> Self {
