@@ -59,8 +59,8 @@ struct Waiter {
 /// place; foreign ones are listed apart, and chunks that are never accessed by part have none.
 #[repr(C)]
 pub(super) struct Fragment {
-    issued: [u32; 4],
-    released: [u32; 4],
+    issued: Counts,
+    released: Counts,
     /// Of the own places that wait, by class.
     first: [u32; 2],
     last: [u32; 2],
@@ -70,7 +70,13 @@ pub(super) struct Fragment {
 
 impl Default for Fragment {
     fn default() -> Fragment {
-        Fragment { issued: [0; 4], released: [0; 4], first: [NONE; 2], last: [NONE; 2], foreign: None }
+        Fragment {
+            issued: Counts::default(),
+            released: Counts::default(),
+            first: [NONE; 2],
+            last: [NONE; 2],
+            foreign: None,
+        }
     }
 }
 
@@ -81,21 +87,19 @@ impl Fragment {
     /// How many places have been taken, modulo 2³².
     #[inline]
     pub(super) fn issued(&self) -> u32 {
-        let [a, b, c, d] = self.issued;
-        a.wrapping_add(b).wrapping_add(c.wrapping_add(d))
+        self.issued.all
     }
 
     /// Counts a place. Returns how many conflicting ones come before it, and whether they are all released.
     #[inline(always)]
     fn issue(&mut self, class: Class) -> (u32, bool) {
-        let threshold = sum(&self.issued, class);
-        let issued = &mut self.issued[class as usize];
-        *issued = issued.wrapping_add(1);
-        (threshold, sum(&self.released, class) == threshold)
+        let threshold = self.issued.conflicting(class);
+        self.issued.add(class);
+        (threshold, self.released.conflicting(class) == threshold)
     }
 
     /// Takes the own place of the entry with key `entry`, which misses it if it is not granted. True if it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_own<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) -> bool {
         // Apart, so that each is computed for one class.
         let (threshold, granted) =
@@ -130,8 +134,7 @@ impl Fragment {
         entries: &mut Entries<T>,
         ready: &mut impl FnMut(T),
     ) {
-        let released = &mut self.released[class as usize];
-        *released = released.wrapping_add(1);
+        self.released.add(class);
         if self.first == [NONE; 2] && self.foreign.is_none() {
             return;
         }
@@ -149,7 +152,7 @@ impl Fragment {
     #[inline(always)]
     fn grant_own<T: Clone>(&mut self, class: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
         let list = class as usize;
-        let reached = sum(&self.released, class);
+        let reached = self.released.conflicting(class);
         // Thresholds grow along a list, so the first that has not been reached ends it.
         while let Some(entry) = entries.waiting(self.first[list])
             && entry.place.threshold == reached
@@ -168,7 +171,7 @@ impl Fragment {
             if !given.conflicts().contains(&class) {
                 continue;
             }
-            let reached = sum(&self.released, class);
+            let reached = self.released.conflicting(class);
             while let Some(waiter) = list.pop_front_if(|first| first.threshold == reached) {
                 entries[waiter.entry].grant(ready);
             }
@@ -181,40 +184,80 @@ impl Fragment {
     }
 
     /// Whether no place is taken.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_idle(&self) -> bool {
-        self.issued == self.released
+        self.issued.all == self.released.all
     }
 
     /// Whether some place of this class is taken, waiting or granted.
     pub(super) fn has(&self, class: Class) -> bool {
-        self.issued[class as usize] != self.released[class as usize]
+        self.issued.of(class) != self.released.of(class)
     }
 }
 
-/// The number of places that conflict with a class, of those counted. It wraps, as the counters do: only
-/// differences matter, and fewer than 2³² places are live.
-#[inline(always)]
-fn sum(counted: &[u32; 4], class: Class) -> u32 {
-    let [own_read, own_write, foreign_read, foreign_write] = *counted;
-    // As `conflicts` says, without its loop: this is most of what an access costs.
-    match class {
-        Class::OwnRead => own_write.wrapping_add(foreign_write),
-        Class::OwnWrite => {
-            own_read.wrapping_add(own_write).wrapping_add(foreign_read).wrapping_add(foreign_write)
+/// How many places there have been, taken or released. It wraps: only differences matter, and fewer than 2³² places are live.
+///
+/// Counted so that one to the whole, which most are, is one or two additions, and what it conflicts with one of the fields.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    all: u32,
+    own_writes: u32,
+    foreign_reads: u32,
+    foreign_writes: u32,
+}
+
+impl Counts {
+    #[inline(always)]
+    fn add(&mut self, class: Class) {
+        self.all = self.all.wrapping_add(1);
+        let also = match class {
+            Class::OwnRead => return,
+            Class::OwnWrite => &mut self.own_writes,
+            Class::ForeignRead => &mut self.foreign_reads,
+            Class::ForeignWrite => &mut self.foreign_writes,
+        };
+        *also = also.wrapping_add(1);
+    }
+
+    /// Those of a class.
+    fn of(&self, class: Class) -> u32 {
+        match class {
+            Class::OwnRead => {
+                let others =
+                    self.own_writes.wrapping_add(self.foreign_reads).wrapping_add(self.foreign_writes);
+                self.all.wrapping_sub(others)
+            }
+            Class::OwnWrite => self.own_writes,
+            Class::ForeignRead => self.foreign_reads,
+            Class::ForeignWrite => self.foreign_writes,
         }
-        Class::ForeignRead => own_write,
-        Class::ForeignWrite => own_read.wrapping_add(own_write),
+    }
+
+    /// Those that conflict with a class: what `conflicts` says, without its loop.
+    #[inline(always)]
+    fn conflicting(&self, class: Class) -> u32 {
+        match class {
+            Class::OwnRead => self.own_writes.wrapping_add(self.foreign_writes),
+            Class::OwnWrite => self.all,
+            Class::ForeignRead => self.own_writes,
+            Class::ForeignWrite => {
+                self.all.wrapping_sub(self.foreign_reads).wrapping_sub(self.foreign_writes)
+            }
+        }
     }
 }
 
 #[cfg(test)]
 #[test]
-fn sums_are_those_of_the_conflicts() {
-    let counted = [1, 10, 100, 1000];
+fn counts_are_those_of_the_conflicts() {
+    let mut counts = Counts::default();
+    for (class, times) in Class::ALL.into_iter().zip([1, 10, 100, 1000]) {
+        (0..times).for_each(|_| counts.add(class));
+        assert_eq!(counts.of(class), times);
+    }
     for class in Class::ALL {
-        let expected: u32 = class.conflicts().iter().map(|&other| counted[other as usize]).sum();
-        assert_eq!(sum(&counted, class), expected);
+        let expected: u32 = class.conflicts().iter().map(|&other| counts.of(other)).sum();
+        assert_eq!(counts.conflicting(class), expected);
     }
 }
 
@@ -222,7 +265,12 @@ fn sums_are_those_of_the_conflicts() {
 impl Fragment {
     /// An idle fragment that has had nearly 2³² places of each class.
     pub(super) fn about_to_wrap() -> Fragment {
-        let counted = [u32::MAX - 1, u32::MAX, u32::MAX - 2, u32::MAX - 5];
+        let counted = Counts {
+            all: u32::MAX - 3,
+            own_writes: u32::MAX,
+            foreign_reads: u32::MAX - 2,
+            foreign_writes: u32::MAX - 5,
+        };
         Fragment { issued: counted, released: counted, ..Fragment::default() }
     }
 }

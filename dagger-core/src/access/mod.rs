@@ -187,24 +187,35 @@ impl<T: Clone> AccessQueue<T> {
     #[inline]
     pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
         let own = match area {
-            Area::Whole => WHOLE,
+            Area::Whole => return self.enqueue_whole(ticket, writes),
             part => self.parts.get_or_insert_default().find_or_add(part),
         };
+        let key = self.insert(ticket, own, writes);
+        let granted = if own == NOTHING {
+            self.nothings = self.nothings.wrapping_add(1);
+            self.nothing += 1;
+            true
+        } else {
+            self.take_parts(own as usize, writes, key)
+        };
+        (Place::of(key), granted)
+    }
+
+    /// As [`enqueue`](AccessQueue::enqueue) with [`Area::Whole`], for those who know that: much of what a small task costs.
+    #[must_use = "who forgets the place can never release it"]
+    #[inline(always)]
+    pub fn enqueue_whole(&mut self, ticket: T, writes: bool) -> (Place, bool) {
+        let key = self.insert(ticket, WHOLE, writes);
+        (Place::of(key), self.whole.take_own(writes, key, &mut self.entries))
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, ticket: T, own: u32, writes: bool) -> u32 {
         let sequence = self.accesses();
         if sequence as u32 == u32::MAX {
             self.epoch = self.epoch.wrapping_add(1);
         }
-        let key = self.entries.insert(ticket, sequence, own, writes, &mut self.free);
-        let granted = match own {
-            WHOLE => self.whole.take_own(writes, key, &mut self.entries),
-            NOTHING => {
-                self.nothings = self.nothings.wrapping_add(1);
-                self.nothing += 1;
-                true
-            }
-            own => self.take_parts(own as usize, writes, key),
-        };
-        (Place::of(key), granted)
+        self.entries.insert(ticket, sequence, own, writes, &mut self.free)
     }
 
     /// How many accesses there have been: the program order of the next.

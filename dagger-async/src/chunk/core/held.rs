@@ -31,6 +31,7 @@ impl Held {
             step: 0,
             argument: 0,
             merged: false,
+            is_plain: false,
             fills,
             silent: false,
             #[cfg(feature = "store")]
@@ -202,9 +203,7 @@ impl Held {
     /// Ends an access as most are, which owns nothing then. False: it is another one.
     #[inline(always)]
     pub(crate) fn release_quickly(&self, outcome: Outcome<'_>, tickets: &mut Tickets) -> bool {
-        if let (Some(place), None, false, false, Outcome::Wrote) =
-            (self.place, &self.part, self.merged, self.fills, outcome)
-        {
+        if let (true, Some(place), Outcome::Wrote) = (self.is_plain, self.place, outcome) {
             let mut state = self.chunk.lock();
             if self.mode == Mode::Out && !state.poison.is_clean() {
                 return false;

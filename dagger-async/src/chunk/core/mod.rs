@@ -222,6 +222,8 @@ pub struct Held {
     pub(crate) mode: Mode,
     /// The place is another access's, which covers both.
     merged: bool,
+    /// It is to the whole, has a place of its own and does not make the value: what most are.
+    is_plain: bool,
     /// It makes the value (`Chunk::from_task`).
     pub(crate) fills: bool,
     /// A success leaves nothing to do at the chunk, unless that wants a look.
@@ -420,6 +422,7 @@ impl State {
             self.opaque_writes += 1;
         }
         held.place = Some(place);
+        held.is_plain = held.part.is_none() && !held.merged && !held.fills;
     }
 
     #[inline(always)]
@@ -435,7 +438,10 @@ impl State {
         if self.keep.is_none() {
             self.keep = Some(chunk.owner());
         }
-        let (place, granted) = self.queue.enqueue(ticket, writes, area);
+        let (place, granted) = match area {
+            Area::Whole => self.queue.enqueue_whole(ticket, writes),
+            part => self.queue.enqueue(ticket, writes, part),
+        };
         self.note_pool(pool);
         if !granted {
             taken.waiting += 1;
@@ -453,7 +459,7 @@ impl State {
 
     /// Takes a place where nobody is: it is granted.
     fn take_first(&mut self, ticket: &Ticket, writes: bool) -> Place {
-        let (place, granted) = self.queue.enqueue(ticket.clone(), writes, &Area::Whole);
+        let (place, granted) = self.queue.enqueue_whole(ticket.clone(), writes);
         debug_assert!(granted, "nobody is there");
         place
     }
@@ -461,9 +467,12 @@ impl State {
     /// A task of this runtime takes a place; null: a guard does.
     #[inline(always)]
     fn note_pool(&mut self, pool: *const Pool) {
+        if std::ptr::eq(self.tasks_of, pool) {
+            return;
+        }
         if self.tasks_of.is_null() {
             self.tasks_of = pool;
-        } else if !std::ptr::eq(self.tasks_of, pool) && !pool.is_null() {
+        } else if !pool.is_null() {
             self.is_shared = true;
         }
     }

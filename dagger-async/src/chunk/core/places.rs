@@ -6,7 +6,7 @@ use crate::pool::Pool;
 use crate::record;
 use crate::residency;
 use crate::sync::SpinGuard;
-use crate::task::Work;
+use crate::task::{RawTask, Work};
 use dagger_core::{Area, Place};
 use smallvec::SmallVec;
 use std::ptr::NonNull;
@@ -20,22 +20,10 @@ pub(crate) fn take_places(
     asker: Asker<'_>,
     taken: &mut Taken,
 ) -> Result<(), Box<Refusal>> {
-    // A handful at most, and often in order: insertion.
-    for sorted in 1..held.len() {
-        let mut at = sorted;
-        while at > 0 && held[at].chunk < held[at - 1].chunk {
-            held.swap(at, at - 1);
-            at -= 1;
-        }
-    }
-    let mut before = None;
-    let are_plain = held.iter().all(|held| {
-        held.part.is_none() && !held.chunk.is_placed && before.replace(held.chunk) != Some(held.chunk)
-    });
-    if are_plain {
-        take_wholes(held, asker, taken);
-    } else {
-        take_regions(held, asker, taken)?;
+    sort(held);
+    match asker {
+        Asker::Task(task) if are_plain(held) => take_wholes(held, task, taken),
+        _ => take_regions(held, asker, taken)?,
     }
     if !taken.behind.is_empty() {
         taken.contest();
@@ -43,24 +31,44 @@ pub(crate) fn take_places(
     Ok(())
 }
 
-/// Takes the places for accesses to different chunks as a whole: what most tasks do, and what cannot be refused.
+/// By address. A handful at most, and often in order: insertion.
 #[inline]
-fn take_wholes(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) {
+fn sort(held: &mut [Held]) {
+    for sorted in 1..held.len() {
+        let mut at = sorted;
+        while at > 0 && held[at].chunk < held[at - 1].chunk {
+            held.swap(at, at - 1);
+            at -= 1;
+        }
+    }
+}
+
+/// Accesses to different chunks as a whole, which any task of any runtime may have.
+#[inline]
+fn are_plain(held: &[Held]) -> bool {
+    let mut before = None;
+    held.iter().all(|held| {
+        held.part.is_none() && !held.chunk.is_placed && before.replace(held.chunk) != Some(held.chunk)
+    })
+}
+
+/// Takes the places of a task for plain accesses: what most tasks do, and what cannot be refused.
+#[inline]
+fn take_wholes(held: &mut [Held], task: RawTask, taken: &mut Taken) {
     // Nothing from here on unwinds: the locks are given back one by one below.
     for held in &*held {
         std::mem::forget(held.chunk.lock());
     }
+    let (pool, is_recorded) = (task.pool, record::is_on());
     // Once all locks are taken each is given back when its queue is done with.
     for held in held {
         let chunk = held.chunk;
         // SAFETY: taken above, by a guard that was forgotten.
         let mut state = unsafe { chunk.state.taken() };
         let writes = held.mode.writes();
-        held.place =
-            Some(state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, asker.pool(), taken));
-        if let Asker::Task(task) = asker
-            && record::is_on()
-        {
+        held.place = Some(state.take(chunk, Ticket::task(task), writes, &Area::Whole, pool, taken));
+        held.is_plain = !held.fills;
+        if is_recorded {
             state.record(held, task, writes);
         }
         let next = state.next_entry();
