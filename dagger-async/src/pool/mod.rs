@@ -15,6 +15,7 @@
 mod affinity;
 pub(crate) mod domain;
 pub(crate) mod local;
+mod patience;
 mod place;
 mod reactor;
 mod sleep;

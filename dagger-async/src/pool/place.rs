@@ -11,6 +11,7 @@
 
 use super::Pool;
 use super::domain::{Domain, EMPTY};
+use super::patience::Patience;
 use crate::record;
 use crate::task::RawTask;
 use crossbeam_deque::{Steal, Worker};
@@ -22,10 +23,8 @@ use std::sync::Arc;
 const STREAK_MAX: u32 = 16;
 /// Picks in a round of the fairness rule.
 const ROUND: u32 = 61;
-/// Queues of this length are stolen from at once...
+/// Queues of this length are stolen from at once, shorter ones when the thief's patience has ended (`patience.rs`).
 const PLENTY: usize = 4;
-/// ... shorter ones when their owner has neither spawned nor ended a task for so many looks.
-const LOOKS: u32 = 8;
 
 /// What a worker owns.
 pub(crate) struct Place {
@@ -39,8 +38,10 @@ pub(crate) struct Place {
     /// A body just returned to the worker's loop: what its completion makes ready may use the slot.
     pub(crate) finishing: Cell<bool>,
     domains: RefCell<(u32, Vec<Arc<Domain>>)>,
-    /// Of each other worker: how far it was when this one last looked, and for how many looks.
-    seen: RefCell<Vec<(u64, u32)>>,
+    /// With each other worker.
+    patience: RefCell<Vec<Patience>>,
+    /// Searches that have begun.
+    searches: Cell<u32>,
 }
 
 impl Place {
@@ -55,7 +56,8 @@ impl Place {
             random: Cell::new(0x9E37_79B9 ^ (index as u32 + 1)),
             finishing: Cell::new(false),
             domains: RefCell::new((0, Vec::new())),
-            seen: RefCell::new(vec![(0, 0); workers]),
+            patience: RefCell::new(vec![Patience::NEW; workers]),
+            searches: Cell::new(0),
         }
     }
 
@@ -217,27 +219,24 @@ impl Place {
         self.queue.len() <= 1
     }
 
-    /// Takes from another worker: at once from one that has plenty, from others only when they have not come on for a
-    /// few looks. A worker that goes through small tasks is faster alone.
+    /// This worker has nothing, and begins to look at others.
+    pub(crate) fn start_search(&self) {
+        self.searches.set(self.searches.get().wrapping_add(1));
+    }
+
+    /// Takes from another worker: at once from one that has plenty, from others only when they have not come on for a few looks. A
+    /// worker that goes through small tasks is faster alone.
     pub(crate) fn steal(&self, pool: &Pool) -> Option<RawTask> {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
-        let mut seen = self.seen.borrow_mut();
+        let mut patience = self.patience.borrow_mut();
         for victim in (start..workers).chain(0..start) {
             let stealer = &pool.stealers[victim];
             if victim == self.index || stealer.is_empty() {
                 continue;
             }
-            if stealer.len() < PLENTY {
-                let progress = pool.progress(victim);
-                let (before, looks) = &mut seen[victim];
-                if *before != progress {
-                    (*before, *looks) = (progress, 0);
-                }
-                *looks += 1;
-                if *looks < LOOKS {
-                    continue;
-                }
+            if stealer.len() < PLENTY && !patience[victim].ends(self.searches.get(), pool.progress(victim)) {
+                continue;
             }
             loop {
                 match stealer.steal_batch_and_pop(&self.queue) {

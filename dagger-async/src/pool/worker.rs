@@ -54,6 +54,7 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
         return Some(task);
     }
     pool.sleep.start_search();
+    place.start_search();
     let mut woken = false;
     let mut watch = WATCH_MIN;
     loop {
