@@ -614,6 +614,21 @@ impl RawTask {
         RawTask(NonNull::new(data.cast_mut().cast()).unwrap_or(NonNull::dangling()))
     }
 
+    /// How many may still want its value. The guard is that of its own lock.
+    #[inline]
+    pub(crate) fn claims(self, guard: &super::state::Locked<'_>) -> u64 {
+        if guard.is_abandoned() { 0 } else { self.refs.claims() }
+    }
+
+    /// The scheduler has done with it, and its outcome is there; may free the task.
+    #[inline]
+    pub(crate) fn release_scheduler(self) {
+        if self.refs.release_scheduler(self.state.load().is_abandoned()) {
+            // SAFETY: that was the last reference.
+            unsafe { (self.vtable.dealloc)(self) };
+        }
+    }
+
     /// The value of a done task.
     ///
     /// # Safety
@@ -677,14 +692,22 @@ impl RawTask {
         self.release_holder();
     }
 
+    #[inline]
     fn release_last_claim(self) {
+        // Nothing of it is touched afterwards: it may be done and freed.
+        if !self.state.abandon() {
+            self.release_last_claim_of_done();
+        }
+    }
+
+    /// As `release_last_claim`, of one that is done, or about to be.
+    fn release_last_claim_of_done(self) {
         let mut guard = self.state.lock();
         if !guard.is_done() {
-            // The scheduler's holder keeps the cell until completion, which waits for this lock.
-            self.refs.release_last(false);
+            guard.abandon();
             return;
         }
-        self.refs.release_last(true);
+        self.refs.release_last();
         let has_value = guard.has_value();
         guard.clear_value();
         let unseen = if guard.is_observed() { None } else { self.error().cloned() };

@@ -82,11 +82,11 @@ fn work(task: RawTask) {
         unsafe { (task.vtable.drop_body)(task) };
         let counts = task.state.lock().finish(false);
         assert!(!counts);
-        return task.release_holder();
+        return task.release_scheduler();
     }
     // SAFETY: it is this task's, just now.
     let _ = unsafe { complete(task, None).settle(task, super::tell::Effect::Ran) };
-    task.release_holder();
+    task.release_scheduler();
 }
 
 fn queued(drops: &loom::sync::Arc<AtomicU32>) -> (RawTask, DTask<Value>) {
@@ -223,7 +223,7 @@ fn loom_a_successor_becomes_ready_once() {
                         ready.fetch_add(1, SeqCst);
                     }
                 }
-                input.release_holder();
+                input.release_scheduler();
             })
         };
         let edge = Edge::new();

@@ -8,7 +8,9 @@
 //! * A *holder* keeps the memory only: the scheduler until the task is retired, a waker, a stale queue entry.
 //!
 //! 1. A claim is made from a claim, so claims never rise from zero.
-//! 2. The value is dropped by whoever brings the claims to zero, or by the completion that finds them there.
+//! 2. The value is dropped by whoever brings the claims to zero, or by the completion that finds them there. A last claim that is
+//!    given up before the task is done is only marked (`State::abandon`), and goes with the scheduler's holder: one locked
+//!    operation less for each task whose handle is dropped at once.
 //! 3. The memory is freed by whoever brings the whole word to zero.
 //! 4. `sole` says that the owner of one claim waits until it is the only one; the release that leaves one wakes it.
 
@@ -100,11 +102,10 @@ impl Refs {
         }
     }
 
-    /// Gives up the last claim. With `keep` the caller becomes a holder instead.
+    /// Gives up the last claim, of a task that is done. The caller becomes a holder instead.
     #[inline]
-    pub(crate) fn release_last(&self, keep: bool) {
-        let before =
-            if keep { self.0.fetch_add(HOLDER - CLAIM, AcqRel) } else { self.0.fetch_sub(CLAIM, AcqRel) };
+    pub(crate) fn release_last(&self) {
+        let before = self.0.fetch_add(HOLDER - CLAIM, AcqRel);
         debug_assert_eq!(before & CLAIMS, 1);
     }
 
@@ -128,11 +129,23 @@ impl Refs {
     #[must_use]
     #[inline]
     pub(crate) fn release_holder(&self) -> bool {
+        self.release(HOLDER)
+    }
+
+    /// The scheduler gives up its holder, and the last claim with it if that was abandoned. True: as above.
+    #[must_use]
+    #[inline]
+    pub(crate) fn release_scheduler(&self, abandoned: bool) -> bool {
+        self.release(if abandoned { HOLDER + CLAIM } else { HOLDER })
+    }
+
+    #[inline]
+    fn release(&self, ours: u64) -> bool {
         // Acquire: pairs with the releases of all others. When the word says that only we are left, no
         // locked operation is needed: nobody is there to change it.
-        if self.0.load(Acquire) & !SOLE == HOLDER {
+        if self.0.load(Acquire) & !SOLE == ours {
             return true;
         }
-        (self.0.fetch_sub(HOLDER, AcqRel) & !SOLE) == HOLDER
+        (self.0.fetch_sub(ours, AcqRel) & !SOLE) == ours
     }
 }

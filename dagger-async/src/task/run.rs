@@ -393,7 +393,7 @@ pub(super) fn complete(task: RawTask, error: Option<Box<Error>>) -> Completed {
         // It was ended before; what only comes after it in order has waited for the body.
         return Completed { waker: None, successors, drop_value: is_value, free, more: None };
     }
-    let unclaimed = task.refs.claims() == 0;
+    let unclaimed = task.claims(&guard) == 0;
     let drop_value = is_value && unclaimed;
     if drop_value {
         guard.clear_value();
@@ -560,7 +560,7 @@ pub(crate) fn end_unneeded(
         let rests = matches!(guard.phase(), Phase::Waiting | Phase::Queued) && !guard.is_started();
         let is_needed = guard.is_done()
             || !rests
-            || task.refs.claims() != claims
+            || task.claims(&guard) != claims
             || task.guarded(&guard).waker.is_some()
             || task.accesses(&guard).iter().any(|held| held.mode.writes())
             || !feeds_only(task, &guard, is_one_of_them);
@@ -578,7 +578,7 @@ pub(crate) fn end_unneeded(
 }
 
 fn end_locked(task: RawTask, mut guard: Locked<'_>, error: Box<Error>, work: &mut Work) -> bool {
-    let unclaimed = task.refs.claims() == 0;
+    let unclaimed = task.claims(&guard) == 0;
     let end = guard.end();
     if end == End::Late {
         return false;
@@ -655,7 +655,7 @@ fn retire(task: RawTask, free: bool, pool: &Pool, place: Option<&Place>) {
         untie(task);
     }
     pool.finished_at(place);
-    task.release_holder();
+    task.release_scheduler();
 }
 
 /// Takes the task out of the pool's registry, its timer's and its tokens' lists.

@@ -7,7 +7,7 @@
 //!     │ ended early           └── Suspended ◀┘ └ NOTIFIED: again   │
 //!     └────────────────────────────────────────────────────────────┘
 //! ```
-//! 1. Every change happens under the lock bit; reading needs no lock.
+//! 1. Every change happens under the lock bit, or is a lock, a change and an unlock in one; reading needs no lock.
 //! 2. `DONE` is set once: whoever sets it decides the outcome, everybody later is refused.
 //! 3. A phase says where the *body* is, `DONE` what the *handles* see; a cancelled task is `DONE` while its
 //!    body still runs, and `GONE` when it is over. Values and failures pass at `DONE`, mere order at `GONE`.
@@ -32,6 +32,7 @@ const UNWANTED: u32 = 1 << 11;
 #[cfg(feature = "store")]
 const SAVED: u32 = 1 << 12;
 const UNNEEDED: u32 = 1 << 13;
+const ABANDONED: u32 = 1 << 14;
 
 /// Where the body of a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,6 +169,15 @@ impl Bits {
     #[cfg(feature = "store")]
     pub(crate) fn set_unneeded(&mut self) {
         self.0 |= UNNEEDED;
+    }
+    /// Its last claim was given up before it was done: that one is still counted, and goes with the scheduler's holder.
+    #[inline]
+    pub(crate) fn is_abandoned(self) -> bool {
+        self.has(ABANDONED)
+    }
+    #[inline]
+    pub(crate) fn abandon(&mut self) {
+        self.0 |= ABANDONED;
     }
     /// Its body is gone, and with it all that came before it in order.
     #[inline]
@@ -332,6 +342,31 @@ impl State {
     /// Somebody will look at the failure of a task that nobody else knows yet.
     pub(crate) fn observe_unshared(&self) {
         self.word.store(self.word.load(Relaxed) | OBSERVED, Relaxed);
+    }
+
+    /// The owner of the last claim wants nothing of it any more. False: it is done, or was locked, and so may be.
+    #[cfg(not(dagger_loom))]
+    #[inline]
+    pub(crate) fn abandon(&self) -> bool {
+        let mut bits = self.word.load(Relaxed);
+        while bits & (LOCK | DONE) == 0 {
+            // Release: what was done with the claim happens before the task is freed.
+            match self.word.compare_exchange_weak(bits, bits | ABANDONED, Release, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => bits = now,
+            }
+        }
+        false
+    }
+
+    #[cfg(dagger_loom)]
+    pub(crate) fn abandon(&self) -> bool {
+        let mut guard = self.lock();
+        let is_done = guard.is_done();
+        if !is_done {
+            guard.abandon();
+        }
+        !is_done
     }
 
     #[inline]

@@ -41,6 +41,7 @@ pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Opt
     if !work.is_done() {
         work.drain();
     }
+    work.put_away();
 }
 
 /// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
@@ -59,6 +60,14 @@ impl Work {
     #[inline]
     fn is_done(&self) -> bool {
         self.successors.is_empty() && self.tickets.is_empty()
+    }
+
+    /// As its drop, which few need: everybody is told.
+    #[inline]
+    fn put_away(self) {
+        if self.is_done() && self.successors.capacity() == 0 && !self.tickets.spilled() {
+            std::mem::forget(self); // It owns nothing.
+        }
     }
 
     pub(super) fn tell_later(&mut self, successors: Successors, failure: Option<Box<Error>>) {
@@ -187,7 +196,7 @@ fn ready_into(task: RawTask, work: &mut Work) {
         }
         Ready::Discard => {
             untie(task);
-            task.release_holder();
+            task.release_scheduler();
         }
     }
 }
