@@ -57,10 +57,13 @@ fn the_default_name_is_the_callee_as_written() {
 #[test]
 fn the_given_name_is_seen_everywhere() {
     on_all_workers(|_rt| async {
+        const CONSTANT: &str = "of a constant";
         let owned = String::from("of a string");
         for (task, name) in [
             (spawn!(own_name(); name = "inline"), "inline"),
             (spawn!(own_name(); name = owned), "of a string"),
+            (spawn!(own_name(); name = CONSTANT), "of a constant"),
+            (spawn!(own_name(); priority = 1, name = "not first", timeout = Duration::MAX), "not first"),
             (spawn!(own_name(); name = format!("{}-{}", "made", 1)), "made-1"),
             (named("of a future").spawn(own_name_later()), "of a future"),
             (named("tried").try_spawn(async { Ok::<_, Error>(own_name()) }), "tried"),
@@ -241,10 +244,21 @@ fn inline_options_are_not_inherited() {
 
 #[test]
 fn options_of_a_block_reach_children_and_grandchildren() {
-    for_each_case(|case| async move {
+    inherited(|options| options);
+}
+
+/// The same by the way of options that refer to others, which a task lets go of when it is over.
+#[test]
+fn options_that_refer_to_others_reach_children_and_grandchildren() {
+    inherited(|options| options.cancel(CancelToken::new()));
+    inherited(|options| options.syncdeps([&spawn!((|| ())())]));
+}
+
+fn inherited(more: impl Fn(Options) -> Options + Copy + Send + 'static) {
+    for_each_case(move |case| async move {
         let grandchild = || (own_name(), own_thread());
         let kind = case.kind;
-        let family = with_options(named("family").scope(Scope::thread(0)), async {
+        let family = with_options(more(named("family").scope(Scope::thread(0))), async {
             if kind.is_async() {
                 spawn(async move {
                     // Also what is spawned after a suspension.

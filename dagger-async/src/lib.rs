@@ -102,4 +102,5 @@ pub mod __private {
     pub use crate::call::{Probe, ViaPlain, ViaTask, fallible, make, repeatable, retrying};
     pub use crate::spawn::submit_call;
     pub use crate::task::{CallSite, CloneProbe, NoteClone, NoteNothing};
+    pub use dagger_core::TaskName;
 }

@@ -94,6 +94,10 @@ macro_rules! __spawn {
     (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt [$($o:tt)*] .. $value:expr) => {
         $crate::__spawn!(@done $kind $err $callee $args $n $d [($value) $($o)*])
     };
+    (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt [$($o:tt)*] name = $name:literal $(, $($rest:tt)*)?) => {
+        $crate::__spawn!(@options $kind $err $callee $args $n $d
+            [$($o)* .named($crate::__private::TaskName::Static($name))] $($($rest)*)?)
+    };
     (@options $kind:ident $err:ident $callee:tt $args:tt $n:tt $d:tt [$($o:tt)*] $name:ident = $value:expr $(, $($rest:tt)*)?) => {
         $crate::__spawn!(@options $kind $err $callee $args $n $d [$($o)* .$name($value)] $($($rest)*)?)
     };

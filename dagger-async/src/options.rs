@@ -4,13 +4,14 @@ use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::plan::Timed;
 use crate::pool::Pool;
-use crate::pool::domain::{Domain, Lane};
+use crate::pool::domain::{DomainKey, Lane};
 use crate::scoped::Ending;
-use crate::task::{DTask, Edge, RawTask, SyncDep, TaskRef};
-use dagger_core::{OptionSet, Scope};
+use crate::task::{DTask, Edge, Kept, RawTask, SyncDep, TaskRef};
+use dagger_core::{OptionSet, Scope, TaskName};
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::IntoFuture;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,29 +56,41 @@ pub(crate) struct Checkpoint {
 
 impl Options {
     /// No options.
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The name of the task in errors, logs and pictures.
-    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.set.name = Some(name.into());
+    #[inline]
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        self.named(TaskName::Shared(name.into()))
+    }
+
+    /// As [`name`](Self::name): what `spawn!` makes of a literal, of which no copy is made.
+    #[doc(hidden)]
+    #[inline]
+    pub fn named(mut self, name: TaskName) -> Self {
+        self.set.name = Some(name);
         self
     }
 
     /// The processors that it may run on. Default: every CPU thread of the runtime.
+    #[inline]
     pub fn scope(mut self, scope: Scope) -> Self {
         self.set.scope = Some(scope);
         self
     }
 
     /// Where its result may be used: the task itself, and every task that takes the result as argument, run there.
+    #[inline]
     pub fn result_scope(mut self, scope: Scope) -> Self {
         self.set.result_scope = Some(scope);
         self
     }
 
     /// Among ready tasks the larger priority goes first. Default 0. It does not pass to tasks that it waits for.
+    #[inline]
     pub fn priority(mut self, priority: i32) -> Self {
         self.set.priority = Some(priority);
         self
@@ -97,6 +110,7 @@ impl Options {
     /// with_options(Options::new().priority(-1), library()).await?; // after what is urgent, and there by its rank
     /// # Ok(()) }
     /// ```
+    #[inline]
     pub fn rank(mut self, rank: u8) -> Self {
         self.set.rank = Some(rank.min(RANK_MAX));
         self
@@ -114,18 +128,21 @@ impl Options {
 
     /// The time that the task has, counted from its first start over suspensions and retries. When it is over the handles
     /// give [`Error::TimedOut`]; an async body is dropped, a running function is not interrupted.
+    #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.set.timeout = Some(timeout);
         self
     }
 
     /// A token that cancels the task. Several add up.
+    #[inline]
     pub fn cancel(mut self, token: CancelToken) -> Self {
         self.cancel.push(token);
         self
     }
 
     /// The body may block its thread (files, foreign locks): it runs on a thread beside the pinned workers.
+    #[inline]
     pub fn blocking(mut self, blocking: bool) -> Self {
         self.set.blocking = Some(blocking);
         self
@@ -238,6 +255,11 @@ impl Options {
         crate::spawn::try_spawn_future(future, Some(self))
     }
 
+    /// No task and no token: nothing that would be kept by it.
+    fn refers_to_nobody(&self) -> bool {
+        self.syncdeps.is_empty() && self.cancel.is_empty()
+    }
+
     /// As if this rank were given in the outermost block.
     pub(crate) fn rank_if_none(&mut self, rank: u8) {
         self.set.rank.get_or_insert(rank);
@@ -277,7 +299,7 @@ impl fmt::Debug for Options {
 
 /// What a task keeps of its options for as long as anybody refers to it.
 pub(crate) struct Spec {
-    pub(crate) name: Option<Arc<str>>,
+    name: Option<TaskName>,
     pub(crate) placement: Placement,
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_scope: Option<Scope>,
@@ -285,11 +307,16 @@ pub(crate) struct Spec {
     pub(crate) memory: Option<u64>,
     /// It is noted how long it takes.
     pub(crate) timed: Option<Timed>,
+    /// The options of the block that it was spawned in, which its children inherit, if they refer to nobody.
+    pub(crate) layer: Option<Arc<Options>>,
+    /// There are such options, but they refer to others: they are kept until the task is retired.
+    pub(crate) is_tied: bool,
 }
 
 /// What a task keeps of its options until it is retired: they refer to other tasks.
 pub(crate) struct Ties {
     pub(crate) tokens: Vec<CancelToken>,
+    /// As that of its spec: where they refer to others.
     pub(crate) layer: Option<Arc<Options>>,
     pub(crate) syncdeps: Vec<SyncDep>,
     /// The block that waits for it.
@@ -299,14 +326,34 @@ pub(crate) struct Ties {
 #[cfg(feature = "store")]
 impl Spec {
     /// That of a task of the runtime's own, which goes before those of the user.
-    pub(crate) fn first(name: Arc<str>, pool: &Pool) -> Spec {
+    pub(crate) fn first(name: TaskName, pool: &Pool) -> Spec {
         let priority = i32::MAX;
         let placement = Placement { domain: Some(pool.domains.everyone()), priority, ..Placement::default() };
-        Spec { name: Some(name), placement, timeout: None, result_scope: None, memory: None, timed: None }
+        Spec {
+            name: Some(name),
+            placement,
+            timeout: None,
+            result_scope: None,
+            memory: None,
+            timed: None,
+            layer: None,
+            is_tied: false,
+        }
     }
 }
 
 impl Spec {
+    /// The name that it was given, or that of its block.
+    pub(crate) fn name(&self) -> Option<&TaskName> {
+        self.name.as_ref().or_else(|| self.layer.as_ref()?.set.name.as_ref())
+    }
+
+    /// Nothing in it can be a user's, whose drop may do anything.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.layer.as_ref().is_none_or(|layer| layer.refers_to_nobody())
+    }
+
     /// It says more than a name and how urgent the task is.
     pub(crate) fn is_bound(&self) -> bool {
         #[cfg(feature = "store")]
@@ -335,7 +382,7 @@ impl Ties {
 #[derive(Default)]
 pub(crate) struct Placement {
     /// `None`: any worker.
-    pub(crate) domain: Option<Arc<Domain>>,
+    pub(crate) domain: Option<DomainKey>,
     pub(crate) priority: i32,
     rank: u8,
     pub(crate) blocking: bool,
@@ -363,33 +410,74 @@ pub(crate) enum Refused {
     Contradiction(String),
 }
 
-/// Resolves options against a pool. `inputs` is where the results of the task's arguments may be used.
+/// The options of a task that is being spawned, taken apart where they lie: they are large.
+pub(crate) enum Stated<'a> {
+    /// Its own, merged with those of its block.
+    Own(&'a mut Options),
+    /// Those of its block alone, which it keeps.
+    OfBlock(&'a Options),
+}
+
+impl Deref for Stated<'_> {
+    type Target = Options;
+    fn deref(&self) -> &Options {
+        match self {
+            Stated::Own(options) => options,
+            Stated::OfBlock(options) => options,
+        }
+    }
+}
+
+/// Resolves options against a pool. `layer` is what the task hands on; `inputs`, where the results of its arguments may be used.
 pub(crate) fn resolve(
-    options: Options,
-    layer: Option<Arc<Options>>,
+    options: Stated<'_>,
+    layer: Option<&Arc<Options>>,
     inputs: Option<Scope>,
     pool: &Pool,
-) -> (Spec, Ties, Option<Refused>) {
+) -> (Kept<Spec>, Ties, Option<Refused>) {
     #[cfg(feature = "store")]
-    let contradiction = options.checkpoint.refused.map(Refused::Contradiction);
+    let contradiction = options.checkpoint.refused.clone().map(Refused::Contradiction);
     #[cfg(not(feature = "store"))]
     let contradiction = None;
-    let Options { set, syncdeps, cancel, .. } = options;
-    let (placement, refused) = match place(&set, inputs, pool) {
+    let (placement, refused) = match place(&options.set, inputs, pool) {
         Ok(placement) => (placement, contradiction),
         Err(refused) => (Placement::default(), Some(refused)),
     };
-    let spec = Spec {
-        name: set.name,
-        placement,
-        timeout: set.timeout,
-        result_scope: set.result_scope,
-        #[cfg(feature = "store")]
-        memory: set.memory.filter(|&bytes| bytes != 0),
-        timed: None,
+    let (layer, tied) = match layer {
+        Some(layer) if !layer.refers_to_nobody() => (None, Some(layer.clone())),
+        layer => (layer.cloned(), None),
     };
+    let timeout = options.set.timeout;
+    #[cfg(feature = "store")]
+    let memory = options.set.memory.filter(|&bytes| bytes != 0);
+    let (name, result_scope, syncdeps, tokens) = match options {
+        Stated::Own(options) => (
+            options.set.name.take(),
+            options.set.result_scope.take(),
+            std::mem::take(&mut options.syncdeps),
+            std::mem::take(&mut options.cancel),
+        ),
+        // Its name is found in the layer, where that is kept with the task.
+        Stated::OfBlock(options) => (
+            options.set.name.as_ref().filter(|_| layer.is_none()).cloned(),
+            options.set.result_scope.clone(),
+            options.syncdeps.clone(),
+            options.cancel.clone(),
+        ),
+    };
+    let spec = Kept::new(Spec {
+        name,
+        placement,
+        timeout,
+        result_scope,
+        #[cfg(feature = "store")]
+        memory,
+        timed: None,
+        layer,
+        is_tied: tied.is_some(),
+    });
     let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
-    (spec, Ties { tokens: cancel, layer, syncdeps, ends: None }, refused)
+    (spec, Ties { tokens, layer: tied, syncdeps, ends: None }, refused)
 }
 
 fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placement, Refused> {

@@ -11,7 +11,7 @@
 use crate::call::{Body, Borrowing, Fill, FutureBody, TryBody, TryIntoFuture, make};
 use crate::chunk::{self, Asker};
 use crate::error::Error;
-use crate::options::{self, Options, Refused, Spec, Ties};
+use crate::options::{self, Options, Refused, Spec, Stated, Ties};
 use crate::plan::Issue;
 use crate::pool::{Local, Pool, local, window};
 use crate::record;
@@ -21,8 +21,10 @@ use crate::scoped::{Ending, Frame};
 use crate::store::checkpoint::{self, Asked, Found, Kind, Restore, Save, Unneeded};
 #[cfg(feature = "store")]
 use crate::task::AnyClaim;
-use crate::task::{self, BIAS, CallSite, Claim, DTask, Linker, Origin, RawTask, TaskRef};
+use crate::task::{self, BIAS, CallSite, Claim, DTask, Kept, Linker, Origin, RawTask, TaskRef};
 use dagger_core::Scope;
+#[cfg(feature = "store")]
+use dagger_core::TaskName;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
 use std::mem::MaybeUninit;
@@ -123,17 +125,18 @@ where
         std::mem::forget(inline); // Nothing; to drop it would be a call.
         return submit_after(body, origin, None, After::NOTHING);
     }
-    submit_after(body, origin, Some(&mut { inline }), After::NOTHING)
+    let mut inline = inline;
+    submit_after(body, origin, inline.as_mut(), After::NOTHING)
 }
 
 /// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
 #[cfg(feature = "store")]
-pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: Arc<str>) {
+pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: TaskName) {
     local::with(|local| {
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let frame = local.queue();
         let _left = local.leave_blocks();
-        let spec = Some(Box::new(Spec::first(name, pool)));
+        let spec = Some(Kept::new(Spec::first(name, pool)));
         let task = RawTask::new(body, pool, origin, spec, BIAS);
         record::spawned(&task, pool);
         pool.spawned(local);
@@ -168,11 +171,11 @@ impl After<'_> {
     }
 }
 
-/// Submits a task that comes after these. Takes the options.
+/// Submits a task that comes after these. Takes what is in the options.
 fn submit_after<B>(
     body: B,
     origin: Origin,
-    inline: Option<&mut Option<Options>>,
+    inline: Option<&mut Options>,
     after: After<'_>,
 ) -> DTask<B::Output>
 where
@@ -187,7 +190,6 @@ where
         let (spec, extras) = if is_plain {
             (None, None)
         } else {
-            let inline = inline.and_then(Option::take);
             let accesses = B::ACCESSES != 0;
             #[cfg(feature = "store")]
             let given = Given { inline, scopes, after, accesses, origin, kind: const { &Kind::of::<B>() } };
@@ -296,7 +298,7 @@ unsafe fn restore<T: Send + Sync + 'static>(
 
 /// What a task is submitted with.
 struct Given<'a> {
-    inline: Option<Options>,
+    inline: Option<&'a mut Options>,
     scopes: Option<Scope>,
     after: After<'a>,
     /// It accesses chunks.
@@ -321,28 +323,34 @@ struct Extras {
 
 /// The options of a task as it keeps them, and what else they ask for.
 #[inline(never)]
-fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, Option<Box<Extras>>) {
-    let layer = local.layer().cloned();
-    #[cfg(feature = "store")]
-    let key = given.inline.as_ref().and_then(|options| options.of_checkpoint().key.clone());
-    let mut options = match (given.inline, &layer) {
-        (Some(inline), Some(layer)) => Options::merge(&inline, layer),
-        (Some(inline), None) => inline,
-        (None, Some(layer)) => Options::clone(layer),
-        (None, None) => Options::new(),
-    };
+fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>, Option<Box<Extras>>) {
+    let layer = local.layer();
     let frame = local.queue();
     let ranked = frame.filter(|_| given.accesses).and_then(Frame::ranked_plan);
-    if let Some(rank) = ranked.and_then(Issue::rank_of_next) {
+    let rank = ranked.and_then(Issue::rank_of_next);
+    #[cfg(feature = "store")]
+    let key = given.inline.as_ref().and_then(|options| options.of_checkpoint().key.clone());
+    let mut made = None;
+    let mut options = match (given.inline, layer) {
+        (Some(inline), Some(layer)) => Stated::Own(made.insert(Options::merge(inline, layer))),
+        (Some(inline), None) => Stated::Own(inline),
+        (None, Some(layer)) if rank.is_none() => Stated::OfBlock(layer),
+        (None, Some(layer)) => Stated::Own(made.insert(Options::clone(layer))),
+        (None, None) => Stated::Own(made.insert(Options::new())),
+    };
+    if let (Stated::Own(options), Some(rank)) = (&mut options, rank) {
         options.rank_if_none(rank);
     }
     #[cfg(feature = "store")]
-    let (save, found) =
-        match key.map(|key| checkpoint::ask(&key, &mut options, pool, given.origin, given.kind)) {
-            None => (None, None),
-            Some(Asked::Run(save)) => (save, None),
-            Some(Asked::Restore(found)) => (None, Some(found)),
-        };
+    let asked = match (&mut options, key) {
+        (Stated::Own(options), Some(key)) => checkpoint::ask(&key, options, pool, given.origin, given.kind),
+        _ => Asked::Run(None),
+    };
+    #[cfg(feature = "store")]
+    let (save, found) = match asked {
+        Asked::Run(save) => (save, None),
+        Asked::Restore(found) => (None, Some(found)),
+    };
     #[cfg(feature = "store")]
     let scopes = given.scopes.filter(|_| found.is_none()); // It has no inputs then.
     #[cfg(not(feature = "store"))]
@@ -371,7 +379,7 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Box<Spec>>, 
             found,
         })
     };
-    (Some(Box::new(spec)), (!alone).then(extras))
+    (Some(spec), (!alone).then(extras))
 }
 
 /// Takes the places of a task in the queues of the chunks that it accesses.

@@ -47,7 +47,7 @@ mod topology;
 pub use access::{AccessQueue, Place};
 pub use cost::{Rate, RunTimes, Transfers};
 pub use eviction::{Eviction, Resident};
-pub use options::OptionSet;
+pub use options::{OptionSet, TaskName};
 pub use order::Order;
 pub use placement::{Candidate, earliest_end};
 pub use poison::Poison;

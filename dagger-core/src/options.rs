@@ -10,6 +10,8 @@
 //!
 //! It holds no handles: tokens, syncdeps and futures belong to the runtime.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use crate::Scope;
 #[non_exhaustive]
 pub struct OptionSet {
     /// What the task is called in errors and pictures; by default the callee as written.
-    pub name: Option<Arc<str>>,
+    pub name: Option<TaskName>,
     /// Where the task may run; by default any CPU thread ([`Scope::default`]).
     pub scope: Option<Scope>,
     /// Where the result may live; by default anywhere ([`Scope::any`]).
@@ -47,6 +49,53 @@ pub struct OptionSet {
     pub blocking: Option<bool>,
     /// Bytes of memory that the task needs while it runs, beside the chunks that it accesses; by default 0.
     pub memory: Option<u64>,
+}
+
+/// The name of a task: text that is there for ever, which nothing has to count, or shared text.
+///
+/// ```
+/// use dagger_core::TaskName;
+///
+/// const NAME: TaskName = TaskName::Static("assemble");
+/// assert_eq!(NAME, TaskName::from("assemble"));
+/// assert_eq!(&*TaskName::from(format!("assemble {}", 2)), "assemble 2");
+/// ```
+#[derive(Clone)]
+pub enum TaskName {
+    /// Of the program itself.
+    Static(&'static str),
+    /// Made while it runs.
+    Shared(Arc<str>),
+}
+
+impl Deref for TaskName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        match self {
+            TaskName::Static(name) => name,
+            TaskName::Shared(name) => name,
+        }
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for TaskName {
+    fn from(name: T) -> TaskName {
+        TaskName::Shared(name.into())
+    }
+}
+
+impl PartialEq for TaskName {
+    fn eq(&self, other: &TaskName) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for TaskName {}
+
+impl fmt::Debug for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
 }
 
 impl OptionSet {
@@ -114,7 +163,7 @@ mod tests {
                 (0usize..3).prop_map(Scope::cuda_gpu),
             ])
         };
-        let names = option::of((0u8..4).prop_map(|n| Arc::from(n.to_string())));
+        let names = option::of((0u8..4).prop_map(|n| TaskName::from(n.to_string())));
         let rest = (
             (option::of(0i32..3), option::of(0u8..3)),
             option::of((0u64..3).prop_map(Duration::from_secs)),

@@ -17,6 +17,7 @@
 //!
 //! It knows nothing of how a log is made, or shown.
 
+use crate::TaskName;
 use crate::region::Area;
 use std::collections::{HashMap, HashSet};
 use std::panic::Location;
@@ -87,7 +88,7 @@ pub enum Name {
     /// The callee as it is written, or the function that made a future.
     Callee(&'static str),
     /// A name that was given.
-    Given(Arc<str>),
+    Given(TaskName),
 }
 
 impl AsRef<str> for Name {

@@ -252,7 +252,9 @@ impl Issue {
         let is_bound = spec.is_some_and(Spec::is_bound);
         let why = match () {
             () if !has_accesses => "it accesses no chunk",
-            () if has_ties => "it has options of a block, or ties to other tasks: they would be forgotten",
+            () if has_ties || spec.is_some_and(|spec| spec.layer.is_some()) => {
+                "it has options of a block, or ties to other tasks: they would be forgotten"
+            }
             () if is_bound => {
                 "it has a scope, a timeout, or the options `blocking` or `memory`: they would be forgotten"
             }

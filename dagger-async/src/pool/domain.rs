@@ -11,11 +11,11 @@
 use crate::task::RawTask;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
+use std::sync::{Arc, OnceLock};
 
 /// The tasks of one priority and rank. Those of higher priority are greater, and among them those of higher rank.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,10 +113,32 @@ impl Domain {
     }
 }
 
+/// A domain of a pool, by number: an `Arc` in each task would be a count that two cores change all the time.
+#[derive(Clone, Copy)]
+pub(crate) struct DomainKey(u32);
+
+impl DomainKey {
+    const EVERYONE: DomainKey = DomainKey(0);
+
+    /// In rows of 1, 2, 4 and so on: which row, and where in it.
+    #[inline]
+    fn place(self) -> (usize, usize) {
+        let nth = self.0 + 1;
+        let row = nth.ilog2();
+        (row as usize, (nth - (1 << row)) as usize)
+    }
+}
+
+/// Domains that come into being one by one, and stay where they are.
+type Row = Box<[OnceLock<Arc<Domain>>]>;
+
 /// All domains of a pool.
 pub(crate) struct Domains {
     total: Arc<AtomicUsize>,
     version: AtomicU32,
+    everyone: Arc<Domain>,
+    /// By key, to be read without a lock. None ever moves.
+    rows: [OnceLock<Row>; 32],
     all: RwLock<Vec<Arc<Domain>>>,
 }
 
@@ -124,7 +146,15 @@ impl Domains {
     pub(crate) fn new(workers: usize) -> Self {
         let total = Arc::new(AtomicUsize::new(0));
         let everyone = Arc::new(Domain::new((0..workers).collect(), total.clone()));
-        Domains { total, version: AtomicU32::new(1), all: RwLock::new(vec![everyone]) }
+        let domains = Domains {
+            total,
+            version: AtomicU32::new(1),
+            everyone: everyone.clone(),
+            rows: [const { OnceLock::new() }; 32],
+            all: RwLock::new(Vec::new()),
+        };
+        domains.add(everyone, &mut domains.all.write());
+        domains
     }
 
     /// True if no domain has a task, as far as this thread can see.
@@ -134,24 +164,45 @@ impl Domains {
     }
 
     /// The domain of all workers.
-    pub(crate) fn everyone(&self) -> Arc<Domain> {
-        self.all.read()[0].clone()
+    #[inline]
+    pub(crate) fn everyone(&self) -> DomainKey {
+        DomainKey::EVERYONE
+    }
+
+    /// The domain with this key. There is no other key than those of this pool; a task with one would go to any worker.
+    #[inline]
+    pub(crate) fn get(&self, key: DomainKey) -> &Domain {
+        let (row, at) = key.place();
+        let known = self.rows[row].get().and_then(|row| row.get(at)?.get());
+        known.unwrap_or(&self.everyone)
+    }
+
+    fn add(&self, domain: Arc<Domain>, all: &mut Vec<Arc<Domain>>) -> DomainKey {
+        let key = DomainKey(all.len() as u32);
+        let (row, at) = key.place();
+        let row = self.rows[row].get_or_init(|| (0..1 << row).map(|_| OnceLock::new()).collect());
+        let _ = row[at].set(domain.clone()); // Under the lock of `all`, which is longer by one now: nobody else has this key.
+        all.push(domain);
+        key
     }
 
     /// The domain of exactly these workers (ascending).
-    pub(crate) fn of(&self, workers: &[usize]) -> Arc<Domain> {
-        if let Some(found) = self.all.read().iter().find(|domain| *domain.workers == *workers) {
-            return found.clone();
+    pub(crate) fn of(&self, workers: &[usize]) -> DomainKey {
+        let find = |all: &[Arc<Domain>]| {
+            all.iter().position(|domain| *domain.workers == *workers).map(|key| DomainKey(key as u32))
+        };
+        if let Some(found) = find(&self.all.read()) {
+            return found;
         }
         let mut all = self.all.write();
-        if let Some(found) = all.iter().find(|domain| *domain.workers == *workers) {
-            return found.clone();
+        if let Some(found) = find(&all) {
+            return found;
         }
         let domain = Arc::new(Domain::new(workers.into(), self.total.clone()));
-        all.push(domain.clone());
+        let key = self.add(domain, &mut all);
         // Release: a worker that sees the version finds the domain in the list.
         self.version.fetch_add(1, Release);
-        domain
+        key
     }
 
     /// Changes when a domain is added.
@@ -169,4 +220,21 @@ impl Domains {
             .cloned()
             .collect()
     }
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[test]
+fn domains_are_found_by_their_workers_and_by_their_keys() {
+    let domains = Domains::new(8);
+    let sets: Vec<Vec<usize>> =
+        (1..200usize).map(|set| (0..8).filter(|worker| set >> worker & 1 == 1).collect()).collect();
+    let keys: Vec<DomainKey> = sets.iter().map(|workers| domains.of(workers)).collect();
+    for (workers, &key) in sets.iter().zip(&keys) {
+        assert_eq!(*domains.get(key).workers, **workers);
+        assert_eq!(domains.of(workers).0, key.0, "made once");
+    }
+    assert_eq!(*domains.get(domains.everyone()).workers, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(domains.with(0).len(), 1 + sets.iter().filter(|workers| workers.contains(&0)).count());
+    // There is no such key: any worker may have the task.
+    assert_eq!(domains.get(DomainKey(u32::MAX - 1)).workers.len(), 8);
 }

@@ -300,7 +300,7 @@ impl Pool {
         if placement.blocking {
             return self.spares.run(&self.keep(), task, placement.lane());
         }
-        let Some(domain) = placement.domain.clone() else { return };
+        let domain = self.domains.get(placement.domain.unwrap_or(self.domains.everyone()));
         domain.push(task, placement.lane());
         self.sleep.wake_one_of(&domain.workers);
     }
@@ -314,7 +314,7 @@ impl Pool {
             Some(spec) => spec
                 .placement
                 .domain
-                .as_ref()
+                .map(|key| self.domains.get(key))
                 .is_none_or(|domain| domain.workers.binary_search(&place.index).is_ok()),
         }
     }

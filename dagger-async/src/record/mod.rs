@@ -138,7 +138,7 @@ pub(crate) fn spawned(task: &Header, pool: &Pool) {
 
 /// The name of a task that has not run, as it is written down.
 pub(crate) fn name_of(task: &Header) -> Name {
-    match task.spec.as_ref().and_then(|spec| spec.name.clone()) {
+    match task.spec.as_ref().and_then(|spec| spec.name().cloned()) {
         None => Name::Callee(task.origin.name((task.vtable.body_name)())),
         Some(name) => Name::Given(name),
     }
@@ -149,7 +149,7 @@ fn write_spawn(task: &Header, pool: &Pool) {
     let parent = local::with(|local| local.task()).map_or(0, |parent| parent.id.get());
     let id = task.id.get();
     let body = (task.vtable.body_name)();
-    match task.spec.as_ref().and_then(|spec| spec.name.clone()) {
+    match task.spec.as_ref().and_then(|spec| spec.name().cloned()) {
         None => buffer::write_spawn(id, parent, task.origin, body),
         Some(name) => {
             let (name, site) = (Name::Given(name), task.origin.location());
@@ -160,7 +160,9 @@ fn write_spawn(task: &Header, pool: &Pool) {
         && !spec.placement.is_plain()
     {
         let Placement { domain, priority, blocking, .. } = &spec.placement;
-        let some = domain.as_ref().filter(|domain| domain.workers.len() < pool.processors.len());
+        let some = domain
+            .map(|key| pool.domains.get(key))
+            .filter(|domain| domain.workers.len() < pool.processors.len());
         let workers = some.map(|domain| domain.workers.as_ref().into());
         buffer::write(|| What::Place { task: id, workers, priority: *priority, blocking: *blocking });
     }

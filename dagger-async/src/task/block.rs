@@ -274,6 +274,7 @@ unsafe impl<T: Sync> Sync for Kept<T> {}
 impl<T> Kept<T> {
     const LAYOUT: Layout = Layout::new::<T>();
 
+    #[inline]
     pub(crate) fn new(value: T) -> Self {
         const { assert!(size_of::<T>() > 0, "a block has a size") };
         let block = get(Self::LAYOUT).cast::<T>();

@@ -70,7 +70,7 @@ pub struct Header {
     pub(crate) pool: *const Pool,
     guarded: UnsafeCell<Guarded>,
     /// Options, for the tasks that have any.
-    pub(crate) spec: Option<Box<Spec>>,
+    pub(crate) spec: Option<Kept<Spec>>,
     /// Written once, under the lock, before `DONE` is published; read by whoever saw `DONE`.
     error: std::cell::UnsafeCell<Option<Box<Error>>>,
     /// How many accesses lie behind the slot, and whether the store has admitted it: changed by the one who spawns, then by
@@ -331,6 +331,8 @@ impl<B: Body> TaskCell<B> {
         unsafe {
             if !is_bare(task.0) {
                 clear(task.0);
+            } else if let Some(spec) = (*task.0.as_ptr()).spec.take() {
+                drop(spec);
             }
             block::put(cell.cast(), Self::LAYOUT);
         }
@@ -353,7 +355,7 @@ impl<B: Body> TaskCell<B> {
     }
 }
 
-/// There is nothing in a header that has to be dropped: asked in one place, not in each drop.
+/// With a header goes nothing that may be a user's.
 ///
 /// # Safety
 /// Nothing refers to the cell any more.
@@ -362,7 +364,9 @@ unsafe fn is_bare(header: NonNull<Header>) -> bool {
     // SAFETY: the caller's promise: it is ours alone.
     unsafe {
         let Header { spec, guarded, error, .. } = header.as_ref();
-        spec.is_none() && (*guarded.get()).is_bare() && (*error.get()).is_none()
+        spec.as_ref().is_none_or(|spec| spec.is_bare())
+            && (*guarded.get()).is_bare()
+            && (*error.get()).is_none()
     }
 }
 
@@ -405,7 +409,7 @@ impl RawTask {
         body: B,
         pool: *const Pool,
         origin: Origin,
-        spec: Option<Box<Spec>>,
+        spec: Option<Kept<Spec>>,
         pending: u32,
     ) -> Self {
         #[cfg(feature = "store")]
@@ -586,7 +590,7 @@ impl RawTask {
     /// # Safety
     /// It was made, and that is all.
     #[cfg(feature = "store")]
-    pub(crate) unsafe fn free_unknown(self, visit: &mut dyn FnMut(RawTask)) -> Option<Box<Spec>> {
+    pub(crate) unsafe fn free_unknown(self, visit: &mut dyn FnMut(RawTask)) -> Option<Kept<Spec>> {
         // SAFETY: the caller's promise: the cell and its body are ours alone, there is no value and nothing is linked.
         unsafe {
             (self.vtable.inputs)(self, visit);
@@ -760,7 +764,7 @@ impl Header {
     }
 
     pub(crate) fn name(&self) -> &str {
-        match self.spec.as_ref().and_then(|spec| spec.name.as_deref()) {
+        match self.spec.as_ref().and_then(|spec| spec.name()) {
             Some(name) => name,
             None => self.origin.name((self.vtable.body_name)()),
         }

@@ -12,12 +12,13 @@ use super::tell::{Effect, Work, pass_on, ready};
 use super::{wait, waker};
 use crate::call::Stop;
 use crate::error::{Error, quietly};
-use crate::options::Ties;
+use crate::options::{Options, Spec, Ties};
 use crate::pool::{Local, Place, Pool, local, worker};
 use crate::record;
 use crate::residency;
 use dagger_core::Scope;
 use dagger_core::record::{Cause, What};
+use std::sync::Arc;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::task::{Context, Waker};
 
@@ -127,11 +128,17 @@ fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         residency::resume(task);
     }
     let step = {
-        let layer = task.spec.as_ref().and_then(|_| {
-            let guard = task.state.lock();
-            task.guarded(&guard).known_extra().and_then(|extra| extra.layer.clone())
-        });
-        let _entered = local.enter_task(task, layer.as_ref());
+        let tied;
+        let layer = match task.spec.as_deref() {
+            None => None,
+            Some(Spec { layer: Some(layer), .. }) => Some(layer),
+            Some(Spec { is_tied: false, .. }) => None,
+            Some(_) => {
+                tied = tied_layer(task);
+                tied.as_ref()
+            }
+        };
+        let _entered = local.enter_task(task, layer);
         let waker = waker::borrowed(task);
         // SAFETY: this thread took the task to `Running`.
         let poll = || unsafe { (task.vtable.poll)(task, &mut Context::from_waker(&waker)) };
@@ -150,6 +157,12 @@ fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
         Step::Value => finish(task, None, Effect::Ran, pool, local),
         Step::Stopped(stop) => stopped(task, stop, pool, local),
     }
+}
+
+/// The options of its block that its children inherit, where those refer to others.
+fn tied_layer(task: RawTask) -> Option<Arc<Options>> {
+    let guard = task.state.lock();
+    task.guarded(&guard).known_extra().and_then(|extra| extra.layer.clone())
 }
 
 /// The body ended without a value.
@@ -186,7 +199,7 @@ fn in_span(task: RawTask, first: bool, pool: &Pool, poll: impl FnOnce() -> Step)
 /// Where a task may run, as a scope is written.
 fn scope_of(task: RawTask, pool: &Pool) -> String {
     let Some(spec) = &task.spec else { return Scope::default().to_string() };
-    match &spec.placement.domain {
+    match spec.placement.domain.map(|key| pool.domains.get(key)) {
         _ if spec.placement.blocking => "beside the workers".to_owned(),
         Some(domain) if domain.workers.len() < pool.processors.len() => {
             Scope::threads(domain.workers.iter().map(|&worker| pool.processors[worker].thread)).to_string()
