@@ -384,20 +384,19 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>,
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
 #[inline]
-fn take_places(task: RawTask, linker: &mut Linker) -> Option<Error> {
-    let mut taken = chunk::Taken::nothing();
-    let refused = match linker.refused.take() {
+fn take_places(task: RawTask, linker: &mut Linker) -> Option<Box<Error>> {
+    let taken = match linker.refused.take() {
         Some(refusal) => Err(refusal),
         // SAFETY: the task is being spawned, here.
-        None => chunk::take_places(unsafe { task.new_accesses() }, Asker::Task(task), &mut taken),
+        None => chunk::take_places(unsafe { task.new_accesses() }, Asker::Task(task)),
     };
-    match refused {
-        Ok(()) => {
+    match taken {
+        Ok(taken) => {
             linker.waiting += taken.waiting;
             linker.registers |= taken.foreign;
             None
         }
-        Err(refusal) => Some(refusal.into_error(Some(task.info().into()))),
+        Err(refusal) => Some(Box::new(refusal.into_error(Some(task.info().into())))),
     }
 }
 
@@ -439,7 +438,7 @@ fn launch_slowly(
     task: RawTask,
     linker: &mut Linker,
     extras: Option<Box<Extras>>,
-    refusal: Option<Error>,
+    refusal: Option<Box<Error>>,
     pool: &Pool,
     local: &Local,
 ) {
@@ -465,7 +464,7 @@ fn launch_slowly(
     } else if cancelled {
         task::end(task, |header| Error::Cancelled { root: header.info().into() });
     } else if let Some(refusal) = refusal {
-        task::end(task, |_| refusal);
+        task::end(task, |_| *refusal);
     } else if let Some(refused) = refused {
         task::end(task, |_| refused.into_error(task, pool));
     } else if let Some(error) = linker.failure.take() {

@@ -276,8 +276,7 @@ impl<P: Places> Access<P> {
         };
         let taken = places.held().and_then(|mut held| {
             // A guard runs nowhere: no runtime.
-            let mut taken = core::Taken::nothing();
-            core::take_places(&mut held, Asker::Guard(&wait), &mut taken).map_err(|refusal| *refusal)?;
+            let taken = core::take_places(&mut held, Asker::Guard(&wait)).map_err(|refusal| *refusal)?;
             held.sort_by_key(Held::argument); // As the caller has listed them.
             Ok((held, taken))
         });

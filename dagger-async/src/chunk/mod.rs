@@ -31,8 +31,8 @@ pub use selector::{
 pub use view::{MatMut, MatRef, TriMut, TriRef, VecMut, VecRef};
 
 pub(crate) use core::{
-    AnyChunk, Asker, CellType, Core, CorePtr, Denied, Held, Measure, Mode, Other, Outcome, Refusal, Taken,
-    Ticket, Tickets, WaitingPlace, Whose, check_merged, give_idle, take_at_rest, take_idle, take_places,
+    AnyChunk, Asker, CellType, Core, CorePtr, Denied, Held, Measure, Mode, Other, Outcome, Refusal, Ticket,
+    Tickets, WaitingPlace, Whose, check_merged, give_idle, take_at_rest, take_idle, take_places,
 };
 #[cfg(feature = "store")]
 pub(crate) use guard::poisoned;

@@ -238,8 +238,8 @@ impl Frame {
         &self,
         task: RawTask,
         linker: &mut Linker,
-        take_places: impl FnOnce(&mut Linker) -> Option<Error>,
-    ) -> Option<Error> {
+        take_places: impl FnOnce(&mut Linker) -> Option<Box<Error>>,
+    ) -> Option<Box<Error>> {
         let Some((queue, plan)) = self.planned() else { return take_places(linker) };
         // Where it is not listed, it has a place in the order of spawns here.
         let at = linker.may_be_step.then(|| queue.owned.borrow().next());

@@ -22,7 +22,8 @@ mod places;
 mod residence;
 mod ticket;
 
-pub(crate) use places::{Taken, check_merged, give_idle, take_at_rest, take_idle, take_places};
+use places::Taking;
+pub(crate) use places::{check_merged, give_idle, take_at_rest, take_idle, take_places};
 pub(crate) use ticket::{Other, Ticket, Whose};
 
 use super::container::Parts;
@@ -410,14 +411,14 @@ impl State {
     }
 
     /// Takes a place for an access whose chunk this is.
-    fn enqueue(&mut self, held: &mut Held, ticket: Ticket, pool: *const Pool, taken: &mut Taken) {
+    fn enqueue(&mut self, held: &mut Held, ticket: Ticket, pool: *const Pool, taking: &mut Taking) {
         let (writes, area) = match held.merged {
             true => (true, &Area::Whole),
             // No elements conflict with nothing; but where they would be must not change while that is looked at.
             false if held.has_no_elements() => (false, &Area::Whole),
             false => (held.mode.writes(), held.area()),
         };
-        let place = self.take(held.chunk, ticket, writes, area, pool, taken);
+        let place = self.take(held.chunk, ticket, writes, area, pool, taking);
         if writes && is_opaque(area) {
             self.opaque_writes += 1;
         }
@@ -433,7 +434,7 @@ impl State {
         writes: bool,
         area: &Area,
         pool: *const Pool,
-        taken: &mut Taken,
+        taking: &mut Taking,
     ) -> Place {
         if self.keep.is_none() {
             self.keep = Some(chunk.owner());
@@ -444,11 +445,11 @@ impl State {
         };
         self.note_pool(pool);
         if !granted {
-            taken.waiting += 1;
-            taken.foreign |= self.is_shared;
+            taking.taken.waiting += 1;
+            taking.taken.foreign |= self.is_shared;
             if let Some(run) = self.run {
                 // SAFETY: it came from an `Arc` (`take_idle`), and the ticket of its place, which is here, counts as one.
-                taken.behind.push(unsafe {
+                taking.behind.push(unsafe {
                     Arc::increment_strong_count(run.as_ptr());
                     Arc::from_raw(run.as_ptr())
                 });

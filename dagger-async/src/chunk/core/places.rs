@@ -9,55 +9,66 @@ use crate::sync::SpinGuard;
 use crate::task::{RawTask, Work};
 use dagger_core::{Area, Place};
 use smallvec::SmallVec;
+use std::cmp::Ordering;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
-/// once by its ticket. Those of the same chunk stand side by side afterwards.
-pub(crate) fn take_places(
-    held: &mut [Held],
-    asker: Asker<'_>,
-    taken: &mut Taken,
-) -> Result<(), Box<Refusal>> {
-    sort(held);
-    match asker {
-        Asker::Task(task) if are_plain(held) => take_wholes(held, task, taken),
-        _ => take_regions(held, asker, taken)?,
+/// once by its ticket.
+pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Box<Refusal>> {
+    let mut taking = Taking { taken: Taken { waiting: 0, foreign: false }, behind: Vec::new() };
+    match (asker, plain_order(held)) {
+        (Asker::Task(task), Some(order)) => take_wholes(held, &order, task, &mut taking),
+        _ => take_regions(held, asker, &mut taking)?,
     }
-    if !taken.behind.is_empty() {
-        taken.contest();
+    if !taking.behind.is_empty() {
+        taking.contest();
     }
-    Ok(())
+    Ok(taking.taken)
 }
 
-/// By address. A handful at most, and often in order: insertion.
+/// Accesses in the order of their chunks' addresses, of tasks that have few.
+struct Order {
+    indices: [u8; FEW],
+    len: usize,
+}
+
+const FEW: usize = 8;
+
+/// The order in which few accesses take their places: to different chunks as a whole, which any task of any runtime may have.
 #[inline]
-fn sort(held: &mut [Held]) {
-    for sorted in 1..held.len() {
-        let mut at = sorted;
-        while at > 0 && held[at].chunk < held[at - 1].chunk {
-            held.swap(at, at - 1);
-            at -= 1;
+fn plain_order(held: &[Held]) -> Option<Order> {
+    let mut order = Order { indices: [0; FEW], len: held.len() };
+    if held.len() > FEW {
+        return None;
+    }
+    for (index, one) in held.iter().enumerate() {
+        if one.part.is_some() || one.chunk.is_placed {
+            return None;
         }
+        // By insertion; they are often in order.
+        let mut at = index;
+        while let Some(before) = at.checked_sub(1) {
+            let other = order.indices[before];
+            match held[usize::from(other)].chunk.cmp(&one.chunk) {
+                Ordering::Less => break,
+                Ordering::Equal => return None,
+                Ordering::Greater => order.indices[at] = other,
+            }
+            at = before;
+        }
+        order.indices[at] = index as u8;
     }
-}
-
-/// Accesses to different chunks as a whole, which any task of any runtime may have.
-#[inline]
-fn are_plain(held: &[Held]) -> bool {
-    let mut before = None;
-    held.iter().all(|held| {
-        held.part.is_none() && !held.chunk.is_placed && before.replace(held.chunk) != Some(held.chunk)
-    })
+    Some(order)
 }
 
 /// Takes the places of a task for plain accesses: what most tasks do, and what cannot be refused.
 #[inline]
-fn take_wholes(held: &mut [Held], task: RawTask, taken: &mut Taken) {
+fn take_wholes(held: &mut [Held], order: &Order, task: RawTask, taking: &mut Taking) {
     // Nothing from here on unwinds: the locks are given back one by one below.
-    for held in &*held {
-        std::mem::forget(held.chunk.lock());
+    for &index in &order.indices[..order.len] {
+        std::mem::forget(held[usize::from(index)].chunk.lock());
     }
     let (pool, is_recorded) = (task.pool, record::is_on());
     // Once all locks are taken each is given back when its queue is done with.
@@ -66,7 +77,7 @@ fn take_wholes(held: &mut [Held], task: RawTask, taken: &mut Taken) {
         // SAFETY: taken above, by a guard that was forgotten.
         let mut state = unsafe { chunk.state.taken() };
         let writes = held.mode.writes();
-        held.place = Some(state.take(chunk, Ticket::task(task), writes, &Area::Whole, pool, taken));
+        held.place = Some(state.take(chunk, Ticket::task(task), writes, &Area::Whole, pool, taking));
         held.is_plain = !held.fills;
         if is_recorded {
             state.record(held, task, writes);
@@ -77,7 +88,9 @@ fn take_wholes(held: &mut [Held], task: RawTask, taken: &mut Taken) {
     }
 }
 
-fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Result<(), Refusal> {
+/// Takes any places. Those of the same chunk stand side by side afterwards.
+fn take_regions(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) -> Result<(), Refusal> {
+    held.sort_by_key(|held| held.chunk);
     let pool = asker.pool();
     let chunks: SmallVec<[CorePtr; 4]> =
         held.chunk_by(Held::is_same_chunk).map(|group| group[0].chunk).collect();
@@ -108,7 +121,7 @@ fn take_regions(held: &mut [Held], asker: Asker<'_>, taken: &mut Taken) -> Resul
                 held.merged = true;
                 continue;
             }
-            state.enqueue(held, asker.ticket(held.argument), pool, taken);
+            state.enqueue(held, asker.ticket(held.argument), pool, taking);
             if let Asker::Task(task) = asker
                 && record::is_on()
             {
@@ -188,20 +201,22 @@ fn overlap(group: &[Held]) -> Result<bool, Refusal> {
 }
 
 /// What taking places came to.
+#[derive(Clone, Copy)]
 pub(crate) struct Taken {
     /// How many are still to be granted.
     pub(crate) waiting: u32,
     /// Some of those wait where tasks of another runtime do.
     pub(crate) foreign: bool,
+}
+
+/// Taking places, so far.
+pub(super) struct Taking {
+    pub(super) taken: Taken,
     /// Runs of plans that have a place before: they are to be told.
     pub(super) behind: Vec<Arc<Run>>,
 }
 
-impl Taken {
-    pub(crate) fn nothing() -> Self {
-        Taken { waiting: 0, foreign: false, behind: Vec::new() }
-    }
-
+impl Taking {
     /// Tells the runs that somebody waits behind them, without any lock.
     #[cold]
     fn contest(&mut self) {
