@@ -17,6 +17,9 @@
 //! | `data_fan` | one block; 10 times: `InOut`, 1000 × `In`, `InOut` on one chunk | 10 × 1002 |
 //! | `data_random` | one block; each task is `In`, `In`, `InOut` on three of 100 chunks | 10⁵ |
 //! | `data_cholesky` | one block; the tasks of a Cholesky of 40 × 40 tiles, empty | 11,480 |
+//! | `block` | one block of empty tasks | 2·10⁵ |
+//! | `block_named`, `block_priority`, `block_scope` | the same, with a name, one of three priorities, one worker for all | 2·10⁵ |
+//! | `block_options` | the same, in a `with_options` with a name | 2·10⁵ |
 //!
 //! * *Inside*: the program is itself a task, on one of the workers. *Outside*: it runs on the main thread, which is no
 //!   worker and pinned nowhere (`block_on` of each runtime; an in-place scope of Rayon's pool).

@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 /// One line, printed above the table.
 const LEGEND: &str = "independent: spawn all, await all; chain: each takes the handle of the one before; fan: 100 × \
-    (1 → 1000 → 1); one_by_one: spawn, await, again; inside: the program is a task on a worker; outside: it runs on \
+    (1 → 1000 → 1); one_by_one: spawn, await, again; block: of empty tasks, plain or with options; inside: the program is a task on a worker; outside: it runs on \
     another thread; ping-pong: ns of a cache line between two CPUs, before–after";
 
 /// What `dagger` costs at most from inside, as a part of `tokio`.
@@ -135,7 +135,7 @@ impl<'a> Report<'a> {
 
 /// A line of the table, in columns wide enough for most cells.
 fn line(cells: &[String]) -> String {
-    const WIDTHS: [usize; 4] = [11, 7, 7, 16];
+    const WIDTHS: [usize; 4] = [14, 7, 7, 16];
     cells.iter().enumerate().fold("|".to_owned(), |mut line, (column, cell)| {
         let width = WIDTHS.get(column).copied().unwrap_or(18);
         let _ = write!(line, " {cell:<width$} |");

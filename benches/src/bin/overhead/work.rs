@@ -22,13 +22,23 @@ pub(crate) enum Bench {
     DataRandom,
     /// The tasks of a tile Cholesky of `count` tiles to a side, in one block.
     DataCholesky,
+    /// Without data or options, in one block: what the rest is compared with.
+    Block,
+    /// The same with a name each.
+    BlockNamed,
+    /// The same with one of three priorities.
+    BlockPriority,
+    /// The same, all bound to one worker.
+    BlockScope,
+    /// The same in a `with_options` with a name.
+    BlockOptions,
 }
 
 /// How many data [`Bench::DataRandom`] picks from.
 pub(crate) const DATA: usize = 100;
 
 impl Bench {
-    pub(crate) const ALL: [Bench; 8] = [
+    pub(crate) const ALL: [Bench; 13] = [
         Bench::Independent,
         Bench::Chain,
         Bench::Fan,
@@ -37,11 +47,16 @@ impl Bench {
         Bench::DataFan,
         Bench::DataRandom,
         Bench::DataCholesky,
+        Bench::Block,
+        Bench::BlockNamed,
+        Bench::BlockPriority,
+        Bench::BlockScope,
+        Bench::BlockOptions,
     ];
 
-    /// Its tasks are ordered by what they access: the peers here have no such thing.
-    pub(crate) fn has_data(self) -> bool {
-        matches!(self, Bench::DataChain | Bench::DataFan | Bench::DataRandom | Bench::DataCholesky)
+    /// Of blocks, data and options: the peers here have no such things.
+    pub(crate) fn is_ours(self) -> bool {
+        !matches!(self, Bench::Independent | Bench::Chain | Bench::Fan | Bench::OneByOne)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -54,6 +69,11 @@ impl Bench {
             Bench::DataFan => "data_fan",
             Bench::DataRandom => "data_random",
             Bench::DataCholesky => "data_cholesky",
+            Bench::Block => "block",
+            Bench::BlockNamed => "block_named",
+            Bench::BlockPriority => "block_priority",
+            Bench::BlockScope => "block_scope",
+            Bench::BlockOptions => "block_options",
         }
     }
 }
@@ -95,6 +115,11 @@ impl Work {
             Bench::Fan => (100, 10),
             Bench::OneByOne => (100_000, 100),
             Bench::DataChain | Bench::DataRandom => (100_000, 10),
+            Bench::Block
+            | Bench::BlockNamed
+            | Bench::BlockPriority
+            | Bench::BlockScope
+            | Bench::BlockOptions => (200_000, 10),
             Bench::DataFan => (10, 10),
             // A tenth of the tasks.
             Bench::DataCholesky => return Work { bench, count: if quick { 17 } else { 40 } },
@@ -112,7 +137,7 @@ impl Work {
     }
 
     /// Asserts the result: every program adds up ones, one for each task but the sources and sinks of a `fan`, and in
-    /// `data_fan` for the writers only.
+    /// `data_fan` for the writers only. Those of the blocks without data do nothing: it is how many were spawned.
     pub(crate) fn check(self, result: u64) {
         let expected = match self.bench {
             Bench::Fan => self.count * FAN_WIDTH,

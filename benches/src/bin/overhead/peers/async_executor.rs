@@ -51,7 +51,7 @@ impl Peer for AsyncExecutor {
     }
 
     fn run(&self, work: Work, side: Side) -> Option<Duration> {
-        if work.bench.has_data() {
+        if work.bench.is_ours() {
             return None;
         }
         let program = timed(work, program(self.executor, work));

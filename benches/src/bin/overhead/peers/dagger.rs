@@ -66,6 +66,13 @@ async fn program(work: Work) -> u64 {
         Bench::DataFan => data_fan(work.count).await,
         Bench::DataRandom => data_random(work.count).await,
         Bench::DataCholesky => data_cholesky(work.count as usize).await,
+        Bench::Block => block(work.count, |_| drop(spawn!(nothing()))).await,
+        Bench::BlockNamed => block(work.count, |_| drop(spawn!(nothing(); name = "named"))).await,
+        Bench::BlockPriority => block(work.count, |n| drop(spawn!(nothing(); priority = n as i32 % 3))).await,
+        Bench::BlockScope => block(work.count, |_| drop(spawn!(nothing(); scope = Scope::thread(0)))).await,
+        Bench::BlockOptions => {
+            with_options(Options::new().name("named"), block(work.count, |_| drop(spawn!(nothing())))).await
+        }
     };
     result.expect("no task fails")
 }
@@ -208,4 +215,17 @@ async fn data_cholesky(nt: usize) -> dagger_async::Result<u64> {
     })
     .await?;
     total(tiles).await
+}
+
+fn nothing() {}
+
+async fn block(tasks: u64, spawn: impl Fn(u64)) -> dagger_async::Result<u64> {
+    datadeps(async {
+        for n in 0..tasks {
+            now_and_then(n).await;
+            spawn(n);
+        }
+        tasks
+    })
+    .await
 }

@@ -71,8 +71,8 @@ mod tests {
                     let time = peer.run(Work { bench, count: 3 }, side);
                     let expressible = match peer.name() {
                         "dagger" | "dagger+record" => true,
-                        "rayon" => !bench.has_data() && bench != Bench::Chain,
-                        _ => !bench.has_data(),
+                        "rayon" => !bench.is_ours() && bench != Bench::Chain,
+                        _ => !bench.is_ours(),
                     };
                     assert_eq!(time.is_some(), expressible, "{} {bench:?} {side:?}", peer.name());
                 }

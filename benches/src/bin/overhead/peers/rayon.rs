@@ -27,7 +27,7 @@ impl Peer for Rayon {
     }
 
     fn run(&self, work: Work, side: Side) -> Option<Duration> {
-        if work.bench.has_data() {
+        if work.bench.is_ours() {
             return None;
         }
         let program = match work.bench {
