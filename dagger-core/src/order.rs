@@ -50,6 +50,7 @@ struct Lists {
 }
 
 impl Lists {
+    #[inline]
     fn get(&self, step: usize) -> &[u32] {
         let bounds = self.starts.get(step).zip(self.starts.get(step + 1));
         bounds.and_then(|(&start, &end)| self.items.get(start as usize..end as usize)).unwrap_or(&[])
@@ -122,6 +123,7 @@ impl Order {
     /// The steps that come directly after one: ascending, or the largest rank first after
     /// [`sort_successors`](Order::sort_successors).
     #[must_use]
+    #[inline]
     pub fn successors(&self, step: usize) -> &[u32] {
         self.successors.get(step)
     }
