@@ -8,6 +8,8 @@ use crate::pool::domain::{DomainKey, Lane};
 use crate::scoped::Ending;
 use crate::task::{DTask, Edge, Kept, RawTask, SyncDep, TaskRef};
 use dagger_core::{OptionSet, Scope, TaskName};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::IntoFuture;
@@ -489,14 +491,15 @@ fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placemen
         let domain = (!is_common && !blocking).then(|| pool.domains.everyone());
         return Ok(Placement { domain, priority, rank, blocking, is_restricted: false });
     }
-    let asked = match inputs {
-        Some(inputs) => set.execution_scope() & inputs,
-        None => set.execution_scope(),
+    let asked = match (&set.scope, &set.result_scope, inputs) {
+        (Some(scope), None, None) => Cow::Borrowed(scope),
+        (.., Some(inputs)) => Cow::Owned(set.execution_scope() & inputs),
+        (.., None) => Cow::Owned(set.execution_scope()),
     };
     let fitting = pool.processors.iter().enumerate().filter(|(_, processor)| asked.contains(processor));
-    let workers: Vec<usize> = fitting.map(|(index, _)| index).collect();
+    let workers: SmallVec<[usize; 16]> = fitting.map(|(index, _)| index).collect();
     if workers.is_empty() {
-        return Err(Refused::NoProcessor { asked });
+        return Err(Refused::NoProcessor { asked: asked.into_owned() });
     }
     let everyone = workers.len() == pool.processors.len();
     if blocking && !everyone {
