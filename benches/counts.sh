@@ -17,7 +17,7 @@ instructions() {
     valgrind --tool=callgrind --callgrind-out-file=/dev/null "$counts" "$1" "$2" 2>&1 | awk '/Collected/ { print $NF }'
 }
 
-for case in spawn named await chain write random replay; do
+for case in spawn named priority options await chain write random replay; do
     few=$(instructions $case $small)
     many=$(instructions $case $large)
     echo "$case $(((many - few) / (large - small)))" >>"$out"

@@ -1282,3 +1282,72 @@ fn a_cycle_through_an_early_task_that_the_later_ones_wait_for_is_found() {
         assert!(outer.await.unwrap());
     });
 }
+
+/// As many accesses as a call has arguments, in orders of their own: those of one task are granted together or not at all.
+#[test]
+fn tasks_with_many_accesses_that_come_from_all_sides_do_not_overlap() {
+    fn eight([a, b, c, d]: [&mut u64; 4], [e, f, g, h]: [&mut u64; 4]) {
+        for x in [a, b, c, d, e, f, g, h] {
+            *x += 1;
+        }
+    }
+    #[expect(clippy::too_many_arguments, reason = "that is the test")]
+    fn twelve(
+        a: &mut u64,
+        b: &mut u64,
+        c: &mut u64,
+        d: &mut u64,
+        e: &mut u64,
+        f: &mut u64,
+        g: &mut u64,
+        h: &mut u64,
+        i: &mut u64,
+        j: &mut u64,
+        k: &mut u64,
+        l: &mut u64,
+    ) {
+        eight([a, b, c, d], [e, f, g, h]);
+        eight([i, j, k, l], [&mut 0, &mut 0, &mut 0, &mut 0]);
+    }
+    const TASKS: usize = 200;
+    on_workers(3, |_rt| async {
+        let chunks: Arc<Vec<Chunk<u64>>> = Arc::new((0..12).map(|_| Chunk::new(0)).collect());
+        let spawners = (0..4).map(|spawner| {
+            let chunks = chunks.clone();
+            spawn(async move {
+                datadeps(async {
+                    for task in 0..TASKS {
+                        // Upwards, downwards, and by sevens.
+                        let c = |at: usize| match (task + spawner) % 3 {
+                            0 => &chunks[at],
+                            1 => &chunks[11 - at],
+                            _ => &chunks[(at * 7 + task) % 12],
+                        };
+                        let all = InOut;
+                        spawn!(twelve(
+                            all(c(0)),
+                            all(c(1)),
+                            all(c(2)),
+                            all(c(3)),
+                            all(c(4)),
+                            all(c(5)),
+                            all(c(6)),
+                            all(c(7)),
+                            all(c(8)),
+                            all(c(9)),
+                            all(c(10)),
+                            all(c(11))
+                        ));
+                    }
+                })
+                .await
+            })
+        });
+        for block in wait_all(spawners.collect::<Vec<_>>()).await {
+            block.unwrap().unwrap();
+        }
+        for chunk in chunks.iter() {
+            assert_eq!(*chunk.read().await.unwrap(), 4 * TASKS as u64);
+        }
+    });
+}

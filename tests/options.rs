@@ -254,6 +254,23 @@ fn options_that_refer_to_others_reach_children_and_grandchildren() {
     inherited(|options| options.syncdeps([&spawn!((|| ())())]));
 }
 
+/// Also when its handle is kept: a loop that hands each task to the next would keep all of them.
+#[test]
+fn a_task_that_is_over_lets_go_of_what_the_options_of_its_block_refer_to() {
+    on_all_workers(|rt| async move {
+        let name: Arc<str> = "before".into();
+        let before = spawn!((|| ())(); name = name.clone());
+        let known = Arc::downgrade(&name);
+        drop(name);
+        let kept = with_options(Options::new().syncdeps([&before]), async { spawn!((|| 1)()) }).await;
+        drop(before);
+        kept.wait().await;
+        rt.idle().await;
+        assert!(known.upgrade().is_none(), "its name is gone, and with it the task");
+        assert_eq!(kept.await.unwrap(), 1);
+    });
+}
+
 fn inherited(more: impl Fn(Options) -> Options + Copy + Send + 'static) {
     for_each_case(move |case| async move {
         let grandchild = || (own_name(), own_thread());

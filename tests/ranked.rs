@@ -83,9 +83,15 @@ fn a_step_that_much_waits_for_goes_first() {
         let order = order_of_third_run(&Plan::new(), Options::new(), 0).await;
         Some(order[..8].iter().all(|&name| name == "short"))
     }
+    // Its options are those of the block, but for the rank.
+    async fn with_options_around() -> Option<bool> {
+        with_options(Options::new().name("all"), has_long_ones_first(&Plan::ranked(), 0)).await
+    }
     watched(|| {
         let (ranked, plain) = (in_how_many_phases(ranked), in_how_many_phases(plain));
         assert!(ranked >= 50 && plain >= 50, "{ranked} and {plain} of 61");
+        let around = in_how_many_phases(with_options_around);
+        assert!(around >= 50, "{around} of 61");
     });
 }
 

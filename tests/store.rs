@@ -124,6 +124,15 @@ fn a_task_that_can_never_fit_says_so() {
             let alone = spawn!((|| 1)(); memory = 101 * KIB);
             assert!(matches!(alone.await, Err(Error::TooLarge { .. })));
             assert_eq!(spawn!((|| 1)(); memory = 99 * KIB).await.unwrap(), 1);
+            // By its block, and by that of its parent, whether or not that refers to others.
+            for more in [Options::new(), Options::new().cancel(CancelToken::new())] {
+                with_options(more.memory(40 * KIB), async {
+                    let family = spawn!((|| spawn!((|x: &Vec<u64>| x[0])(In(&Chunk::new(block(3))))))());
+                    let child = family.await.unwrap();
+                    assert!(matches!(child.await, Err(Error::TooLarge { bytes: 106_496, .. })));
+                })
+                .await;
+            }
             assert_eq!(rt.memory().reserved, 0);
         });
     });

@@ -299,7 +299,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// What a task keeps of its options for as long as anybody refers to it.
+/// What a task keeps of its options for as long as anybody refers to it. Nothing in it is a user's, or leads to another task: it is
+/// dropped where user code must not run.
 pub(crate) struct Spec {
     name: Option<TaskName>,
     pub(crate) placement: Placement,
@@ -350,12 +351,6 @@ impl Spec {
         self.name.as_ref().or_else(|| self.layer.as_ref()?.set.name.as_ref())
     }
 
-    /// Nothing in it can be a user's, whose drop may do anything.
-    #[inline]
-    pub(crate) fn is_bare(&self) -> bool {
-        self.layer.as_ref().is_none_or(|layer| layer.refers_to_nobody())
-    }
-
     /// It says more than a name and how urgent the task is.
     pub(crate) fn is_bound(&self) -> bool {
         #[cfg(feature = "store")]
@@ -369,7 +364,7 @@ impl Spec {
 }
 
 impl Ties {
-    /// The task has to do with no other, and no option to hand on.
+    /// The task has to do with no other, and hands on no option that has.
     pub(crate) fn are_empty(&self) -> bool {
         self.tokens.is_empty() && self.layer.is_none() && self.syncdeps.is_empty() && self.ends.is_none()
     }

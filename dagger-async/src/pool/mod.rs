@@ -28,6 +28,7 @@ pub(crate) use local::Local;
 pub(crate) use place::Place;
 
 use crate::error::quietly;
+use crate::options::Placement;
 use crate::record;
 use crate::residency;
 use crate::task::{self, RawTask, TaskRef};
@@ -282,8 +283,14 @@ impl Pool {
     /// Queues a task that is in phase `Queued`. The caller keeps the pool alive; the task may be gone afterwards.
     pub(crate) fn enqueue(&self, task: RawTask, local: &Local) {
         let place = local.place_of(self);
-        let Some(spec) = task.spec.as_deref().filter(|spec| !spec.placement.is_plain()) else {
-            match place {
+        match task.spec.as_deref().map(|spec| &spec.placement) {
+            Some(placement) if placement.blocking => self.spares.run(&self.keep(), task, placement.lane()),
+            Some(placement @ &Placement { domain: Some(key), .. }) => {
+                let domain = self.domains.get(key);
+                domain.push(task, placement.lane());
+                self.sleep.wake_one_of(&domain.workers);
+            }
+            _ => match place {
                 Some(place) => {
                     if place.push(task) && self.stealers.len() > 1 {
                         self.sleep.wake_one_beside(|| place.is_alone());
@@ -293,16 +300,8 @@ impl Pool {
                     self.injector.push(task);
                     self.sleep.wake_one();
                 }
-            }
-            return;
-        };
-        let placement = &spec.placement;
-        if placement.blocking {
-            return self.spares.run(&self.keep(), task, placement.lane());
+            },
         }
-        let domain = self.domains.get(placement.domain.unwrap_or(self.domains.everyone()));
-        domain.push(task, placement.lane());
-        self.sleep.wake_one_of(&domain.workers);
     }
 
     /// True if this thread's worker may run the task.

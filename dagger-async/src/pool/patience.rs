@@ -30,7 +30,7 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) const NEW: Patience = Patience { search: 0, progress: 0, looks: 0, limit: MOST };
 
-    /// Looks once more, in this search, at one that is so far. True if the patience ends: it is stolen from now.
+    /// Looks once more, in this search, at one that is so far. True if the patience ends: it may be stolen from.
     #[inline]
     pub(super) fn ends(&mut self, search: u32, progress: u64) -> bool {
         if self.search != search {
@@ -39,12 +39,13 @@ impl Patience {
             (self.progress, self.looks, self.limit) = (progress, 0, MOST);
         }
         self.looks += 1;
-        let ends = self.looks >= self.limit;
-        if ends {
-            self.looks = 0;
-            self.limit = LEAST.max(self.limit / 2);
-        }
-        ends
+        self.looks >= self.limit
+    }
+
+    /// It was stolen from: its body has outlasted the patience.
+    pub(super) fn was_outlasted(&mut self) {
+        self.looks = 0;
+        self.limit = LEAST.max(self.limit / 2);
     }
 }
 
@@ -52,9 +53,13 @@ impl Patience {
 mod tests {
     use super::*;
 
-    /// How many looks it takes, in a new search at one whose progress is `progress(look)`; `None`: more than 100.
+    /// How many looks it takes to steal, in a new search at one whose progress is `progress(look)`; `None`: more than 100.
     fn looks(patience: &mut Patience, search: u32, progress: impl Fn(u64) -> u64) -> Option<u64> {
-        (1..=100).find(|&look| patience.ends(search, progress(look)))
+        let looks = (1..=100).find(|&look| patience.ends(search, progress(look)));
+        if looks.is_some() {
+            patience.was_outlasted();
+        }
+        looks
     }
 
     #[test]

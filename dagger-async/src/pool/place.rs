@@ -235,13 +235,18 @@ impl Place {
             if victim == self.index || stealer.is_empty() {
                 continue;
             }
-            if stealer.len() < PLENTY && !patience[victim].ends(self.searches.get(), pool.progress(victim)) {
+            let is_short = stealer.len() < PLENTY;
+            let patience = &mut patience[victim];
+            if is_short && !patience.ends(self.searches.get(), pool.progress(victim)) {
                 continue;
             }
             loop {
                 match stealer.steal_batch_and_pop(&self.queue) {
                     Steal::Success(task) => {
                         record::note(|| What::Steal { from: victim });
+                        if is_short {
+                            patience.was_outlasted();
+                        }
                         return Some(task);
                     }
                     Steal::Empty => break,

@@ -199,7 +199,7 @@ pub(crate) struct Extra {
     /// The tokens that may cancel it, with its key at those that know it.
     pub(crate) tokens: Vec<(CancelToken, Option<usize>)>,
     pub(crate) attempt: u32,
-    /// The options of the block that it was spawned in: its children inherit them.
+    /// The options of the block that it was spawned in, which its children inherit, if they refer to others.
     pub(crate) layer: Option<Arc<Options>>,
     /// The task whose `bulk` block holds it back.
     pub(crate) held_by: Option<TaskRef>,
@@ -363,10 +363,8 @@ impl<B: Body> TaskCell<B> {
 unsafe fn is_bare(header: NonNull<Header>) -> bool {
     // SAFETY: the caller's promise: it is ours alone.
     unsafe {
-        let Header { spec, guarded, error, .. } = header.as_ref();
-        spec.as_ref().is_none_or(|spec| spec.is_bare())
-            && (*guarded.get()).is_bare()
-            && (*error.get()).is_none()
+        let Header { guarded, error, .. } = header.as_ref();
+        (*guarded.get()).is_bare() && (*error.get()).is_none()
     }
 }
 

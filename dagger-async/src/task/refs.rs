@@ -34,7 +34,8 @@ pub(crate) enum Released {
     /// One claim is left and its owner waits for that: wake it. The caller is a holder now, since that owner may
     /// be gone at any time.
     Sole,
-    /// This is the last claim and it is *not* released yet: see [`Refs::release_last`].
+    /// This is the last claim and it is *not* released yet: see [`State::abandon`](super::state::State::abandon) and, of a task that
+    /// is done, [`Refs::release_last`].
     Last,
 }
 

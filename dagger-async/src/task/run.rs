@@ -697,7 +697,7 @@ fn leave_lists(task: RawTask, pool: &Pool) {
     }
 }
 
-/// Lets go of the tasks that it waited for and of the options that it handed on, so that what is kept is not kept for
+/// Lets go of the tasks that it waited for and of options that it handed on and that refer to others, so that what is kept is not kept for
 /// ever by what came after. Its inputs are there.
 pub(super) fn untie(task: RawTask) {
     if task.spec.is_none() {

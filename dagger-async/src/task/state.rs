@@ -7,7 +7,8 @@
 //!     │ ended early           └── Suspended ◀┘ └ NOTIFIED: again   │
 //!     └────────────────────────────────────────────────────────────┘
 //! ```
-//! 1. Every change happens under the lock bit, or is a lock, a change and an unlock in one; reading needs no lock.
+//! 1. Every change happens under the lock bit, or while nobody else knows the task, or (`abandon`) in one step that succeeds only while
+//!    the lock is free; reading needs no lock.
 //! 2. `DONE` is set once: whoever sets it decides the outcome, everybody later is refused.
 //! 3. A phase says where the *body* is, `DONE` what the *handles* see; a cancelled task is `DONE` while its
 //!    body still runs, and `GONE` when it is over. Values and failures pass at `DONE`, mere order at `GONE`.
@@ -488,5 +489,33 @@ mod tests {
         assert_eq!(b.start(), Start::Stale);
         assert_eq!(b.suspend(), Suspend::Wait);
         assert!(b.wake() && !b.claim());
+    }
+
+    /// In one step beside a lock: neither loses what the other has set.
+    #[test]
+    fn what_is_abandoned_while_others_lock_stays_so_and_what_is_done_is_not_abandoned() {
+        for _ in 0..2000 {
+            let state = State::waiting();
+            let abandoned = std::thread::scope(|scope| {
+                let locker = scope.spawn(|| {
+                    for change in [Bits::set_observed, Bits::set_awaited_by_task, Bits::set_unwanted] {
+                        change(&mut state.lock());
+                    }
+                });
+                // While it is locked it refuses.
+                let abandoned = std::iter::repeat_with(|| state.abandon()).take(1000).any(|done| done);
+                locker.join().expect("it locks");
+                abandoned
+            });
+            let bits = state.load();
+            assert!(bits.is_observed() && bits.is_awaited_by_task() && bits.is_unwanted());
+            assert_eq!(bits.is_abandoned(), abandoned);
+        }
+        let state = State::waiting();
+        let locked = state.lock();
+        assert!(!state.abandon());
+        drop(locked);
+        assert_eq!(state.lock().end(), End::Retire);
+        assert!(!state.abandon() && !state.load().is_abandoned());
     }
 }

@@ -3,7 +3,7 @@
 use super::entries::Entries;
 use std::collections::VecDeque;
 
-/// How an access stands in a fragment. The order is that of the tables below.
+/// How an access stands in a fragment. The own ones are also the indices of their lists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     OwnRead,
@@ -266,7 +266,7 @@ impl Fragment {
     /// An idle fragment that has had nearly 2³² places of each class.
     pub(super) fn about_to_wrap() -> Fragment {
         let counted = Counts {
-            all: u32::MAX - 3,
+            all: u32::MAX - 11,
             own_writes: u32::MAX,
             foreign_reads: u32::MAX - 2,
             foreign_writes: u32::MAX - 5,

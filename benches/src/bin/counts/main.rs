@@ -7,9 +7,11 @@ use dagger_async::prelude::*;
 use dagger_async::spawn;
 use std::process::ExitCode;
 
-const CASES: [(&str, &str); 8] = [
+const CASES: [(&str, &str); 10] = [
     ("spawn", "spawned without data, its handle dropped"),
     ("named", "the same with a name"),
+    ("priority", "the same with one of three priorities"),
+    ("options", "the same in a `with_options` with a name"),
     ("await", "spawned and awaited, one by one"),
     ("chain", "the one before as argument"),
     ("write", "one access, to the same chunk"),
@@ -68,6 +70,27 @@ async fn run(case: &str, count: u64) -> dagger_async::Result<()> {
                     now_and_then(n).await;
                     spawn!(nothing(); name = "a name");
                 }
+            })
+            .await
+        }
+        "priority" => {
+            datadeps(async {
+                for n in 0..count {
+                    now_and_then(n).await;
+                    spawn!(nothing(); priority = n as i32 % 3);
+                }
+            })
+            .await
+        }
+        "options" => {
+            with_options(Options::new().name("a name"), async {
+                datadeps(async {
+                    for n in 0..count {
+                        now_and_then(n).await;
+                        spawn!(nothing());
+                    }
+                })
+                .await
             })
             .await
         }

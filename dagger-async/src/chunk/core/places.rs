@@ -6,7 +6,7 @@ use crate::pool::Pool;
 use crate::record;
 use crate::residency;
 use crate::sync::SpinGuard;
-use crate::task::{RawTask, Work};
+use crate::task::Work;
 use dagger_core::{Area, Place};
 use smallvec::SmallVec;
 use std::cmp::Ordering;
@@ -18,9 +18,11 @@ use std::sync::atomic::Ordering::Relaxed;
 /// once by its ticket.
 pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Box<Refusal>> {
     let mut taking = Taking { taken: Taken { waiting: 0, foreign: false }, behind: Vec::new() };
-    match (asker, plain_order(held)) {
-        (Asker::Task(task), Some(order)) => take_wholes(held, &order, task, &mut taking),
-        _ => take_regions(held, asker, &mut taking)?,
+    match (plain_order(held), asker) {
+        // Apart, so that each is compiled for one of them.
+        (Some(order), Asker::Task(_)) => take_wholes(held, &order, asker, &mut taking),
+        (Some(order), Asker::Guard(_)) => take_wholes(held, &order, asker, &mut taking),
+        (None, _) => take_regions(held, asker, &mut taking)?,
     }
     if !taking.behind.is_empty() {
         taking.contest();
@@ -34,7 +36,8 @@ struct Order {
     len: usize,
 }
 
-const FEW: usize = 8;
+/// As many as a call has arguments.
+const FEW: usize = 12;
 
 /// The order in which few accesses take their places: to different chunks as a whole, which any task of any runtime may have.
 #[inline]
@@ -63,23 +66,23 @@ fn plain_order(held: &[Held]) -> Option<Order> {
     Some(order)
 }
 
-/// Takes the places of a task for plain accesses: what most tasks do, and what cannot be refused.
-#[inline]
-fn take_wholes(held: &mut [Held], order: &Order, task: RawTask, taking: &mut Taking) {
+/// Takes the places for plain accesses: what most tasks do, and what cannot be refused.
+#[inline(always)]
+fn take_wholes(held: &mut [Held], order: &Order, asker: Asker<'_>, taking: &mut Taking) {
     // Nothing from here on unwinds: the locks are given back one by one below.
     for &index in &order.indices[..order.len] {
         std::mem::forget(held[usize::from(index)].chunk.lock());
     }
-    let (pool, is_recorded) = (task.pool, record::is_on());
+    let (pool, is_recorded) = (asker.pool(), record::is_on());
     // Once all locks are taken each is given back when its queue is done with.
     for held in held {
         let chunk = held.chunk;
         // SAFETY: taken above, by a guard that was forgotten.
         let mut state = unsafe { chunk.state.taken() };
         let writes = held.mode.writes();
-        held.place = Some(state.take(chunk, Ticket::task(task), writes, &Area::Whole, pool, taking));
+        held.place = Some(state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, pool, taking));
         held.is_plain = !held.fills;
-        if is_recorded {
+        if is_recorded && let Asker::Task(task) = asker {
             state.record(held, task, writes);
         }
         let next = state.next_entry();
