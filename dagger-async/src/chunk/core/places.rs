@@ -30,8 +30,8 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
     Ok(taking.taken)
 }
 
-/// Accesses in the order of their chunks' addresses, of tasks that have few.
-struct Order {
+/// A few accesses in the order of their chunks' addresses.
+struct ByAddress {
     indices: [u8; FEW],
     len: usize,
 }
@@ -41,8 +41,8 @@ const FEW: usize = 12;
 
 /// The order in which few accesses take their places: to different chunks as a whole, which any task of any runtime may have.
 #[inline]
-fn plain_order(held: &[Held]) -> Option<Order> {
-    let mut order = Order { indices: [0; FEW], len: held.len() };
+fn plain_order(held: &[Held]) -> Option<ByAddress> {
+    let mut order = ByAddress { indices: [0; FEW], len: held.len() };
     if held.len() > FEW {
         return None;
     }
@@ -68,7 +68,7 @@ fn plain_order(held: &[Held]) -> Option<Order> {
 
 /// Takes the places for plain accesses: what most tasks do, and what cannot be refused.
 #[inline(always)]
-fn take_wholes(held: &mut [Held], order: &Order, asker: Asker<'_>, taking: &mut Taking) {
+fn take_wholes(held: &mut [Held], order: &ByAddress, asker: Asker<'_>, taking: &mut Taking) {
     // Nothing from here on unwinds: the locks are given back one by one below.
     for &index in &order.indices[..order.len] {
         std::mem::forget(held[usize::from(index)].chunk.lock());
