@@ -494,22 +494,29 @@ mod tests {
     /// In one step beside a lock: neither loses what the other has set.
     #[test]
     fn what_is_abandoned_while_others_lock_stays_so_and_what_is_done_is_not_abandoned() {
-        for _ in 0..2000 {
+        for _ in 0..300 {
             let state = State::waiting();
-            let abandoned = std::thread::scope(|scope| {
-                let locker = scope.spawn(|| {
-                    for change in [Bits::set_observed, Bits::set_awaited_by_task, Bits::set_unwanted] {
-                        change(&mut state.lock());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    state.lock().set_observed();
+                    let mut was_abandoned = false;
+                    for locked in 0..50 {
+                        let mut guard = state.lock();
+                        assert!(guard.is_abandoned() || !was_abandoned, "lost by an unlock");
+                        assert_eq!(guard.is_notified(), locked % 2 == 1, "lost by the step");
+                        guard.bits.0 ^= NOTIFIED;
+                        was_abandoned = guard.is_abandoned();
                     }
                 });
+                while !state.load().is_observed() {
+                    std::hint::spin_loop();
+                }
                 // While it is locked it refuses.
-                let abandoned = std::iter::repeat_with(|| state.abandon()).take(1000).any(|done| done);
-                locker.join().expect("it locks");
-                abandoned
+                while !state.abandon() {
+                    std::hint::spin_loop();
+                }
             });
-            let bits = state.load();
-            assert!(bits.is_observed() && bits.is_awaited_by_task() && bits.is_unwanted());
-            assert_eq!(bits.is_abandoned(), abandoned);
+            assert!(state.load().is_abandoned() && state.load().is_observed());
         }
         let state = State::waiting();
         let locked = state.lock();
