@@ -280,29 +280,58 @@ fn suspended_tasks_end_at_once_not_when_running_functions_have() {
     });
 }
 
+/// Tells when it is dropped.
+struct Told(mpsc::Sender<()>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
 #[test]
 fn a_task_that_awaits_another_ends_with_shutdown_too() {
     guarded(|| {
-        let rt = runtime(2);
-        let (outer, seen) = rt.block_on(async {
-            let (tell, seen) = mpsc::channel();
-            struct Told(mpsc::Sender<()>);
-            impl Drop for Told {
-                fn drop(&mut self) {
-                    let _ = self.0.send(());
-                }
-            }
+        let rt = runtime(1);
+        let (tell, seen) = mpsc::channel();
+        let outer = rt.block_on(async {
             let told = Told(tell);
             let outer = spawn(async move {
                 let _told = told;
                 let _ = spawn(std::future::pending::<()>()).await;
                 unreachable!("the runtime is gone");
             });
-            (outer, seen)
+            spawn!((|| ())()).await.unwrap(); // `outer` was queued before: it is suspended now.
+            outer
         });
         block_on(rt.shutdown());
         assert!(is_shutdown(&outer.blocking_wait()));
         seen.recv().unwrap(); // The body was dropped.
+    });
+}
+
+#[test]
+fn a_body_that_runs_when_the_end_begins_sees_what_it_awaits_end() {
+    // Whether `outer` waits, runs or suspends itself at that moment is left to chance: either it ends there, or it goes on
+    // with the error of the other and its result counts.
+    guarded(|| {
+        for _ in 0..300 {
+            let rt = runtime(2);
+            let (tell, seen) = mpsc::channel();
+            let outer = rt.block_on(async {
+                let told = Told(tell);
+                spawn(async move {
+                    let _told = told;
+                    spawn(std::future::pending::<()>()).await
+                })
+            });
+            block_on(rt.shutdown());
+            match outer.blocking_wait() {
+                Ok(inner) => assert!(is_shutdown(&inner)),
+                ended => assert!(is_shutdown(&ended)),
+            }
+            seen.recv().unwrap(); // The body was dropped.
+        }
     });
 }
 

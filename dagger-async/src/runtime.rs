@@ -63,7 +63,8 @@ impl Runtime {
     }
 
     /// Ends the runtime: suspended and waiting tasks end with [`Error::Shutdown`], running functions are waited for.
-    /// A task spawned afterwards fails with `Shutdown`.
+    /// A task spawned afterwards fails with `Shutdown`. An async body that runs at that moment sees what it awaits end so, and may
+    /// go on to return: its result counts. At its next wait it ends.
     ///
     /// With the feature `store`: what chunks have left outside memory is removed before it ends, if they are dropped. A process that
     /// ends without waiting for this may leave it to the next one that spills to the same folder.
