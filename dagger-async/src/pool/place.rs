@@ -18,6 +18,7 @@ use crossbeam_deque::{Steal, Worker};
 use dagger_core::record::What;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Picks of the slot in a row.
 const STREAK_MAX: u32 = 16;
@@ -25,6 +26,9 @@ const STREAK_MAX: u32 = 16;
 const ROUND: u32 = 61;
 /// Queues of this length are stolen from at once, shorter ones when the thief's patience has ended (`patience.rs`).
 const PLENTY: usize = 4;
+/// Turns of a waiting loop between two looks at somebody who has plenty and is left alone, about a microsecond: looking takes the
+/// lines of its queue away from it.
+const REST: u32 = 64;
 
 /// What a worker owns.
 pub(crate) struct Place {
@@ -225,11 +229,12 @@ impl Place {
     }
 
     /// Takes from another worker: at once from one that has plenty, from others only when they have not come on for a few looks. A
-    /// worker that goes through small tasks is faster alone.
+    /// worker that goes through small tasks is faster alone (`patience.rs`).
     pub(crate) fn steal(&self, pool: &Pool) -> Option<RawTask> {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
         let mut patience = self.patience.borrow_mut();
+        let mut rests = false;
         for victim in (start..workers).chain(0..start) {
             let stealer = &pool.stealers[victim];
             if victim == self.index || stealer.is_empty() {
@@ -237,14 +242,16 @@ impl Place {
             }
             let is_short = stealer.len() < PLENTY;
             let patience = &mut patience[victim];
-            if is_short && !patience.ends(self.searches.get(), pool.progress(victim)) {
+            let at_once = !is_short && patience.takes_at_once(Instant::now);
+            if !at_once && !patience.ends(self.searches.get(), pool.progress(victim)) {
+                rests |= !is_short;
                 continue;
             }
             loop {
                 match stealer.steal_batch_and_pop(&self.queue) {
                     Steal::Success(task) => {
                         record::note(|| What::Steal { from: victim });
-                        if is_short {
+                        if !at_once {
                             patience.was_outlasted();
                         }
                         return Some(task);
@@ -253,6 +260,9 @@ impl Place {
                     Steal::Retry => {}
                 }
             }
+        }
+        if rests {
+            (0..REST).for_each(|_| std::hint::spin_loop());
         }
         None
     }
