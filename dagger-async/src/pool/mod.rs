@@ -21,6 +21,7 @@ mod reactor;
 mod sleep;
 mod spares;
 mod stall;
+mod standby;
 pub(crate) mod window;
 pub(crate) mod worker;
 
@@ -42,6 +43,7 @@ use reactor::Reactor;
 use slab::Slab;
 use sleep::Sleep;
 use spares::Spares;
+use standby::Standby;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -76,6 +78,7 @@ pub(crate) struct Pool {
     stealers: Box<[Stealer<RawTask>]>,
     pub(crate) domains: Domains,
     sleep: Sleep,
+    standby: Standby,
     pub(crate) spares: Spares,
     pub(crate) reactor: Reactor,
     /// One for each worker, written by it alone, and one that all other threads share.
@@ -137,6 +140,7 @@ impl Pool {
             stealers,
             domains: Domains::new(workers),
             sleep: Sleep::new(workers),
+            standby: Standby::new(workers),
             spares: Spares::new(workers, config.spare_threads, config.blocking_threads),
             counts: (0..=workers).map(|_| CachePadded::default()).collect(),
             wakes: (0..workers).map(|_| CachePadded::default()).collect(),
@@ -276,6 +280,11 @@ impl Pool {
         counts.spawned.load(Relaxed).wrapping_add(counts.finished.load(Relaxed))
     }
 
+    /// Changes whenever a task is spawned or ends.
+    fn total_progress(&self) -> u64 {
+        (0..self.counts.len()).map(|shard| self.progress(shard)).fold(0, u64::wrapping_add)
+    }
+
     fn shared_counts(&self) -> &Counts {
         &self.counts[self.stealers.len()]
     }
@@ -401,6 +410,7 @@ impl Pool {
         self.end_waiting();
         residency::close(self);
         self.tell_room();
+        self.standby.call();
         self.sleep.wake_all();
         if self.unfinished() == 0 {
             self.spares.end();

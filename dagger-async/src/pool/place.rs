@@ -12,6 +12,7 @@
 use super::Pool;
 use super::domain::{Domain, EMPTY};
 use super::patience::Patience;
+use super::standby::Attendance;
 use crate::record;
 use crate::task::RawTask;
 use crossbeam_deque::{Steal, Worker};
@@ -46,6 +47,9 @@ pub(crate) struct Place {
     patience: RefCell<Vec<Patience>>,
     /// Searches that have begun.
     searches: Cell<u32>,
+    pub(super) attendance: RefCell<Attendance>,
+    /// It has to stand by before it takes another task.
+    stands_by: Cell<bool>,
 }
 
 impl Place {
@@ -62,6 +66,8 @@ impl Place {
             domains: RefCell::new((0, Vec::new())),
             patience: RefCell::new(vec![Patience::NEW; workers]),
             searches: Cell::new(0),
+            attendance: RefCell::new(Attendance::NEW),
+            stands_by: Cell::new(false),
         }
     }
 
@@ -121,6 +127,9 @@ impl Place {
 
     #[inline(never)]
     fn pick_in_turn(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
+        if tick == 0 && pool.stealers.len() > 1 {
+            self.stands_by.set(!self.attendance.borrow_mut().takes_part(pool, ROUND));
+        }
         let picked = if !pool.domains.are_empty() {
             self.pick_by_lanes(pool, tick)
         } else if tick == 0
@@ -133,6 +142,24 @@ impl Place {
         // While another body runs here the slot's task must lie in the queue.
         self.flush_slot(pool);
         picked
+    }
+
+    /// True if it has to stand by before it takes another task (`standby.rs`). Says so once.
+    #[inline]
+    pub(crate) fn has_to_stand_by(&self) -> bool {
+        self.stands_by.get() && self.stands_by.replace(false)
+    }
+
+    /// Leaves what it has to whoever comes for it.
+    pub(super) fn give_back(&self, pool: &Pool) {
+        let mut gave = false;
+        while let Some(task) = self.queue.pop().or_else(|| self.slot.take()) {
+            pool.injector.push(task);
+            gave = true;
+        }
+        if gave {
+            pool.sleep.wake_one();
+        }
     }
 
     /// The slot's task, unless it has had its turns.

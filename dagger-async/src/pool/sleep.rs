@@ -220,6 +220,11 @@ impl Sleep {
         }
     }
 
+    /// How many workers sleep.
+    pub(crate) fn sleeping(&self) -> usize {
+        self.sleeping.load(Relaxed) as usize
+    }
+
     /// True if no worker is awake.
     pub(crate) fn all_asleep(&self) -> bool {
         self.sleeping.load(SeqCst) as usize == self.tokens.len()

@@ -6,7 +6,7 @@
 //! 3. Nothing runs on top of a waiting body but the very task that it waits for (`run_in_place`), and only while
 //!    the stack has room.
 
-use super::{Local, Place, Pool, local};
+use super::{Local, Place, Pool, local, standby};
 use crate::record;
 use crate::residency;
 use crate::task::{self, RawTask, ThreadWaker};
@@ -50,6 +50,9 @@ pub(crate) fn work(pool: &Arc<Pool>, place: Box<Place>) {
 
 /// The next task; `None` when the pool has ended.
 fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
+    if place.has_to_stand_by() {
+        standby::stand_by(pool, place);
+    }
     if let Some(task) = place.pick(pool) {
         return Some(task);
     }
@@ -67,7 +70,11 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
                 }
                 return Some(task);
             }
-            if poll.is_multiple_of(YIELD_EVERY) {
+            if place.has_to_stand_by() {
+                pool.sleep.found(|| place.sees_work(pool, false)); // It does not search meanwhile.
+                standby::stand_by(pool, place);
+                pool.sleep.start_search();
+            } else if poll.is_multiple_of(YIELD_EVERY) {
                 pool.sleep.pause_search(|| place.sees_work(pool, false));
             } else {
                 std::hint::spin_loop();
