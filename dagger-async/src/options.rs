@@ -310,17 +310,23 @@ pub(crate) struct Spec {
     pub(crate) memory: Option<u64>,
     /// It is noted how long it takes.
     pub(crate) timed: Option<Timed>,
-    /// The options of the block that it was spawned in, which its children inherit, if they refer to nobody.
-    pub(crate) layer: Option<Arc<Options>>,
-    /// There are such options, but they refer to others: they are kept until the task is retired.
-    pub(crate) is_tied: bool,
+    pub(crate) inherited: Inherited,
+}
+
+/// The options of the block that a task was spawned in: its children inherit them.
+pub(crate) enum Inherited {
+    Nothing,
+    /// They refer to nobody.
+    Options(Arc<Options>),
+    /// They refer to others, and are among the task's [`Ties`].
+    WithTies,
 }
 
 /// What a task keeps of its options until it is retired: they refer to other tasks.
 pub(crate) struct Ties {
     pub(crate) tokens: Vec<CancelToken>,
-    /// As that of its spec: where they refer to others.
-    pub(crate) layer: Option<Arc<Options>>,
+    /// What its children inherit, if that refers to others.
+    pub(crate) inherited: Option<Arc<Options>>,
     pub(crate) syncdeps: Vec<SyncDep>,
     /// The block that waits for it.
     pub(crate) ends: Option<Arc<Ending>>,
@@ -339,8 +345,7 @@ impl Spec {
             result_scope: None,
             memory: None,
             timed: None,
-            layer: None,
-            is_tied: false,
+            inherited: Inherited::Nothing,
         }
     }
 }
@@ -348,7 +353,10 @@ impl Spec {
 impl Spec {
     /// The name that it was given, or that of its block.
     pub(crate) fn name(&self) -> Option<&TaskName> {
-        self.name.as_ref().or_else(|| self.layer.as_ref()?.set.name.as_ref())
+        self.name.as_ref().or_else(|| match &self.inherited {
+            Inherited::Options(options) => options.set.name.as_ref(),
+            Inherited::Nothing | Inherited::WithTies => None,
+        })
     }
 
     /// It says more than a name and how urgent the task is.
@@ -366,7 +374,7 @@ impl Spec {
 impl Ties {
     /// The task has to do with no other, and hands on no option that has.
     pub(crate) fn are_empty(&self) -> bool {
-        self.tokens.is_empty() && self.layer.is_none() && self.syncdeps.is_empty() && self.ends.is_none()
+        self.tokens.is_empty() && self.inherited.is_none() && self.syncdeps.is_empty() && self.ends.is_none()
     }
 
     /// Makes the task wait for another one's end, however it ends.
@@ -440,9 +448,10 @@ pub(crate) fn resolve(
         Ok(placement) => (placement, contradiction),
         Err(refused) => (Placement::default(), Some(refused)),
     };
-    let (layer, tied) = match layer {
-        Some(layer) if !layer.refers_to_nobody() => (None, Some(layer.clone())),
-        layer => (layer.cloned(), None),
+    let (inherited, tied) = match layer {
+        None => (Inherited::Nothing, None),
+        Some(layer) if layer.refers_to_nobody() => (Inherited::Options(layer.clone()), None),
+        Some(layer) => (Inherited::WithTies, Some(layer.clone())),
     };
     let timeout = options.set.timeout;
     #[cfg(feature = "store")]
@@ -454,9 +463,9 @@ pub(crate) fn resolve(
             std::mem::take(&mut options.syncdeps),
             std::mem::take(&mut options.cancel),
         ),
-        // Its name is found in the layer, where that is kept with the task.
+        // Its name is found in what is inherited, where that is kept with the task.
         Stated::OfBlock(options) => (
-            options.set.name.as_ref().filter(|_| layer.is_none()).cloned(),
+            options.set.name.as_ref().filter(|_| !matches!(inherited, Inherited::Options(_))).cloned(),
             options.set.result_scope.clone(),
             options.syncdeps.clone(),
             options.cancel.clone(),
@@ -470,11 +479,10 @@ pub(crate) fn resolve(
         #[cfg(feature = "store")]
         memory,
         timed: None,
-        layer,
-        is_tied: tied.is_some(),
+        inherited,
     });
     let syncdeps = syncdeps.into_iter().map(|task| SyncDep { task, edge: Edge::new() }).collect();
-    (spec, Ties { tokens, layer: tied, syncdeps, ends: None }, refused)
+    (spec, Ties { tokens, inherited: tied, syncdeps, ends: None }, refused)
 }
 
 fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placement, Refused> {

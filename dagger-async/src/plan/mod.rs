@@ -25,7 +25,7 @@ pub(crate) use times::Timed;
 
 use crate::chunk::Held;
 use crate::error::{Error, Result, quietly};
-use crate::options::Spec;
+use crate::options::{Inherited, Spec};
 use crate::pool::local;
 use crate::record;
 use crate::scoped::Datadeps;
@@ -252,7 +252,7 @@ impl Issue {
         let is_bound = spec.is_some_and(Spec::is_bound);
         let why = match () {
             () if !has_accesses => "it accesses no chunk",
-            () if has_ties || spec.is_some_and(|spec| spec.layer.is_some()) => {
+            () if has_ties || spec.is_some_and(|spec| !matches!(spec.inherited, Inherited::Nothing)) => {
                 "it has options of a block, or ties to other tasks: they would be forgotten"
             }
             () if is_bound => {

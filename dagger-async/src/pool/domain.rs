@@ -9,7 +9,7 @@
 //! 3. The domain of all workers is the first; it holds the plain-scope tasks with a priority or rank other than 0.
 
 use crate::task::RawTask;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicUsize,
@@ -120,12 +120,11 @@ pub(crate) struct DomainKey(u32);
 impl DomainKey {
     const EVERYONE: DomainKey = DomainKey(0);
 
-    /// In rows of 1, 2, 4 and so on: which row, and where in it.
+    /// Of one that is not `EVERYONE`, in rows of 1, 2, 4 and so on: which row, and where in it.
     #[inline]
     fn place(self) -> (usize, usize) {
-        let nth = self.0 + 1;
-        let row = nth.ilog2();
-        (row as usize, (nth - (1 << row)) as usize)
+        let row = self.0.ilog2();
+        (row as usize, (self.0 - (1 << row)) as usize)
     }
 }
 
@@ -135,26 +134,21 @@ type Row = Box<[OnceLock<Arc<Domain>>]>;
 /// All domains of a pool.
 pub(crate) struct Domains {
     total: Arc<AtomicUsize>,
-    version: AtomicU32,
     everyone: Arc<Domain>,
-    /// By key, to be read without a lock. None ever moves.
+    /// The others by key, to be read without a lock. None ever moves.
     rows: [OnceLock<Row>; 32],
-    all: RwLock<Vec<Arc<Domain>>>,
+    /// How many there are, with `everyone`.
+    len: AtomicU32,
+    /// Held by who adds one.
+    adding: Mutex<()>,
 }
 
 impl Domains {
     pub(crate) fn new(workers: usize) -> Self {
         let total = Arc::new(AtomicUsize::new(0));
         let everyone = Arc::new(Domain::new((0..workers).collect(), total.clone()));
-        let domains = Domains {
-            total,
-            version: AtomicU32::new(1),
-            everyone: everyone.clone(),
-            rows: [const { OnceLock::new() }; 32],
-            all: RwLock::new(Vec::new()),
-        };
-        domains.add(everyone, &mut domains.all.write());
-        domains
+        let rows = [const { OnceLock::new() }; 32];
+        Domains { total, everyone, rows, len: AtomicU32::new(1), adding: Mutex::new(()) }
     }
 
     /// True if no domain has a task, as far as this thread can see.
@@ -172,54 +166,53 @@ impl Domains {
     /// The domain with this key, which is of this pool.
     #[inline]
     pub(crate) fn get(&self, key: DomainKey) -> &Domain {
-        let (row, at) = key.place();
-        let known = self.rows[row].get().and_then(|row| row.get(at)?.get());
+        let known = self.known(key);
         debug_assert!(known.is_some(), "keys come from here");
         known.unwrap_or(&self.everyone)
     }
 
-    fn add(&self, domain: Arc<Domain>, all: &mut Vec<Arc<Domain>>) -> DomainKey {
-        let key = DomainKey(all.len() as u32);
+    #[inline]
+    fn known(&self, key: DomainKey) -> Option<&Arc<Domain>> {
+        if key.0 == DomainKey::EVERYONE.0 {
+            return Some(&self.everyone);
+        }
         let (row, at) = key.place();
-        let row = self.rows[row].get_or_init(|| (0..1 << row).map(|_| OnceLock::new()).collect());
-        let _ = row[at].set(domain.clone()); // Under the lock of `all`, which is longer by one now: nobody else has this key.
-        all.push(domain);
-        key
+        self.rows[row].get()?.get(at)?.get()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (DomainKey, &Arc<Domain>)> {
+        (0..self.version()).map(DomainKey).filter_map(|key| Some((key, self.known(key)?)))
     }
 
     /// The domain of exactly these workers (ascending).
     pub(crate) fn of(&self, workers: &[usize]) -> DomainKey {
-        let find = |all: &[Arc<Domain>]| {
-            all.iter().position(|domain| *domain.workers == *workers).map(|key| DomainKey(key as u32))
-        };
-        if let Some(found) = find(&self.all.read()) {
+        let find = || self.all().find(|(_, domain)| *domain.workers == *workers).map(|(key, _)| key);
+        if let Some(found) = find() {
             return found;
         }
-        let mut all = self.all.write();
-        if let Some(found) = find(&all) {
+        let _adding = self.adding.lock();
+        if let Some(found) = find() {
             return found;
         }
-        let domain = Arc::new(Domain::new(workers.into(), self.total.clone()));
-        let key = self.add(domain, &mut all);
-        // Release: a worker that sees the version finds the domain in the list.
-        self.version.fetch_add(1, Release);
+        let key = DomainKey(self.version());
+        let (row, at) = key.place();
+        let row = self.rows[row].get_or_init(|| (0..1 << row).map(|_| OnceLock::new()).collect());
+        row[at].get_or_init(|| Arc::new(Domain::new(workers.into(), self.total.clone())));
+        // Release: who sees the number finds the domain.
+        self.len.store(key.0 + 1, Release);
         key
     }
 
-    /// Changes when a domain is added.
+    /// Changes when a domain is added: it is their number.
     #[inline]
     pub(crate) fn version(&self) -> u32 {
-        self.version.load(Acquire)
+        self.len.load(Acquire)
     }
 
     /// The domains that `worker` belongs to.
     pub(crate) fn with(&self, worker: usize) -> Vec<Arc<Domain>> {
-        self.all
-            .read()
-            .iter()
-            .filter(|domain| domain.workers.binary_search(&worker).is_ok())
-            .cloned()
-            .collect()
+        let holds = |domain: &&Arc<Domain>| domain.workers.binary_search(&worker).is_ok();
+        self.all().map(|(_, domain)| domain).filter(holds).cloned().collect()
     }
 }
 

@@ -200,7 +200,7 @@ pub(crate) struct Extra {
     pub(crate) tokens: Vec<(CancelToken, Option<usize>)>,
     pub(crate) attempt: u32,
     /// The options of the block that it was spawned in, which its children inherit, if they refer to others.
-    pub(crate) layer: Option<Arc<Options>>,
+    pub(crate) inherited: Option<Arc<Options>>,
     /// The task whose `bulk` block holds it back.
     pub(crate) held_by: Option<TaskRef>,
     /// Tasks to wait for without their values; the edges lie here.

@@ -12,7 +12,7 @@ use super::tell::{Effect, Work, pass_on, ready};
 use super::{wait, waker};
 use crate::call::Stop;
 use crate::error::{Error, quietly};
-use crate::options::{Options, Spec, Ties};
+use crate::options::{Inherited, Options, Ties};
 use crate::pool::{Local, Place, Pool, local, worker};
 use crate::record;
 use crate::residency;
@@ -129,12 +129,11 @@ fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
     }
     let step = {
         let tied;
-        let layer = match task.spec.as_deref() {
-            None => None,
-            Some(Spec { layer: Some(layer), .. }) => Some(layer),
-            Some(Spec { is_tied: false, .. }) => None,
-            Some(_) => {
-                tied = tied_layer(task);
+        let layer = match task.spec.as_deref().map(|spec| &spec.inherited) {
+            None | Some(Inherited::Nothing) => None,
+            Some(Inherited::Options(options)) => Some(options),
+            Some(Inherited::WithTies) => {
+                tied = tied_options(task);
                 tied.as_ref()
             }
         };
@@ -160,9 +159,9 @@ fn step_here(task: RawTask, first: bool, pool: &Pool, local: &Local) {
 }
 
 /// The options of its block that its children inherit, where those refer to others.
-fn tied_layer(task: RawTask) -> Option<Arc<Options>> {
+fn tied_options(task: RawTask) -> Option<Arc<Options>> {
     let guard = task.state.lock();
-    task.guarded(&guard).known_extra().and_then(|extra| extra.layer.clone())
+    task.guarded(&guard).known_extra().and_then(|extra| extra.inherited.clone())
 }
 
 /// The body ended without a value.
@@ -294,7 +293,7 @@ pub(crate) fn tie(task: RawTask, ties: Ties, linker: &mut Linker) -> bool {
         let guard = task.state.lock();
         let extra = task.guarded(&guard).extra();
         extra.tokens = tokens;
-        extra.layer = ties.layer;
+        extra.inherited = ties.inherited;
         extra.ends = ties.ends;
         extra.syncdeps = syncdeps;
     }
@@ -707,7 +706,12 @@ pub(super) fn untie(task: RawTask) {
         let guard = task.state.lock();
         let extra = task.guarded(&guard).known_extra();
         extra.map(|extra| {
-            (std::mem::take(&mut extra.syncdeps), extra.layer.take(), extra.held_by.take(), extra.ends.take())
+            (
+                std::mem::take(&mut extra.syncdeps),
+                extra.inherited.take(),
+                extra.held_by.take(),
+                extra.ends.take(),
+            )
         })
     };
     drop(ties);
