@@ -13,6 +13,7 @@
 //! 4. A thief that is back for more all the time keeps up with a worker that spawns: then each new task is next to one that runs, and
 //!    both want the same lines. Left alone for a while, who spawns comes ahead; what is taken then keeps the thief busy elsewhere.
 
+use super::place::Search;
 use std::time::{Duration, Instant};
 
 /// Looks at first, and after progress: about half a microsecond.
@@ -30,7 +31,7 @@ const PAUSE: Duration = Duration::from_micros(100);
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
     /// In this search.
-    search: u32,
+    search: Search,
     /// How far the other was, and at how many looks in a row.
     progress: u64,
     looks: u32,
@@ -44,12 +45,19 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) const NEW: Patience =
-        Patience { search: 0, progress: 0, looks: 0, limit: MOST, steals: 0, since: None, until: None };
+    pub(super) const NEW: Patience = Patience {
+        search: Search(0),
+        progress: 0,
+        looks: 0,
+        limit: MOST,
+        steals: 0,
+        since: None,
+        until: None,
+    };
 
     /// Looks once more, in this search, at one that is so far. True if the patience ends: it may be stolen from.
     #[inline]
-    pub(super) fn ends(&mut self, search: u32, progress: u64) -> bool {
+    pub(super) fn ends(&mut self, search: Search, progress: u64) -> bool {
         if self.search != search {
             (self.search, self.progress, self.looks) = (search, progress, 0);
         } else if self.progress != progress {
@@ -92,7 +100,7 @@ mod tests {
 
     /// How many looks it takes to steal, in a new search at one whose progress is `progress(look)`; `None`: more than 100.
     fn looks(patience: &mut Patience, search: u32, progress: impl Fn(u64) -> u64) -> Option<u64> {
-        let looks = (1..=100).find(|&look| patience.ends(search, progress(look)));
+        let looks = (1..=100).find(|&look| patience.ends(Search(search), progress(look)));
         if looks.is_some() {
             patience.was_outlasted();
         }

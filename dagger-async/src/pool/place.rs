@@ -31,6 +31,10 @@ const PLENTY: usize = 4;
 /// lines of its queue away from it.
 const REST: u32 = 64;
 
+/// The time in which a worker looks at others, until it has found something.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Search(pub(super) u32);
+
 /// What a worker owns.
 pub(crate) struct Place {
     pub(crate) index: usize,
@@ -251,13 +255,14 @@ impl Place {
     }
 
     /// This worker has nothing, and begins to look at others.
-    pub(crate) fn start_search(&self) {
+    pub(crate) fn start_search(&self) -> Search {
         self.searches.set(self.searches.get().wrapping_add(1));
+        Search(self.searches.get())
     }
 
     /// Takes from another worker: at once from one that has plenty, from others only when they have not come on for a few looks. A
     /// worker that goes through small tasks is faster alone (`patience.rs`).
-    pub(crate) fn steal(&self, pool: &Pool) -> Option<RawTask> {
+    pub(crate) fn steal(&self, pool: &Pool, search: Search) -> Option<RawTask> {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
         let mut patience = self.patience.borrow_mut();
@@ -270,7 +275,7 @@ impl Place {
             let is_short = stealer.len() < PLENTY;
             let patience = &mut patience[victim];
             let at_once = !is_short && patience.takes_at_once(Instant::now);
-            if !at_once && !patience.ends(self.searches.get(), pool.progress(victim)) {
+            if !at_once && !patience.ends(search, pool.progress(victim)) {
                 rests |= !is_short;
                 continue;
             }
