@@ -105,6 +105,8 @@ pub(crate) struct Pool {
 struct Counts {
     spawned: AtomicU64,
     finished: AtomicU64,
+    /// Of picks.
+    rounds: AtomicU64,
 }
 
 impl Pool {
@@ -285,6 +287,16 @@ impl Pool {
         (0..self.counts.len()).map(|shard| self.progress(shard)).fold(0, u64::wrapping_add)
     }
 
+    /// A worker has come for tasks for another round.
+    fn count_round(&self, worker: usize) {
+        bump(&self.counts[worker].rounds);
+    }
+
+    /// Changes whenever a worker has come for tasks a number of times.
+    fn rounds(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.rounds.load(Relaxed)).fold(0, u64::wrapping_add)
+    }
+
     fn shared_counts(&self) -> &Counts {
         &self.counts[self.stealers.len()]
     }
@@ -410,7 +422,7 @@ impl Pool {
         self.end_waiting();
         residency::close(self);
         self.tell_room();
-        self.standby.call();
+        self.standby.call_back();
         self.sleep.wake_all();
         if self.unfinished() == 0 {
             self.spares.end();

@@ -25,11 +25,12 @@ use std::time::Instant;
 const STREAK_MAX: u32 = 16;
 /// Picks in a round of the fairness rule.
 const ROUND: u32 = 61;
-/// Queues of this length are stolen from at once, shorter ones when the thief's patience has ended (`patience.rs`).
+/// Queues of this length are stolen from at once, unless that is done too often; shorter ones when the thief's patience has ended
+/// (`patience.rs`).
 const PLENTY: usize = 4;
-/// Turns of a waiting loop between two looks at somebody who has plenty and is left alone, about a microsecond: looking takes the
-/// lines of its queue away from it.
-const REST: u32 = 64;
+/// Turns of a waiting loop between two looks at somebody who has plenty and is left alone, half a microsecond or more: looking
+/// takes the lines of its queue away from it.
+const REST: u32 = 32;
 
 /// The time in which a worker looks at others, until it has found something.
 #[derive(Clone, Copy, PartialEq)]
@@ -51,6 +52,7 @@ pub(crate) struct Place {
     patience: RefCell<Vec<Patience>>,
     /// Searches that have begun.
     searches: Cell<u32>,
+    /// Whether it takes part, and what it knows about that.
     pub(super) attendance: RefCell<Attendance>,
     /// It has to stand by before it takes another task.
     stands_by: Cell<bool>,
@@ -70,7 +72,7 @@ impl Place {
             domains: RefCell::new((0, Vec::new())),
             patience: RefCell::new(vec![Patience::NEW; workers]),
             searches: Cell::new(0),
-            attendance: RefCell::new(Attendance::NEW),
+            attendance: RefCell::new(Attendance::new()),
             stands_by: Cell::new(false),
         }
     }
@@ -132,7 +134,8 @@ impl Place {
     #[inline(never)]
     fn pick_in_turn(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
         if tick == 0 && pool.stealers.len() > 1 {
-            self.stands_by.set(!self.attendance.borrow_mut().takes_part(pool, ROUND));
+            pool.count_round(self.index);
+            self.stands_by.set(!self.attendance.borrow_mut().ask(pool, ROUND));
         }
         let picked = if !pool.domains.are_empty() {
             self.pick_by_lanes(pool, tick)
@@ -260,7 +263,7 @@ impl Place {
         Search(self.searches.get())
     }
 
-    /// Takes from another worker: at once from one that has plenty, from others only when they have not come on for a few looks. A
+    /// Takes from another worker: at once from one that has plenty (but not all the time), from others only when they have not come on for a few looks. A
     /// worker that goes through small tasks is faster alone (`patience.rs`).
     pub(crate) fn steal(&self, pool: &Pool, search: Search) -> Option<RawTask> {
         let workers = pool.stealers.len();

@@ -113,7 +113,7 @@ impl Sleep {
         self.vain.fetch_add(1, Relaxed);
     }
 
-    /// The worker found work. `more` says whether there is some left (invariant 3).
+    /// The worker found work, or stops to search. `more` says whether there is some left (invariant 3).
     pub(crate) fn found(&self, more: impl FnOnce() -> bool) {
         if self.vain.load(Relaxed) != 0 {
             self.vain.store(0, Relaxed);
