@@ -172,6 +172,11 @@ impl Ledger {
         self.leaving > 0 || self.writes > 0
     }
 
+    /// Some value is in use.
+    fn has_pins(&self) -> bool {
+        self.entries.iter().any(|(_, entry)| entry.residence.word.is_pinned())
+    }
+
     /// Bytes of values in use.
     pub(super) fn pinned(&self) -> u64 {
         let residences = self.entries.iter().map(|(_, entry)| &entry.residence);
@@ -275,9 +280,10 @@ impl Ledger {
         }
         let used = store.resident.load(SeqCst) + self.reserved;
         let excess = used.saturating_sub(store.limit);
-        // What nobody waits for is not looked for all the time.
-        let is_barren =
-            self.waiting.is_empty() && self.barren.is_some_and(|since| since.elapsed() < BARREN_FOR);
+        // What nobody waits for is not looked for all the time, as long as there is a use whose end looks again.
+        let is_barren = self.waiting.is_empty()
+            && self.barren.is_some_and(|since| since.elapsed() < BARREN_FOR)
+            && self.has_pins();
         if excess > 0 && !is_barren {
             self.make_room(store, excess.saturating_sub(self.leaving), 0, &HashSet::new(), settlement);
         }
