@@ -296,7 +296,8 @@ impl Builder {
     /// How many workers. Default: one for each core that the affinity mask and the cgroup's quota leave to the process.
     ///
     /// While tasks are small (less than about 4 µs) some of them stand by if the others get more done without them. They are
-    /// back within half a millisecond when tasks are larger, and within two when a body spawns and computes on.
+    /// back within half a millisecond when tasks are larger, and within two when a body spawns and computes on (a few
+    /// milliseconds where dozens stand by).
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self

@@ -263,8 +263,8 @@ impl Place {
         Search(self.searches.get())
     }
 
-    /// Takes from another worker: at once from one that has plenty (but not all the time), from others only when they have not come on for a few looks. A
-    /// worker that goes through small tasks is faster alone (`patience.rs`).
+    /// Takes from another worker: at once from one that has plenty (but not all the time), from others only when they have not come
+    /// on for a few looks. A worker that goes through small tasks is faster alone (`patience.rs`).
     pub(crate) fn steal(&self, pool: &Pool, search: Search) -> Option<RawTask> {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
