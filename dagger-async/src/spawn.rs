@@ -27,7 +27,7 @@ use dagger_core::Scope;
 use dagger_core::TaskName;
 use std::error::Error as StdError;
 use std::future::IntoFuture;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Release};
@@ -84,7 +84,7 @@ where
     F::IntoFuture: Send + 'static,
     F::Output: Send + Sync + 'static,
 {
-    submit(FutureBody(future.into_future()), Origin::future(Location::caller()), options)
+    submit(FutureBody(future.into_future()), Origin::future(Location::caller()), options, After::NOTHING)
 }
 
 #[track_caller]
@@ -96,7 +96,7 @@ where
     F::Err: Into<Box<dyn StdError + Send + Sync>>,
 {
     let body = TryBody(FutureBody(future.try_into_future()));
-    submit(body, Origin::future(Location::caller()), options)
+    submit(body, Origin::future(Location::caller()), options, After::NOTHING)
 }
 
 /// Submits a call; the end of what `spawn!` expands to. What the call borrows lives until this returns.
@@ -111,22 +111,52 @@ where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
-    submit(call.body(), Origin::call(site), options)
+    submit(call.body(), Origin::call(site), options, After::NOTHING)
 }
 
 /// Inlined, and the options by reference: where there are none the compiler sees it, and none are moved or dropped.
 #[inline(always)]
-fn submit<B>(body: B, origin: Origin, inline: Option<Options>) -> DTask<B::Output>
+fn submit<B>(body: B, origin: Origin, inline: Option<Options>, after: After<'_>) -> DTask<B::Output>
 where
     B: Body,
     B::Output: Send + Sync + 'static,
 {
+    let mut body = ManuallyDrop::new(body);
+    // SAFETY: not used again here.
+    let body = unsafe { Given::new(&mut body) };
     if inline.is_none() {
         std::mem::forget(inline); // Nothing; to drop it would be a call.
-        return submit_after(body, origin, None, After::NOTHING);
+        return submit_given(body, origin, None, after);
     }
     let mut inline = inline;
-    submit_after(body, origin, inline.as_mut(), After::NOTHING)
+    submit_given(body, origin, inline.as_mut(), after)
+}
+
+/// A body that is given away where it lies, to be moved once: each copy of what was just written piece by piece reads it in other
+/// pieces, and so waits for the writes.
+struct Given<'a, B>(&'a mut ManuallyDrop<B>);
+
+impl<'a, B> Given<'a, B> {
+    /// # Safety
+    /// The body is not used any more but through this.
+    unsafe fn new(body: &'a mut ManuallyDrop<B>) -> Self {
+        Given(body)
+    }
+
+    #[inline(always)]
+    fn take(self) -> B {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: whoever made `this` does not use it (`new`), and nor do we: neither it nor `this` is dropped.
+        unsafe { std::ptr::read(&raw const **this.0) }
+    }
+}
+
+impl<B> Drop for Given<'_, B> {
+    /// It was not taken: something has unwound.
+    fn drop(&mut self) {
+        // SAFETY: whoever made it does not use it (`new`), and it was not taken.
+        unsafe { ManuallyDrop::drop(self.0) };
+    }
 }
 
 /// Spawns a task for the runtime's own ends for which the blocks here wait as for those of the user.
@@ -171,9 +201,9 @@ impl After<'_> {
     }
 }
 
-/// Submits a task that comes after these. Takes what is in the options.
-fn submit_after<B>(
-    body: B,
+/// As [`submit`]. Takes what is in the options.
+fn submit_given<B>(
+    body: Given<'_, B>,
     origin: Origin,
     inline: Option<&mut Options>,
     after: After<'_>,
@@ -185,19 +215,19 @@ where
     local::with(|local| {
         let pool = local.pool().unwrap_or_else(|| runtime::default_pool());
         let mut scopes = None;
-        body.scope(&mut scopes);
+        body.0.scope(&mut scopes);
         let is_plain = inline.is_none() && local.is_plain() && scopes.is_none() && after.is_nothing();
         let (spec, extras) = if is_plain {
             (None, None)
         } else {
             let accesses = B::ACCESSES != 0;
             #[cfg(feature = "store")]
-            let given = Given { inline, scopes, after, accesses, origin, kind: const { &Kind::of::<B>() } };
+            let said = Said { inline, scopes, after, accesses, origin, kind: const { &Kind::of::<B>() } };
             #[cfg(not(feature = "store"))]
-            let given = Given { inline, scopes, after, accesses };
-            specify(given, pool, local)
+            let said = Said { inline, scopes, after, accesses };
+            specify(said, pool, local)
         };
-        let task = RawTask::new(body, pool, origin, spec, BIAS);
+        let task = RawTask::new(body.take(), pool, origin, spec, BIAS);
         if !is_plain && let Some(issue) = local.queue().and_then(Frame::freezing) {
             issue.examine(task, B::ACCESSES != 0, extras.is_some());
         }
@@ -284,7 +314,7 @@ unsafe fn restore<T: Send + Sync + 'static>(
     local: &Local,
 ) -> DTask<T> {
     let found = extras.as_mut().and_then(|extras| extras.found.take());
-    let body = Restore::<T>::new(found.expect("a task is restored of what was found (`submit_after`)"));
+    let body = Restore::<T>::new(found.expect("a task is restored of what was found (`submit_given`)"));
     let origin = task.origin;
     let mut unneeded = Unneeded::default();
     // SAFETY: the caller's promise.
@@ -297,7 +327,7 @@ unsafe fn restore<T: Send + Sync + 'static>(
 }
 
 /// What a task is submitted with.
-struct Given<'a> {
+struct Said<'a> {
     inline: Option<&'a mut Options>,
     scopes: Option<Scope>,
     after: After<'a>,
@@ -323,15 +353,15 @@ struct Extras {
 
 /// The options of a task as it keeps them, and what else they ask for.
 #[inline(never)]
-fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>, Option<Box<Extras>>) {
+fn specify(said: Said<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>, Option<Box<Extras>>) {
     let layer = local.layer();
     let frame = local.queue();
-    let ranked = frame.filter(|_| given.accesses).and_then(Frame::ranked_plan);
+    let ranked = frame.filter(|_| said.accesses).and_then(Frame::ranked_plan);
     let rank = ranked.and_then(Issue::rank_of_next);
     #[cfg(feature = "store")]
-    let key = given.inline.as_ref().and_then(|options| options.of_checkpoint().key.clone());
+    let key = said.inline.as_ref().and_then(|options| options.of_checkpoint().key.clone());
     let mut made = None;
-    let mut options = match (given.inline, layer) {
+    let mut options = match (said.inline, layer) {
         (Some(inline), Some(layer)) => Stated::Own(made.insert(Options::merge(inline, layer))),
         (Some(inline), None) => Stated::Own(inline),
         (None, Some(layer)) if rank.is_none() => Stated::OfBlock(layer),
@@ -343,7 +373,7 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>,
     }
     #[cfg(feature = "store")]
     let asked = match (&mut options, key) {
-        (Stated::Own(options), Some(key)) => checkpoint::ask(&key, options, pool, given.origin, given.kind),
+        (Stated::Own(options), Some(key)) => checkpoint::ask(&key, options, pool, said.origin, said.kind),
         _ => Asked::Run(None),
     };
     #[cfg(feature = "store")]
@@ -352,9 +382,9 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>,
         Asked::Restore(found) => (None, Some(found)),
     };
     #[cfg(feature = "store")]
-    let scopes = given.scopes.filter(|_| found.is_none()); // It has no inputs then.
+    let scopes = said.scopes.filter(|_| found.is_none()); // It has no inputs then.
     #[cfg(not(feature = "store"))]
-    let scopes = given.scopes;
+    let scopes = said.scopes;
     let (mut spec, mut ties, refused) = options::resolve(options, layer, scopes, pool);
     #[cfg(feature = "store")]
     let ranked = ranked.filter(|_| found.is_none()); // Its body is not called then.
@@ -362,10 +392,10 @@ fn specify(given: Given<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>,
     if let Some(frame) = frame {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
-    for task in given.after.tasks {
+    for task in said.after.tasks {
         ties.order_after(task.clone());
     }
-    ties.ends = given.after.ends.cloned();
+    ties.ends = said.after.ends.cloned();
     let alone = ties.are_empty() && refused.is_none() && frame.is_none_or(Frame::only_owns);
     #[cfg(feature = "store")]
     let alone = alone && save.is_none() && found.is_none();
@@ -482,7 +512,7 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
         let after = After { tasks, ..After::NOTHING };
-        submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, after);
+        submit(make::f0(|| ()).body(), Origin::call(&SITE), None, after);
     }
 }
 
@@ -490,7 +520,7 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
 pub(crate) fn end_of_block(tasks: &[TaskRef], ending: &Arc<Ending>) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
     let after = After { tasks, ends: Some(ending) };
-    outside_blocks(|| submit_after(make::f0(|| ()).body(), Origin::call(&SITE), None, after))
+    outside_blocks(|| submit(make::f0(|| ()).body(), Origin::call(&SITE), None, after))
 }
 
 /// Spawns a task that no block owns, with the options of none.
@@ -513,7 +543,7 @@ where
 pub(crate) fn spawn_beside<B: Body<Output = ()>>(body: B, site: &'static CallSite, pool: &Pool) {
     local::with(|local| {
         let _entered = local.enter_runtime(pool);
-        outside_blocks(|| submit(body, Origin::call(site), None));
+        outside_blocks(|| submit(body, Origin::call(site), None, After::NOTHING));
     });
 }
 
@@ -530,5 +560,21 @@ pub(crate) fn fill<T: Send + Sync + 'static>(
         task,
         fill,
     );
-    outside_blocks(|| submit(call.body(), Origin::filled(site), None));
+    outside_blocks(|| submit(call.body(), Origin::filled(site), None, After::NOTHING));
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[test]
+fn a_body_that_is_given_is_dropped_once_whether_or_not_it_is_taken() {
+    let body = Arc::new(());
+    let mut taken = ManuallyDrop::new(body.clone());
+    // SAFETY: not used again.
+    let taken = unsafe { Given::new(&mut taken) }.take();
+    assert_eq!(Arc::strong_count(&body), 2);
+    drop(taken);
+    assert_eq!(Arc::strong_count(&body), 1);
+    let mut left = ManuallyDrop::new(body.clone());
+    // SAFETY: not used again.
+    drop(unsafe { Given::new(&mut left) });
+    assert_eq!(Arc::strong_count(&body), 1);
 }

@@ -13,6 +13,7 @@ use crate::pool::local;
 use crate::record;
 use crate::residency;
 use dagger_core::record::What;
+use std::mem::ManuallyDrop;
 
 /// What a body may have done to what it accesses.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) enum Effect {
 /// As for [`Work::release`].
 #[inline(never)]
 pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Option<Error>, effect: Effect) {
-    let mut work = Work::new();
+    let mut work = ManuallyDrop::new(Work::new());
     // SAFETY: the caller's promise.
     unsafe { work.release(task, effect) };
     if !work.tickets.is_empty() {
@@ -41,7 +42,10 @@ pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Opt
     if !work.is_done() {
         work.drain();
     }
-    work.put_away();
+    if !work.owns_nothing() {
+        // Moved only here: a copy reads in large pieces what was just written in small ones, and so waits for the writes.
+        drop(ManuallyDrop::into_inner(work));
+    }
 }
 
 /// Who is still to be told: successors, with the failure that they take on, and those whose turn at a chunk came.
@@ -62,12 +66,10 @@ impl Work {
         self.successors.is_empty() && self.tickets.is_empty()
     }
 
-    /// As its drop, which few need: everybody is told.
+    /// Its drop, which is a call, would do nothing: so with most.
     #[inline]
-    fn put_away(self) {
-        if self.is_done() && self.successors.capacity() == 0 && !self.tickets.spilled() {
-            std::mem::forget(self); // It owns nothing.
-        }
+    fn owns_nothing(&self) -> bool {
+        self.is_done() && self.successors.capacity() == 0 && !self.tickets.spilled()
     }
 
     pub(super) fn tell_later(&mut self, successors: Successors, failure: Option<Box<Error>>) {

@@ -18,11 +18,12 @@ use std::sync::atomic::Ordering::Relaxed;
 /// once by its ticket.
 pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Box<Refusal>> {
     let mut taking = Taking { taken: Taken { waiting: 0, foreign: false }, behind: Vec::new() };
-    match (plain_order(held), asker) {
+    let mut order = [0; FEW];
+    match (is_plain(held, &mut order), asker) {
         // Apart, so that each is compiled for one of them.
-        (Some(order), Asker::Task(_)) => take_wholes(held, &order, asker, &mut taking),
-        (Some(order), Asker::Guard(_)) => take_wholes(held, &order, asker, &mut taking),
-        (None, _) => take_regions(held, asker, &mut taking)?,
+        (true, Asker::Task(_)) => take_wholes(held, &order, asker, &mut taking),
+        (true, Asker::Guard(_)) => take_wholes(held, &order, asker, &mut taking),
+        (false, _) => take_regions(held, asker, &mut taking)?,
     }
     if !taking.behind.is_empty() {
         taking.contest();
@@ -30,47 +31,43 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
     Ok(taking.taken)
 }
 
-/// A few accesses in the order of their chunks' addresses.
-struct ByAddress {
-    indices: [u8; FEW],
-    len: usize,
-}
-
 /// As many as a call has arguments.
 const FEW: usize = 12;
 
-/// The order in which few accesses take their places: to different chunks as a whole, which any task of any runtime may have.
+/// True for few accesses to different chunks as a whole, which any task of any runtime may have: then `order` says in which order
+/// they take their places, that of their chunks' addresses.
+///
+/// By reference: a copy reads in large pieces what was just written byte by byte, and so waits for the writes.
 #[inline]
-fn plain_order(held: &[Held]) -> Option<ByAddress> {
-    let mut order = ByAddress { indices: [0; FEW], len: held.len() };
+fn is_plain(held: &[Held], order: &mut [u8; FEW]) -> bool {
     if held.len() > FEW {
-        return None;
+        return false;
     }
     for (index, one) in held.iter().enumerate() {
         if one.part.is_some() || one.chunk.is_placed {
-            return None;
+            return false;
         }
         // By insertion; they are often in order.
         let mut at = index;
         while let Some(before) = at.checked_sub(1) {
-            let other = order.indices[before];
+            let other = order[before];
             match held[usize::from(other)].chunk.cmp(&one.chunk) {
                 Ordering::Less => break,
-                Ordering::Equal => return None,
-                Ordering::Greater => order.indices[at] = other,
+                Ordering::Equal => return false,
+                Ordering::Greater => order[at] = other,
             }
             at = before;
         }
-        order.indices[at] = index as u8;
+        order[at] = index as u8;
     }
-    Some(order)
+    true
 }
 
 /// Takes the places for plain accesses: what most tasks do, and what cannot be refused.
 #[inline(always)]
-fn take_wholes(held: &mut [Held], order: &ByAddress, asker: Asker<'_>, taking: &mut Taking) {
+fn take_wholes(held: &mut [Held], order: &[u8; FEW], asker: Asker<'_>, taking: &mut Taking) {
     // Nothing from here on unwinds: the locks are given back one by one below.
-    for &index in &order.indices[..order.len] {
+    for &index in order.iter().take(held.len()) {
         std::mem::forget(held[usize::from(index)].chunk.lock());
     }
     let (pool, is_recorded) = (asker.pool(), record::is_on());
