@@ -167,7 +167,7 @@ pub(crate) fn accompany<B: Body<Output = ()>>(body: B, origin: Origin, name: Tas
         let frame = local.queue();
         let _left = local.leave_blocks();
         let spec = Some(Kept::new(Spec::first(name, pool)));
-        let task = RawTask::new(body, pool, origin, spec, BIAS);
+        let task = RawTask::new(|| body, pool, origin, spec, BIAS);
         record::spawned(&task, pool);
         pool.spawned(local);
         if let Some(frame) = frame {
@@ -227,7 +227,7 @@ where
             let said = Said { inline, scopes, after, accesses };
             specify(said, pool, local)
         };
-        let task = RawTask::new(body.take(), pool, origin, spec, BIAS);
+        let task = RawTask::new(|| body.take(), pool, origin, spec, BIAS);
         if !is_plain && let Some(issue) = local.queue().and_then(Frame::freezing) {
             issue.examine(task, B::ACCESSES != 0, extras.is_some());
         }
@@ -319,7 +319,7 @@ unsafe fn restore<T: Send + Sync + 'static>(
     let mut unneeded = Unneeded::default();
     // SAFETY: the caller's promise.
     let spec = unsafe { task.free_unknown(&mut |input| unneeded.add(input)) };
-    let task = RawTask::new(body, pool, origin, spec, BIAS);
+    let task = RawTask::new(|| body, pool, origin, spec, BIAS);
     // SAFETY: it was made just now, with this body.
     let handle = unsafe { submit_made::<Restore<T>>(task, extras, pool, local) };
     unneeded.end();

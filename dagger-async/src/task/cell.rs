@@ -402,9 +402,11 @@ impl Deref for RawTask {
 }
 
 impl RawTask {
-    /// Makes the cell of a task in phase `Waiting`, with one claim and the scheduler's holder.
+    /// Makes the cell of a task in phase `Waiting`, with one claim and the scheduler's holder. The body is asked for when its place is
+    /// there: so it is moved once.
+    #[inline(always)]
     pub(crate) fn new<B: Body>(
-        body: B,
+        body: impl FnOnce() -> B,
         pool: *const Pool,
         origin: Origin,
         spec: Option<Kept<Spec>>,
@@ -435,7 +437,7 @@ impl RawTask {
         unsafe {
             (&raw mut (*cell.as_ptr()).header).write(header);
             (&raw mut (*cell.as_ptr()).slot)
-                .write(std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body) }));
+                .write(std::cell::UnsafeCell::new(Slot { body: ManuallyDrop::new(body()) }));
         }
         RawTask(cell.cast())
     }

@@ -65,7 +65,7 @@ impl Body for Makes {
 
 #[track_caller]
 fn task(body: Makes) -> (RawTask, DTask<Value>) {
-    let task = RawTask::new(body, std::ptr::null(), Origin::future(Location::caller()), None, 1);
+    let task = RawTask::new(|| body, std::ptr::null(), Origin::future(Location::caller()), None, 1);
     // SAFETY: the cell starts with one claim, and `Value` is the output of `Makes`.
     (task, DTask::new(unsafe { Claim::adopt(task) }))
 }
