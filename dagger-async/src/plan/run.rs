@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32,
+    AtomicBool, AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 use std::task::{Context, Poll, Waker};
@@ -62,6 +62,8 @@ pub(crate) struct Run {
     /// Of steps that no block lists, as long as somebody wants them.
     failures: Mutex<Option<Failures>>,
     pool: *const Pool,
+    /// Of the pool, where it is counted until it is over.
+    planned: Arc<AtomicUsize>,
     /// Invariant 5: dropped by whoever brings `unclosed` to zero.
     me: Mutex<Option<Arc<Run>>>,
 }
@@ -152,7 +154,7 @@ impl Node {
 impl Run {
     /// Begins a run, if nobody accesses the chunks of the graph at this moment. `before`: the one before, of which all steps
     /// were completed, if it may be used again.
-    pub(super) fn start(graph: &Arc<Graph>, pool: *const Pool, before: Option<Arc<Run>>) -> Option<Arc<Run>> {
+    pub(super) fn start(graph: &Arc<Graph>, pool: &Pool, before: Option<Arc<Run>>) -> Option<Arc<Run>> {
         let nodes = match before.and_then(Arc::into_inner) {
             Some(before) => before.nodes,
             None => {
@@ -174,8 +176,10 @@ impl Run {
             waker: Mutex::new(None),
             failures: Mutex::new(Some(Failures::default())),
             pool,
+            planned: pool.planned.clone(),
             me: Mutex::new(None),
         });
+        run.planned.fetch_add(1, Relaxed);
         *run.me.lock() = Some(run.clone());
         // One after the other: whoever comes in between waits here, and has its place there already, where the run finds it
         // and gives everything back.
@@ -328,6 +332,7 @@ impl Run {
     /// The last step has been completed and the run is closed.
     fn end(&self, tickets: &mut Tickets) -> Over {
         let run = self.me.lock().take();
+        self.planned.fetch_sub(1, Relaxed);
         for (chunk, at) in self.graph.chunks.iter().zip(&mut *self.places.lock()) {
             if let Some(place) = at.place.take() {
                 chunk::give_idle(chunk.core, place, chunk.writes, tickets);
@@ -420,4 +425,52 @@ impl Run {
             chunk.steps.iter().for_each(|&step| self.nodes[step as usize].look(visit));
         }
     }
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#[test]
+fn a_pool_counts_its_runs_while_they_go_on_however_they_end() {
+    use crate::prelude::*;
+    let runtime = Runtime::builder().threads(2).pin(false).build().unwrap();
+    let (chunk, plan) = (Chunk::new(0u64), Plan::new());
+    let add = |x: &mut u64, n: u64| *x += n;
+    runtime.block_on(async {
+        let planned = crate::pool::local::with(|local| local.pool().unwrap().planned.clone());
+        let counted = &planned;
+        let block = |steps: u64, is_counted: usize| {
+            let chunk = &chunk;
+            async move {
+                for n in 0..steps {
+                    spawn!(add(InOut(chunk), n));
+                }
+                assert_eq!(counted.load(Relaxed), is_counted);
+            }
+        };
+        for (steps, is_counted) in [(4, 0), (4, 1), (3, 1), (4, 1)] {
+            plan.run(block(steps, is_counted)).await.unwrap();
+            assert_eq!(counted.load(Relaxed), 0, "{steps}");
+        }
+        let guard = chunk.read().await;
+        plan.run(block(0, 0)).await.unwrap();
+        drop(guard);
+        drop(plan.run(block(4, 0)));
+        // Leaves the graph at the first spawn, so it is over before its body is.
+        let other = async {
+            spawn!(add(InOut(&chunk), 1));
+            assert_eq!(counted.load(Relaxed), 0);
+        };
+        plan.run(other).await.unwrap();
+        plan.run(block(4, 0)).await.unwrap();
+        // One that is dropped while its body waits.
+        let mut dropped = Box::pin(plan.run(async {
+            block(4, 1).await;
+            std::future::pending::<()>().await;
+        }));
+        assert!(futures::poll!(dropped.as_mut()).is_pending());
+        drop(dropped);
+        runtime.idle().await;
+        assert_eq!(counted.load(Relaxed), 0);
+    });
+    assert!(plan.stats().replayed > 0);
 }

@@ -83,6 +83,8 @@ pub(crate) struct Pool {
     pub(crate) reactor: Reactor,
     /// One for each worker, written by it alone, and one that all other threads share.
     counts: Box<[CachePadded<Counts>]>,
+    /// Runs of plans by their graphs that go on: they count themselves.
+    pub(crate) planned: Arc<AtomicUsize>,
     /// How often each worker has woken: the stall watch sees by it whether anything happened.
     wakes: Box<[CachePadded<AtomicU64>]>,
     closed: AtomicBool,
@@ -145,6 +147,7 @@ impl Pool {
             standby: Standby::new(workers),
             spares: Spares::new(workers, config.spare_threads, config.blocking_threads),
             counts: (0..=workers).map(|_| CachePadded::default()).collect(),
+            planned: Arc::default(),
             wakes: (0..workers).map(|_| CachePadded::default()).collect(),
             closed: AtomicBool::new(false),
             registered: (0..=workers).map(|_| CachePadded::default()).collect(),

@@ -19,6 +19,7 @@ use crossbeam_deque::{Steal, Worker};
 use dagger_core::record::What;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Picks of the slot in a row.
@@ -31,10 +32,6 @@ const PLENTY: usize = 4;
 /// Turns of a waiting loop between two looks at somebody who has plenty and is left alone, half a microsecond or more: looking
 /// takes the lines of its queue away from it.
 const REST: u32 = 32;
-
-/// The time in which a worker looks at others, until it has found something.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Search(pub(super) u32);
 
 /// What a worker owns.
 pub(crate) struct Place {
@@ -50,8 +47,6 @@ pub(crate) struct Place {
     domains: RefCell<(u32, Vec<Arc<Domain>>)>,
     /// With each other worker.
     patience: RefCell<Vec<Patience>>,
-    /// Searches that have begun.
-    searches: Cell<u32>,
     /// Whether it takes part, and what it knows about that.
     pub(super) attendance: RefCell<Attendance>,
     /// It has to stand by before it takes another task.
@@ -71,7 +66,6 @@ impl Place {
             finishing: Cell::new(false),
             domains: RefCell::new((0, Vec::new())),
             patience: RefCell::new(vec![Patience::NEW; workers]),
-            searches: Cell::new(0),
             attendance: RefCell::new(Attendance::new()),
             stands_by: Cell::new(false),
         }
@@ -257,18 +251,13 @@ impl Place {
         self.queue.len() <= 1
     }
 
-    /// This worker has nothing, and begins to look at others.
-    pub(crate) fn start_search(&self) -> Search {
-        self.searches.set(self.searches.get().wrapping_add(1));
-        Search(self.searches.get())
-    }
-
-    /// Takes from another worker: at once from one that has plenty (but not all the time), from others only when they have not come
-    /// on for a few looks. A worker that goes through small tasks is faster alone (`patience.rs`).
-    pub(crate) fn steal(&self, pool: &Pool, search: Search) -> Option<RawTask> {
+    /// Takes from another worker: at once from one that has plenty (but not all the time), from others only when their tasks are not
+    /// small. A worker that goes through small tasks is faster alone (`patience.rs`).
+    pub(crate) fn steal(&self, pool: &Pool) -> Option<RawTask> {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
         let mut patience = self.patience.borrow_mut();
+        let by_plan = pool.planned.load(Relaxed) != 0;
         let mut rests = false;
         for victim in (start..workers).chain(0..start) {
             let stealer = &pool.stealers[victim];
@@ -277,8 +266,10 @@ impl Place {
             }
             let is_short = stealer.len() < PLENTY;
             let patience = &mut patience[victim];
-            let at_once = !is_short && patience.takes_at_once(Instant::now);
-            if !at_once && !patience.ends(search, pool.progress(victim)) {
+            let now = Instant::now();
+            if (is_short || !patience.takes_at_once(now))
+                && !patience.ends(pool.progress(victim), by_plan, now)
+            {
                 rests |= !is_short;
                 continue;
             }
@@ -286,9 +277,6 @@ impl Place {
                 match stealer.steal_batch_and_pop(&self.queue) {
                     Steal::Success(task) => {
                         record::note(|| What::Steal { from: victim });
-                        if !at_once {
-                            patience.was_outlasted();
-                        }
                         return Some(task);
                     }
                     Steal::Empty => break,

@@ -57,13 +57,11 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
         return Some(task);
     }
     pool.sleep.start_search();
-    let mut search = place.start_search();
     let mut woken = false;
     let mut watch = WATCH_MIN;
     loop {
         for poll in 1..=POLLS {
-            let found =
-                place.pick(pool).or_else(|| place.steal(pool, search)).or_else(|| place.pick_low(pool));
+            let found = place.pick(pool).or_else(|| place.steal(pool)).or_else(|| place.pick_low(pool));
             if let Some(task) = found {
                 pool.sleep.found(|| place.sees_work(pool, false));
                 if !pool.domains.are_empty() {
@@ -75,7 +73,6 @@ fn next(pool: &Arc<Pool>, place: &Place) -> Option<RawTask> {
                 pool.sleep.found(|| place.sees_work(pool, false)); // It does not search meanwhile.
                 standby::stand_by(pool, place);
                 pool.sleep.start_search();
-                search = place.start_search();
             } else if poll.is_multiple_of(YIELD_EVERY) {
                 pool.sleep.pause_search(|| place.sees_work(pool, false));
             } else {
