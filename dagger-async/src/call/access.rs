@@ -156,14 +156,14 @@ fn look(chunk: CorePtr, area: &Area, mode: Mode, measure: Option<Measure>) -> Re
     let denied = chunk.lock().deny(area, mode, chunk.value(), measure);
     match denied {
         None => Ok(()),
-        Some(Denied::Poisoned(cause)) => Err(Stop::Error(Error::clone(&cause))),
-        Some(Denied::Taken) => Err(Stop::Void(Error::Taken { root: me.map(|me| me.info().into()) })),
+        Some(Denied::Poisoned(cause)) => Err(Stop::input(Error::clone(&cause))),
+        Some(Denied::Taken) => Err(Stop::void(Error::Taken { root: me.map(|me| me.info().into()) })),
     }
 }
 
 fn refused(refusal: Refusal) -> Stop {
     let root = local::with(|local| local.task()).map(|me| me.info().into());
-    Stop::Void(refusal.into_error(root))
+    Stop::void(refusal.into_error(root))
 }
 
 /// An argument that reads.
@@ -204,7 +204,7 @@ macro_rules! arg {
             #[inline(always)]
             fn locate_again(&mut self, _: Turn) -> Result<(), Stop> {
                 // Whoever calls knows of which task it is.
-                self.0.find($mode).map_err(|refusal| Stop::Void(refusal.into_error(None)))
+                self.0.find($mode).map_err(|refusal| Stop::void(refusal.into_error(None)))
             }
             fn get(&mut self, _: Turn) -> K::$Ref<'_> {
                 // SAFETY: located with a granted place (invariant 2), which is held until the body is gone; the view
@@ -356,7 +356,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Arg for TaskPartArg<T, K> {
     }
     fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         if let Err(error) = self.claim.check_value() {
-            return Poll::Ready(Err(Stop::Error(error)));
+            return Poll::Ready(Err(Stop::input(error)));
         }
         let value = std::ptr::from_ref(self.claim.get());
         // SAFETY: the claim keeps the value, which is only read while there are claims.

@@ -109,7 +109,7 @@ impl<R: Repeated> Again for Any<R> {
     fn call(&mut self) -> Result<(), Stop> {
         // What the result drops may panic too.
         let called = catch_unwind(AssertUnwindSafe(|| self.0.repeat().map(drop)));
-        called.unwrap_or_else(|payload| Err(Stop::Panic(payload)))
+        called.unwrap_or_else(|payload| Err(Stop::panic(payload)))
     }
 }
 

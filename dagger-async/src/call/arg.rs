@@ -146,7 +146,7 @@ impl<T: Send + Sync + 'static> Arg for TaskArg<T> {
         super::note_result_scope(self.claim.raw(), scopes);
     }
     fn poll_ready(&mut self, _: Turn, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        self.claim.poll_takeable(cx.waker()).map_err(Stop::Error)
+        self.claim.poll_takeable(cx.waker()).map_err(Stop::input)
     }
     fn get(&mut self, _: Turn) -> T {
         self.claim.take()
@@ -192,7 +192,7 @@ impl<T: Send + Sync + 'static> Arg for TaskRefArg<T> {
         super::note_result_scope(self.claim.raw(), scopes);
     }
     fn poll_ready(&mut self, _: Turn, _cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        Poll::Ready(self.claim.check_value().map_err(Stop::Error))
+        Poll::Ready(self.claim.check_value().map_err(Stop::input))
     }
     fn get(&mut self, _: Turn) -> &T {
         self.claim.get()

@@ -158,7 +158,7 @@ where
             }
             Err(payload) => {
                 this.future = None;
-                Poll::Ready(Err(Stop::Panic(payload)))
+                Poll::Ready(Err(Stop::panic(payload)))
             }
         }
     }

@@ -154,31 +154,62 @@ impl<B, X> Borrowing<B, X> {
     }
 }
 
-/// Why a body ended without a value.
-pub enum Stop {
+/// Why a body ended without a value. One word, since what a body gives is passed on a few times; few end so.
+pub struct Stop(Box<Why>);
+
+enum Why {
     /// The user's function returned `Err`.
     User(Arc<dyn StdError + Send + Sync>),
     /// It panicked.
     Panic(Box<dyn Any + Send>),
     /// An input could not be used.
-    Error(Error),
+    Input(Error),
     /// What it declares to access cannot be granted: it never ran and poisons nothing.
     Void(Error),
 }
 
 impl Stop {
     /// A user's error of any type that can become one.
+    #[cold]
     pub(crate) fn user<E: Into<Box<dyn StdError + Send + Sync>>>(error: E) -> Self {
-        Stop::User(Arc::from(error.into()))
+        Stop(Box::new(Why::User(Arc::from(error.into()))))
+    }
+
+    /// The user's function panicked with this.
+    #[cold]
+    pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
+        Stop(Box::new(Why::Panic(payload)))
+    }
+
+    /// An input could not be used.
+    #[cold]
+    pub(crate) fn input(error: Error) -> Self {
+        Stop(Box::new(Why::Input(error)))
+    }
+
+    /// What it declares to access cannot be granted: it never ran and poisons nothing.
+    #[cold]
+    pub(crate) fn void(error: Error) -> Self {
+        Stop(Box::new(Why::Void(error)))
+    }
+
+    /// Nothing was touched.
+    pub(crate) fn is_void(&self) -> bool {
+        matches!(*self.0, Why::Void(_))
+    }
+
+    /// The user's function was not called, and would not be if it was tried again.
+    pub(crate) fn is_of_inputs(&self) -> bool {
+        matches!(*self.0, Why::Input(_) | Why::Void(_))
     }
 
     /// The error of the task that it has stopped.
     pub(crate) fn into_error(self, task: impl Fn() -> TaskInfo) -> Error {
-        match self {
-            Stop::User(error) => Error::Task { root: task().into(), error },
-            Stop::Panic(payload) => Error::Panicked { root: task().into(), text: PanicText::of(payload) },
-            Stop::Error(error) => error.passed_to(task),
-            Stop::Void(error) => error.or_of(task),
+        match *self.0 {
+            Why::User(error) => Error::Task { root: task().into(), error },
+            Why::Panic(payload) => Error::Panicked { root: task().into(), text: PanicText::of(payload) },
+            Why::Input(error) => error.passed_to(task),
+            Why::Void(error) => error.or_of(task),
         }
     }
 }

@@ -121,9 +121,9 @@ impl<B: Body> Body for RetryBody<B> {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(Ok(value))) => return Poll::Ready(Ok(value)),
                 Ok(Poll::Ready(Err(stop))) => stop,
-                Err(payload) => Stop::Panic(payload),
+                Err(payload) => Stop::panic(payload),
             };
-            if matches!(stop, Stop::Error(_) | Stop::Void(_)) || !this.attempts.again() {
+            if stop.is_of_inputs() || !this.attempts.again() {
                 return Poll::Ready(Err(stop));
             }
             quietly(|| drop(stop));

@@ -95,7 +95,8 @@ mod tests {
             (150, true, Some(4)),
             (10_000, false, Some(5)),
         ] {
-            let looks = looks(&mut Patience::NEW, start, Duration::from_nanos(step), by_plan);
+            let mut patience = Patience::NEW;
+            let looks = looks(&mut patience, start, Duration::from_nanos(step), by_plan);
             assert_eq!(looks, expected, "{step} ns, {by_plan}");
         }
     }

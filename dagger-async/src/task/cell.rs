@@ -294,7 +294,7 @@ impl<B: Body> TaskCell<B> {
         let out = match out {
             Ok(Poll::Pending) => return Step::Pending,
             Ok(Poll::Ready(out)) => out,
-            Err(payload) => Err(Stop::Panic(payload)),
+            Err(payload) => Err(Stop::panic(payload)),
         };
         // SAFETY: as above; nobody looks at the body again.
         unsafe { Self::drop_body(task) };

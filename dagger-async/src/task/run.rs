@@ -168,7 +168,7 @@ fn tied_options(task: RawTask) -> Option<Arc<Options>> {
 #[cold]
 #[inline(never)]
 fn stopped(task: RawTask, stop: Stop, pool: &Pool, local: &Local) {
-    let effect = if matches!(stop, Stop::Void(_)) { Effect::Void } else { Effect::Ran };
+    let effect = if stop.is_void() { Effect::Void } else { Effect::Ran };
     finish(task, Some(Box::new(stop.into_error(|| task.info()))), effect, pool, local);
 }
 

@@ -153,11 +153,11 @@ impl State {
                 found.reserved.end(None);
                 Ok(made)
             }
-            Ok((found, Err(failure))) => Err(Stop::Void(found.error(&failure))),
+            Ok((found, Err(failure))) => Err(Stop::void(found.error(&failure))),
             Err(_) => {
                 let root = local::with(|local| local.task()).map(|task| task.info().into());
                 let message = "its checkpoint cannot be read: the operating system refuses a thread".into();
-                Err(Stop::Void(Error::Options { root, message }))
+                Err(Stop::void(Error::Options { root, message }))
             }
         })
     }
@@ -180,7 +180,7 @@ impl<T: Send + Sync + 'static> Body for Restore<T> {
         let made = ready!(self.get_mut().state.poll(cx));
         Poll::Ready(made.and_then(|made| match made.downcast::<T>() {
             Ok(value) => Ok(*value),
-            Err(_) => Err(Stop::Panic(Box::new("a checkpoint of another type (`Found::read`)"))),
+            Err(_) => Err(Stop::panic(Box::new("a checkpoint of another type (`Found::read`)"))),
         }))
     }
 }
