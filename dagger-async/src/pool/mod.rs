@@ -15,7 +15,7 @@
 mod affinity;
 pub(crate) mod domain;
 pub(crate) mod local;
-mod patience;
+pub(crate) mod patience;
 mod place;
 mod reactor;
 mod sleep;

@@ -16,9 +16,9 @@
 use std::time::{Duration, Instant};
 
 /// A worker whose steps take so long is helped out.
-const SLOW: Duration = Duration::from_nanos(300);
+pub(super) const SLOW: Duration = Duration::from_nanos(300);
 /// While plans run by their graphs.
-const SLOW_BY_PLAN: Duration = Duration::from_nanos(100);
+pub(super) const SLOW_BY_PLAN: Duration = Duration::from_nanos(100);
 /// Steals from a long queue that are timed.
 const STEALS: u32 = 16;
 /// So many in less than this are too many.
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_micros(100);
 
 /// What a worker has seen of another one.
 #[derive(Clone, Copy)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// When its steps were counted last, and how many there were.
     counted: Option<(Instant, u64)>,
     /// Steals from a long queue, and when the first of each [`STEALS`] was.
@@ -39,17 +39,17 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) const NEW: Patience = Patience { counted: None, steals: 0, since: None, until: None };
+    pub(crate) const NEW: Patience = Patience { counted: None, steals: 0, since: None, until: None };
 
-    /// Looks once more, at one that has made so many steps by now. True if the patience ends: it may be stolen from.
+    /// Looks once more, at one that has made so many steps by now. True if the patience ends, since they take `slow` or longer: it may
+    /// be stolen from.
     #[inline]
-    pub(super) fn ends(&mut self, steps: u64, by_plan: bool, now: Instant) -> bool {
+    pub(crate) fn ends(&mut self, steps: u64, slow: Duration, now: Instant) -> bool {
         let (since, before) = *self.counted.get_or_insert((now, steps));
         let (time, made) = (now.saturating_duration_since(since), steps.wrapping_sub(before));
         if made != 0 {
             self.counted = Some((now, steps));
         }
-        let slow = if by_plan { SLOW_BY_PLAN } else { SLOW };
         time.as_nanos() >= slow.as_nanos() * u128::from(made.max(1))
     }
 
@@ -80,45 +80,45 @@ mod tests {
     const LOOK: Duration = Duration::from_nanos(90);
 
     /// How many looks it takes to steal from one that makes a step every so often; `None`: more than 1000.
-    fn looks(patience: &mut Patience, start: Instant, step: Duration, by_plan: bool) -> Option<u32> {
+    fn looks(patience: &mut Patience, start: Instant, step: Duration, slow: Duration) -> Option<u32> {
         let steps = |time: Duration| (time.as_nanos() / step.as_nanos()) as u64;
-        (1..=1000).find(|&look| patience.ends(steps(LOOK * look), by_plan, start + LOOK * look))
+        (1..=1000).find(|&look| patience.ends(steps(LOOK * look), slow, start + LOOK * look))
     }
 
     #[test]
     fn long_bodies_are_helped_out_and_small_tasks_never() {
         let start = Instant::now();
-        for (step, by_plan, expected) in [
-            (80, false, None),
-            (120, false, None),
-            (80, true, None),
-            (150, true, Some(4)),
-            (10_000, false, Some(5)),
+        for (step, slow, expected) in [
+            (80, SLOW, None),
+            (120, SLOW, None),
+            (80, SLOW_BY_PLAN, None),
+            (150, SLOW_BY_PLAN, Some(4)),
+            (10_000, SLOW, Some(5)),
         ] {
             let mut patience = Patience::NEW;
-            let looks = looks(&mut patience, start, Duration::from_nanos(step), by_plan);
-            assert_eq!(looks, expected, "{step} ns, {by_plan}");
+            let looks = looks(&mut patience, start, Duration::from_nanos(step), slow);
+            assert_eq!(looks, expected, "{step} ns, {slow:?}");
         }
     }
 
     #[test]
     fn who_was_slow_is_helped_out_at_the_first_look_of_the_next_search() {
         let (mut patience, mut at) = (Patience::NEW, Instant::now());
-        assert!(!patience.ends(0, false, at), "nothing is known");
+        assert!(!patience.ends(0, SLOW, at), "nothing is known");
         for (later, steps, expected) in
             [(1000, 1, true), (1000, 4, true), (1000, 24, false), (1000, 25, true)]
         {
             at += Duration::from_nanos(later);
-            assert_eq!(patience.ends(steps, false, at), expected, "{steps}");
+            assert_eq!(patience.ends(steps, SLOW, at), expected, "{steps}");
         }
         at += Duration::from_micros(10);
-        assert!(!patience.ends(225, false, at), "200 steps in 10 µs are fast");
+        assert!(!patience.ends(225, SLOW, at), "200 steps in 10 µs are fast");
         at += Duration::from_nanos(250);
-        assert!(!patience.ends(225, false, at), "none in 250 ns");
+        assert!(!patience.ends(225, SLOW, at), "none in 250 ns");
         at += Duration::from_nanos(50);
-        assert!(patience.ends(225, false, at), "none in 300 ns");
-        assert!(patience.ends(225, false, at), "and on, until there is another one");
-        assert!(!patience.ends(227, false, at + Duration::from_nanos(100)));
+        assert!(patience.ends(225, SLOW, at), "none in 300 ns");
+        assert!(patience.ends(225, SLOW, at), "and on, until there is another one");
+        assert!(!patience.ends(227, SLOW, at + Duration::from_nanos(100)));
     }
 
     /// How many of 100 steals are made in a row, one every `gap` nanoseconds.
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(steals(&mut patience, &mut at, 100), 16, "and again");
         let stuck = Duration::from_secs(1);
         assert_eq!(
-            looks(&mut patience, at, stuck, false),
+            looks(&mut patience, at, stuck, SLOW),
             Some(5),
             "one that gets nothing done is helped out meanwhile"
         );

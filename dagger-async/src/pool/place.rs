@@ -11,7 +11,7 @@
 
 use super::Pool;
 use super::domain::{Domain, EMPTY};
-use super::patience::Patience;
+use super::patience::{self, Patience};
 use super::standby::Attendance;
 use crate::record;
 use crate::task::RawTask;
@@ -257,7 +257,7 @@ impl Place {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
         let mut patience = self.patience.borrow_mut();
-        let by_plan = pool.planned.load(Relaxed) != 0;
+        let slow = if pool.planned.load(Relaxed) == 0 { patience::SLOW } else { patience::SLOW_BY_PLAN };
         let mut rests = false;
         for victim in (start..workers).chain(0..start) {
             let stealer = &pool.stealers[victim];
@@ -267,8 +267,7 @@ impl Place {
             let is_short = stealer.len() < PLENTY;
             let patience = &mut patience[victim];
             let now = Instant::now();
-            if (is_short || !patience.takes_at_once(now))
-                && !patience.ends(pool.progress(victim), by_plan, now)
+            if (is_short || !patience.takes_at_once(now)) && !patience.ends(pool.progress(victim), slow, now)
             {
                 rests |= !is_short;
                 continue;

@@ -11,9 +11,10 @@
 //! 3. One run at a time: each has a place at a chunk that belongs to the graph (`turn`). Who has its turn there may use what
 //!    the graph keeps between runs.
 //!
-//! What happens in a run is in `run.rs`.
+//! What happens in a run is in `run.rs`; whether all workers share it, in `ways.rs`.
 
 mod run;
+mod ways;
 
 use super::count::Missing;
 use super::graph::{Copy, Graph, Recording, StepAccess};
@@ -41,6 +42,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use ways::Ways;
 
 /// A block of tasks that runs again and again without being issued: as fast as its functions, and some tens of nanoseconds for each.
 ///
@@ -104,10 +106,16 @@ struct Inner {
     turn: Chunk<()>,
     /// The tasks that made the calls first.
     tasks: Box<[Recorded]>,
-    /// Queues of ready steps, empty between runs.
-    queues: Mutex<Vec<Worker<u32>>>,
+    kept: Mutex<Kept>,
     critical_path: Duration,
     work: Duration,
+}
+
+/// What a run leaves for the next.
+struct Kept {
+    /// Queues of ready steps, empty between runs.
+    queues: Vec<Worker<u32>>,
+    ways: Ways,
 }
 
 /// One call, and how many others it still waits for: half a cache line.
@@ -284,7 +292,7 @@ impl Inner {
             _owners: owners.collect(),
             turn,
             tasks: tasks.into(),
-            queues: Mutex::default(),
+            kept: Mutex::new(Kept { queues: Vec::new(), ways: Ways::NEW }),
             critical_path: Duration::from_nanos(ranking.critical_path),
             work: Duration::from_nanos(ranking.work),
         })

@@ -10,26 +10,30 @@
 //! 3. A step becomes ready in the queue of the runner that has ended its last predecessor, and that runner does not leave before
 //!    the step is taken: nobody has to be told, more runners are only more hands.
 //! 4. While a runner calls a step others can take every ready step but that one, however long it takes.
-//! 5. After a failure steps are taken and not called; what is left of the counts is put right by the last runner.
+//! 5. A run that is not shared (`ways.rs`) leaves steps to one runner while they take less than [`SLOW`]: the others watch how
+//!    it comes on, and take part as soon as one takes longer. So who watches does not leave while some step is ready.
+//! 6. After a failure steps are taken and not called; what is left of the counts is put right by the last runner.
 
 use super::{Inner, Places};
 use crate::call::{Body, Stop};
 use crate::chunk::{ChunkCell, GuardWait, Outcome, Users};
 use crate::error::{Error, Result, TaskInfo, quietly};
 use crate::plan::count::Runners;
+use crate::pool::patience::Patience;
 use crate::pool::{Pool, local};
 use crate::record;
 use crate::spawn;
 use crate::sync::relax;
 use crate::task::{CallSite, Linker, RawTask, TaskId, TaskRef, clone_to_leave};
 use crossbeam_deque::{Steal, Stealer, Worker};
+use crossbeam_utils::CachePadded;
 use dagger_core::Scope;
 use dagger_core::record::{Cause, End, What};
 use parking_lot::Mutex;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
 use std::sync::{Arc, Weak};
@@ -39,11 +43,15 @@ use std::time::{Duration, Instant};
 /// How long a runner goes on before other tasks of its worker have a turn.
 const TURN: Duration = Duration::from_micros(200);
 /// After so many steps it looks at the clock.
-const LOOK_EVERY: u32 = 16;
-/// So few steps of another runner are left to it for a moment,
+const LOOK_EVERY: u64 = 16;
+/// So few steps of another runner are left to it for a moment, in a run that is shared,
 const FEW: usize = 3;
 /// so many turns of a loop: about as long as it takes to come for them.
 const GRACE: u32 = 4;
+/// Steps that take so long are worth handing over, in a run that is not.
+const SLOW: Duration = Duration::from_nanos(100);
+/// Turns of a loop between two looks at runners that are left alone: looking takes lines from them.
+const REST: u32 = 32;
 /// How often a runner without a step looks at the queues of the others before it leaves: some microseconds.
 const LOOKS: u32 = 24;
 
@@ -54,6 +62,11 @@ pub(super) struct Session {
     site: &'static Location<'static>,
     /// Invariant 2.
     runners: Runners,
+    /// Invariant 5.
+    is_shared: bool,
+    began: Instant,
+    /// Some runner has begun.
+    has_runner: AtomicBool,
     /// Nothing more is called.
     is_stopped: AtomicBool,
     /// One for each worker.
@@ -71,6 +84,24 @@ pub(super) struct Session {
 struct Lane {
     queue: Mutex<Option<Worker<u32>>>,
     stealer: Stealer<u32>,
+    pace: CachePadded<Pace>,
+}
+
+/// How the runner that has a lane comes on, if one has it.
+#[derive(Default)]
+struct Pace {
+    has_runner: AtomicBool,
+    /// Steps that were called from this lane.
+    called: AtomicU64,
+}
+
+/// What a runner sees that has no step.
+enum Look {
+    /// It should take one.
+    Ready,
+    /// Others will soon have taken what is ready.
+    LeftAlone,
+    Nothing,
 }
 
 #[derive(Default)]
@@ -91,18 +122,28 @@ impl Session {
         wait: &GuardWait,
     ) -> Arc<Session> {
         let workers = pool.processors.len();
-        let mut queues = std::mem::take(&mut *frozen.queues.lock());
+        let (mut queues, is_shared) = {
+            let mut kept = frozen.kept.lock();
+            (std::mem::take(&mut kept.queues), kept.ways.is_shared() || workers == 1)
+        };
         queues.resize_with(workers.max(queues.len()), Worker::new_lifo);
         // Neighbours stay together; each queue gives its first one first.
         let share = frozen.sources.len().div_ceil(workers).max(1);
         for (sources, queue) in frozen.sources.chunks(share).zip(&queues) {
             sources.iter().rev().for_each(|&source| queue.push(source));
         }
-        let lane = |queue: Worker<u32>| Lane { stealer: queue.stealer(), queue: Mutex::new(Some(queue)) };
+        let lane = |queue: Worker<u32>| Lane {
+            stealer: queue.stealer(),
+            queue: Mutex::new(Some(queue)),
+            pace: CachePadded::default(),
+        };
         let runners = frozen.sources.len().min(workers) as u32;
         let session = Arc::new(Session {
             lanes: queues.into_iter().map(lane).collect(),
             runners: Runners::new(runners),
+            is_shared,
+            began: Instant::now(),
+            has_runner: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             ending: Mutex::new(Ending { places, ..Ending::default() }),
             has_begun: AtomicBool::new(false),
@@ -163,7 +204,7 @@ impl Session {
     fn spawn_runner(self: &Arc<Self>) {
         static SITE: CallSite = CallSite::new("Frozen::run");
         spawn::spawn_beside(
-            Runner { session: self.clone(), lane: None, task: None, has_left: false },
+            Runner { session: self.clone(), lane: None, patience: Vec::new(), task: None, has_left: false },
             &SITE,
             &self.pool,
         );
@@ -188,7 +229,11 @@ impl Session {
     /// A queue for a new runner, those that have something first. There is one for each runner that there may be, and who leaves
     /// gives its own back before it is counted out; so one is free, though it may be another one at each look.
     fn take_lane(&self) -> (usize, Worker<u32>) {
-        let take = |index: usize| Some((index, self.lanes[index].queue.lock().take()?));
+        let take = |index: usize| {
+            let queue = self.lanes[index].queue.lock().take()?;
+            self.lanes[index].pace.has_runner.store(true, Relaxed);
+            Some((index, queue))
+        };
         let mut full = (0..self.lanes.len()).filter(|&index| !self.lanes[index].stealer.is_empty());
         let mut found = full.find_map(take);
         let mut round = 0;
@@ -227,7 +272,14 @@ impl Session {
             queues.iter().for_each(|queue| while queue.pop().is_some() {});
             frozen.steps.iter().for_each(|step| step.missing.reset());
         }
-        *frozen.queues.lock() = queues;
+        let time = self.began.elapsed();
+        {
+            let mut kept = frozen.kept.lock();
+            kept.queues = queues;
+            if self.lanes.len() > 1 && !self.is_stopped.load(Relaxed) {
+                kept.ways.add(time);
+            }
+        }
         let (places, failure) = {
             let mut ending = self.ending.lock();
             (std::mem::take(&mut ending.places), ending.failure.clone())
@@ -249,33 +301,93 @@ impl Session {
         }
     }
 
-    /// A step of another runner's queue, or nothing after a while.
+    /// Looks at the lanes of others. `own`: the one of the caller, if it has one.
+    fn look(&self, own: Option<usize>, patience: &mut Vec<Patience>) -> Look {
+        if self.is_shared {
+            return if self.has_ready() { Look::Ready } else { Look::Nothing };
+        }
+        patience.resize(self.lanes.len(), Patience::NEW);
+        let now = Instant::now();
+        let (mut is_ready, mut works, mut is_slow) = (false, false, false);
+        for (index, (lane, patience)) in self.lanes.iter().zip(patience).enumerate() {
+            if own == Some(index) {
+                continue;
+            }
+            is_ready |= !lane.stealer.is_empty();
+            if lane.pace.has_runner.load(Relaxed) {
+                works = true;
+                is_slow |= patience.ends(lane.pace.called.load(Relaxed), SLOW, now);
+            }
+        }
+        match is_ready {
+            false => Look::Nothing,
+            true if is_slow || !works => Look::Ready,
+            true => Look::LeftAlone,
+        }
+    }
+
+    /// Waits until a runner that has no lane is needed. Otherwise, after a while: whether it will not be.
+    fn join(&self, patience: &mut Vec<Patience>) -> std::result::Result<(), bool> {
+        if self.is_shared || !self.has_runner.swap(true, Relaxed) {
+            return Ok(());
+        }
+        let mut is_over = false;
+        // The first one is about to take its lane, perhaps.
+        let mut was_ready = false;
+        for look in 0..LOOKS {
+            match self.look(None, patience) {
+                Look::Ready if was_ready => return Ok(()),
+                Look::Ready => (was_ready, is_over) = (true, false),
+                Look::LeftAlone => (was_ready, is_over) = (false, false),
+                Look::Nothing => (was_ready, is_over) = (false, true),
+            }
+            spin(if is_over { 1 << (look / 4) } else { REST });
+        }
+        Err(is_over)
+    }
+
+    /// A step of another runner's queue. Otherwise, after a while: whether there is none, or some that are left to others.
     #[cold]
-    fn steal(self: &Arc<Self>, own: usize, queue: &Worker<u32>) -> Option<u32> {
+    fn steal(
+        self: &Arc<Self>,
+        own: usize,
+        queue: &Worker<u32>,
+        patience: &mut Vec<Patience>,
+    ) -> std::result::Result<u32, bool> {
+        let mut is_over = false;
         for look in 0..LOOKS {
             let is_alone = self.runners.is_alone();
-            for offset in 1..self.lanes.len() {
-                let lane = &self.lanes[(own + offset) % self.lanes.len()];
-                if let Some(step) = self.steal_from(&lane.stealer, queue) {
-                    return Some(step);
+            match self.look(Some(own), patience) {
+                Look::Ready => {
+                    for offset in 1..self.lanes.len() {
+                        let lane = &self.lanes[(own + offset) % self.lanes.len()];
+                        if self.is_shared && (1..FEW).contains(&lane.stealer.len()) {
+                            // Its runner will have come to it by the time that it were here, unless what it calls takes long.
+                            spin(GRACE);
+                        }
+                        if let Some(step) = self.steal_from(&lane.stealer, queue) {
+                            return Ok(step);
+                        }
+                    }
                 }
+                Look::LeftAlone => {
+                    is_over = false;
+                    spin(REST);
+                    continue;
+                }
+                Look::Nothing => {}
             }
+            is_over = true;
             if is_alone {
-                return None;
+                break;
             }
             // More and more seldom: who looks takes the line from who works there.
             spin(1 << (look / 4));
         }
-        None
+        Err(is_over)
     }
 
     fn steal_from(self: &Arc<Self>, other: &Stealer<u32>, queue: &Worker<u32>) -> Option<u32> {
-        match other.len() {
-            0 => return None,
-            // Its runner will have come to it by the time that it were here, unless what it calls takes long.
-            1..FEW => spin(GRACE),
-            _ => {}
-        }
         loop {
             match other.steal_batch_and_pop(queue) {
                 Steal::Success(step) => {
@@ -292,17 +404,22 @@ impl Session {
     }
 
     /// Runs steps until there are none (true), or it is the turn of others.
-    fn work(self: &Arc<Self>, own: usize, queue: &Worker<u32>) -> bool {
+    fn work(self: &Arc<Self>, own: usize, queue: &Worker<u32>, patience: &mut Vec<Patience>) -> bool {
         let frozen = &*self.frozen;
         let began = Instant::now();
-        let mut called = 0_u32;
+        let all_called = &self.lanes[own].pace.called;
+        let mut called = all_called.load(Relaxed);
         if !self.has_begun.load(Relaxed) && !self.is_stopped.load(Relaxed) {
             self.has_begun.store(true, Relaxed);
         }
         let mut next = None;
         loop {
-            let Some(step) = next.take().or_else(|| queue.pop()).or_else(|| self.steal(own, queue)) else {
-                return true;
+            let step = match next.take().or_else(|| queue.pop()) {
+                Some(step) => step,
+                None => match self.steal(own, queue, patience) {
+                    Ok(step) => step,
+                    Err(is_over) => return is_over,
+                },
             };
             if self.is_stopped.load(Relaxed) {
                 continue;
@@ -324,6 +441,7 @@ impl Session {
                 self.call_for_help();
             }
             called += 1;
+            all_called.store(called, Relaxed);
             if called.is_multiple_of(LOOK_EVERY) && began.elapsed() > TURN {
                 next.into_iter().for_each(|step| queue.push(step));
                 return false;
@@ -382,9 +500,11 @@ impl Users for Session {
 /// A task that takes part in a run.
 pub(crate) struct Runner {
     session: Arc<Session>,
-    /// From its first poll to its end.
+    /// From when it takes part to its end.
     lane: Option<(usize, Worker<u32>)>,
-    /// Itself, from then on: while the task is in the list of the session that keeps it.
+    /// With the runner of each lane.
+    patience: Vec<Patience>,
+    /// Itself, from its first poll on: while the task is in the list of the session that keeps it.
     task: Option<RawTask>,
     has_left: bool,
 }
@@ -398,7 +518,9 @@ impl Runner {
             self.session.tasks.lock().retain(|other| other.raw() != task);
         }
         if let Some((index, queue)) = self.lane.take() {
-            *self.session.lanes[index].queue.lock() = Some(queue);
+            let lane = &self.session.lanes[index];
+            lane.pace.has_runner.store(false, Relaxed);
+            *lane.queue.lock() = Some(queue);
         }
         self.session.leave();
     }
@@ -426,20 +548,162 @@ impl Body for Runner {
     fn scope(&self, _: &mut Option<Scope>) {}
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::result::Result<(), Stop>> {
         let this = &mut *self;
-        let (index, queue) = this.lane.get_or_insert_with(|| {
+        if this.task.is_none() {
             this.task = local::with(|local| local.task());
             if let Some(task) = this.task {
                 // Whoever waits for a chunk of the run waits for it.
                 task.state.lock().set_awaited_by_task();
                 this.session.tasks.lock().push(TaskRef::new(task));
             }
-            this.session.take_lane()
-        });
-        if !this.session.work(*index, queue) {
+        }
+        if this.lane.is_none() {
+            match this.session.join(&mut this.patience) {
+                Ok(()) => this.lane = Some(this.session.take_lane()),
+                Err(true) => {
+                    this.leave();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(false) => {}
+            }
+        }
+        let is_over = match &this.lane {
+            Some((index, queue)) => this.session.work(*index, queue, &mut this.patience),
+            None => false,
+        };
+        if !is_over {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         this.leave();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+mod tests {
+    use super::*;
+    use crate::plan::frozen::ways::Ways;
+    use crate::prelude::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    /// Records a block whose runs are not shared.
+    async fn alone(block: impl Future<Output = ()>) -> Frozen {
+        let ((), frozen) = Frozen::record(block).await.unwrap();
+        frozen.0.kept.lock().ways = Ways::ALONE;
+        frozen
+    }
+
+    fn runtime(workers: usize) -> Runtime {
+        Runtime::builder().threads(workers).pin(false).build().unwrap()
+    }
+
+    #[test]
+    fn a_run_that_is_left_to_one_gives_what_the_block_gives() {
+        let mix = |a: &u64, b: &u64, x: &mut u64| *x = x.wrapping_mul(3) ^ a.wrapping_add(*b);
+        for workers in [2, 4] {
+            runtime(workers).block_on(async {
+                let chunks: Vec<_> = (0..8).map(Chunk::new).collect();
+                let mut expected: Vec<u64> = (0..8).collect();
+                let places = |n: usize| (n * 3 % 8, (n * 5 + 1) % 8, (n * 7 + 2) % 8);
+                let distinct = |n: &usize| {
+                    let (a, b, x) = places(*n);
+                    a != x && b != x
+                };
+                let frozen = alone(async {
+                    for (a, b, x) in (0..500).filter(distinct).map(places) {
+                        spawn!(mix(In(&chunks[a]), In(&chunks[b]), InOut(&chunks[x])); repeatable = true);
+                    }
+                })
+                .await;
+                for _ in 0..50 {
+                    frozen.run().await.unwrap();
+                }
+                for _ in 0..51 {
+                    for (a, b, x) in (0..500).filter(distinct).map(places) {
+                        let (left, right) = (expected[a], expected[b]);
+                        mix(&left, &right, &mut expected[x]);
+                    }
+                }
+                for (chunk, expected) in chunks.iter().zip(expected) {
+                    assert_eq!(*chunk.read().await.unwrap(), expected);
+                }
+            });
+        }
+    }
+
+    /// Tiny steps one after the other, then some that go on only when all of them have begun; and so on.
+    #[test]
+    fn who_watches_takes_part_when_steps_take_long() {
+        for workers in [2, 4] {
+            runtime(workers).block_on(async {
+                let there = Arc::new(AtomicUsize::new(0));
+                let meet = move |_: &u64, found: &mut bool| {
+                    let (mine, began) = (there.fetch_add(1, SeqCst), Instant::now());
+                    let all = (mine / workers + 1) * workers;
+                    while there.load(SeqCst) < all && began.elapsed() < Duration::from_secs(60) {
+                        std::thread::yield_now();
+                    }
+                    *found = there.load(SeqCst) >= all;
+                };
+                let (count, found) = (Chunk::new(0u64), (0..workers).map(|_| Chunk::new(false)));
+                let found: Vec<_> = found.collect();
+                for tiny in [0, 1, 300] {
+                    let frozen = alone(async {
+                        for _ in 0..3 {
+                            for _ in 0..tiny {
+                                spawn!((|x: &mut u64| *x += 1)(InOut(&count)); repeatable = true);
+                            }
+                            for found in &found {
+                                spawn!((meet.clone())(In(&count), InOut(found)); repeatable = true);
+                            }
+                        }
+                    })
+                    .await;
+                    for _ in 0..30 {
+                        frozen.run().await.unwrap();
+                        for found in &found {
+                            assert!(
+                                std::mem::take(&mut *found.write().await.unwrap()),
+                                "somebody did not come"
+                            );
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_left_to_one_can_fail_and_be_dropped() {
+        runtime(4).block_on(async {
+            let chunks: Vec<_> = (0..64).map(|_| Chunk::new(0u64)).collect();
+            let step = |x: &mut u64, n: u64| {
+                *x += 1;
+                if *x == 5 && n == 70 { Err(std::fmt::Error) } else { Ok(()) }
+            };
+            let frozen = alone(async {
+                for n in 0..640 {
+                    spawn!(step(InOut(&chunks[n as usize % 64]), n)?; repeatable = true);
+                }
+            })
+            .await;
+            assert!(frozen.run().await.is_ok());
+            for chunk in &chunks {
+                *chunk.write().await.unwrap() = 3;
+            }
+            assert!(frozen.run().await.unwrap_err().downcast_ref::<std::fmt::Error>().is_some());
+            for _ in 0..100 {
+                let mut run = Box::pin(frozen.run());
+                drop(futures::poll!(run.as_mut()));
+                drop(run);
+                for chunk in &chunks {
+                    chunk.recover().await.unwrap();
+                    *chunk.write().await.unwrap() = 20;
+                }
+            }
+            frozen.run().await.unwrap();
+            assert_eq!(*chunks[7].read().await.unwrap(), 30);
+        });
     }
 }
