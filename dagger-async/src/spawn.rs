@@ -259,10 +259,13 @@ where
     let may_be_step = begin(task, B::ACCESSES != 0, pool, local);
     // SAFETY: the cell starts with one claim, which is the handle's.
     let handle = DTask::new(unsafe { Claim::<B::Output>::adopt(task) });
-    let mut linker = Linker::new::<B>(task);
+    let mut linker = ManuallyDrop::new(Linker::new::<B>(task));
     linker.may_be_step = may_be_step;
     task.link_body::<B>(&mut linker);
     submit_linked(task, &mut linker, extras, B::IMMEDIATE, pool, local);
+    if !linker.owns_nothing() {
+        drop(ManuallyDrop::into_inner(linker)); // A call: few need it.
+    }
     handle
 }
 
@@ -435,7 +438,7 @@ fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool:
     let mut refusal = None;
     let known = task.has_accesses();
     if known || linker.refused.is_some() {
-        refusal = match local.queue() {
+        refusal = match local.queue().filter(|frame| frame.is_planned()) {
             None => take_places(task, linker),
             Some(frame) => frame.place(task, linker, |linker| take_places(task, linker)),
         };

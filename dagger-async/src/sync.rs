@@ -81,10 +81,23 @@ impl<T> SpinLock<T> {
         SpinGuard { lock: self, here: std::marker::PhantomData }
     }
 
-    /// The guard of a lock that the caller has taken, and forgotten the guard of.
+    /// As [`lock`](Self::lock), without a guard: the lock is the caller's until it makes one.
+    #[inline]
+    pub(crate) fn lock_to_keep(&self) {
+        std::mem::forget(self.lock());
+    }
+
+    /// As [`lock_to_keep`](Self::lock_to_keep), if nobody has the lock.
+    #[inline]
+    pub(crate) fn try_lock_to_keep(&self) -> bool {
+        // Acquire: as in `lock`.
+        !self.locked.swap(true, std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// The guard of a lock that the caller has taken to keep.
     ///
     /// # Safety
-    /// It is called once for each guard that was forgotten, by the thread that had it.
+    /// It is called once for each time that it was taken so, by the thread that has it.
     #[inline]
     pub(crate) unsafe fn taken(&self) -> SpinGuard<'_, T> {
         SpinGuard { lock: self, here: std::marker::PhantomData }

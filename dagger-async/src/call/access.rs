@@ -8,7 +8,7 @@ use super::arg::{Arg, IntoArg, TaskRefArg};
 use super::args::RetryArg;
 use super::{Mutated, Stop, Turn};
 use crate::chunk::{
-    self, AccessItem, Chunk, ChunkCell, CorePtr, Denied, Held, Kind, Located, Measure, Mode, Part, Placed,
+    self, AccessItem, At, Chunk, ChunkCell, CorePtr, Denied, Held, Kind, Measure, Mode, Part, Placed,
     Reading, Refusal, Whole, Writing,
 };
 use crate::error::Error;
@@ -78,18 +78,17 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Target for Part<'_, Chunk<T>, K> {
 }
 
 /// What an access argument has in common. Most are for whole chunks, whose kind takes no room.
-struct Granted<T: Send + Sync + 'static, K> {
+struct Granted<T: Send + Sync + 'static, K: Kind<T>> {
     /// The elements are found when its turn has come.
-    at: Located,
+    at: K::At,
     kind: K,
     chunk: PhantomData<fn() -> ChunkCell<T>>,
 }
 
 // Where the elements lie is found by each for itself.
-impl<T: Send + Sync + 'static, K: Clone> Clone for Granted<T, K> {
+impl<T: Send + Sync + 'static, K: Kind<T>> Clone for Granted<T, K> {
     fn clone(&self) -> Self {
-        let at = Located { value: self.at.value, elements: None };
-        Granted { at, kind: self.kind.clone(), chunk: PhantomData }
+        Granted { at: K::At::new(self.at.value(), None), kind: self.kind.clone(), chunk: PhantomData }
     }
 }
 
@@ -97,13 +96,13 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
     #[inline]
     fn new((cell, kind): (&Arc<ChunkCell<T>>, K)) -> Self {
         let value = ChunkCell::core_of(cell).value();
-        Granted { at: Located { value, elements: None }, kind, chunk: PhantomData }
+        Granted { at: K::At::new(value, None), kind, chunk: PhantomData }
     }
 
     #[inline]
     fn chunk(&self) -> CorePtr {
         // SAFETY: `value` came from a cell of this type, in `new`.
-        unsafe { ChunkCell::<T>::core_at(self.at.value) }
+        unsafe { ChunkCell::<T>::core_at(self.at.value()) }
     }
 
     #[inline]
@@ -167,18 +166,18 @@ fn refused(refusal: Refusal) -> Stop {
 }
 
 /// An argument that reads.
-pub struct ReadArg<T: Send + Sync + 'static, K>(Granted<T, K>);
+pub struct ReadArg<T: Send + Sync + 'static, K: Kind<T>>(Granted<T, K>);
 
 /// An argument that writes; `FRESH` if it does not read.
-pub struct WriteArg<T: Send + Sync + 'static, K, const FRESH: bool>(Granted<T, K>);
+pub struct WriteArg<T: Send + Sync + 'static, K: Kind<T>, const FRESH: bool>(Granted<T, K>);
 
-impl<T: Send + Sync + 'static, K: Clone> Clone for ReadArg<T, K> {
+impl<T: Send + Sync + 'static, K: Kind<T>> Clone for ReadArg<T, K> {
     fn clone(&self) -> Self {
         ReadArg(self.0.clone())
     }
 }
 
-impl<T: Send + Sync + 'static, K: Clone, const FRESH: bool> Clone for WriteArg<T, K, FRESH> {
+impl<T: Send + Sync + 'static, K: Kind<T>, const FRESH: bool> Clone for WriteArg<T, K, FRESH> {
     fn clone(&self) -> Self {
         WriteArg(self.0.clone())
     }
@@ -334,11 +333,11 @@ impl<T: Send + Sync + 'static> Readable for &DTask<T> {
 }
 
 /// A region of a task's result.
-pub struct TaskPartArg<T: Send + Sync + 'static, K> {
+pub struct TaskPartArg<T: Send + Sync + 'static, K: Kind<T>> {
     claim: Claim<T>,
     edge: Edge,
     kind: K,
-    at: Option<Located>,
+    at: Option<K::At>,
 }
 
 const LOCATED: &str = "an argument is handed over after it was located (`Arg::get`)";
@@ -401,7 +400,7 @@ impl<T: Send + Sync + 'static> Arg for FillArg<T> {
     }
     fn get(&mut self, _: Turn) -> &mut MaybeUninit<T> {
         // SAFETY: the first place in the queue of a chunk that nobody knew before, for writing: nobody else is there.
-        unsafe { &mut *self.0.at.value.cast() }
+        unsafe { &mut *self.0.at.value().cast() }
     }
 }
 

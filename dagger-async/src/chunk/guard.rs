@@ -9,7 +9,7 @@
 //! 3. Every place is listed while it lives, so that the stall watch can name it and a shutdown finds who waits behind it.
 
 use super::core::{self, AnyChunk, Asker, Denied, Held, Mode, Outcome, Tickets};
-use super::select::{Contiguous, Kind, Located, Whole};
+use super::select::{At, Contiguous, Kind, Whole};
 use super::{Chunk, ChunkCell};
 use crate::error::{Error, Result};
 use crate::pool::local;
@@ -429,7 +429,7 @@ pub struct ReadGuard<T: Send + Sync + 'static, K: Kind<T> = Whole> {
     _hold: Hold,
     cell: Arc<ChunkCell<T>>,
     kind: K,
-    at: Located,
+    at: K::At,
 }
 
 /// Write access to a chunk, or to a region of it, outside tasks. Derefs to what it writes; other kinds of regions than
@@ -439,7 +439,7 @@ pub struct WriteGuard<T: Send + Sync + 'static, K: Kind<T> = Whole> {
     hold: Hold,
     cell: Arc<ChunkCell<T>>,
     kind: K,
-    at: Located,
+    at: K::At,
 }
 
 macro_rules! guard {
@@ -507,7 +507,7 @@ impl<T: Send + Sync + 'static> WriteGuard<T, Whole> {
     pub(super) fn take(mut self) -> T {
         // SAFETY: exclusive access to the whole, and there is a value (`deny`); it is marked as taken before anybody
         // else's turn, and nobody drops it again.
-        let value = unsafe { self.at.value.cast::<T>().read() };
+        let value = unsafe { self.at.value().cast::<T>().read() };
         self.cell.core.lock().presence = core::Presence::Taken;
         residency::taken(ChunkCell::core_of(&self.cell));
         self.cell.core.look();
@@ -528,24 +528,26 @@ pub struct Writing<T: 'static, K>(pub(crate) Placed<T, K>);
 #[doc(hidden)]
 pub trait OnePlace {
     type Guard;
+    type At;
     fn one(&self, argument: u16) -> Result<Held, core::Refusal>;
-    fn located(&self) -> Result<Located>;
-    fn guard(self, hold: Hold, at: Located) -> Self::Guard;
+    fn located(&self) -> Result<Self::At>;
+    fn guard(self, hold: Hold, at: Self::At) -> Self::Guard;
 }
 
 macro_rules! one_place {
     ($Place:ident, $Guard:ident, $hold:ident) => {
         impl<T: Send + Sync + 'static, K: Kind<T>> OnePlace for $Place<T, K> {
             type Guard = $Guard<T, K>;
+            type At = K::At;
             fn one(&self, argument: u16) -> Result<Held, core::Refusal> {
                 self.0.held(argument)
             }
-            fn located(&self) -> Result<Located> {
+            fn located(&self) -> Result<K::At> {
                 let Placed { cell, kind, mode } = &self.0;
                 super::locate(ChunkCell::core_of(cell), kind, *mode)
                     .map_err(|refusal| refusal.into_error(None))
             }
-            fn guard(self, hold: Hold, at: Located) -> $Guard<T, K> {
+            fn guard(self, hold: Hold, at: K::At) -> $Guard<T, K> {
                 let Placed { cell, kind, .. } = self.0;
                 $Guard { cell, kind, at, $hold: hold.given() }
             }

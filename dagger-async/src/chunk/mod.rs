@@ -40,14 +40,14 @@ pub(crate) use guard::{
     AccessItem, Chunks, GuardWait, Hold, Listed as ListedPlaces, Placed, Places, Reading, Users, Writing,
     visit_waiting_behind_guards,
 };
-pub(crate) use select::{Kind, Located};
+pub(crate) use select::{At, Elements, Kind};
 
 use self::container::Parts;
 use crate::call::Fill;
 use crate::error::Result;
 use crate::pool::local;
 use crate::residency;
-use crate::task::{DTask, Kept};
+use crate::task::DTask;
 use dagger_core::{Area, Scope};
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -145,9 +145,9 @@ pub(crate) fn locate<T: Send + Sync + 'static, K: Kind<T>>(
     chunk: CorePtr,
     kind: &K,
     mode: Mode,
-) -> Result<Located, Refusal> {
+) -> Result<K::At, Refusal> {
     let value = chunk.value();
-    let Some(measure) = K::MEASURE else { return Ok(Located { value, elements: None }) };
+    let Some(measure) = K::MEASURE else { return Ok(K::At::new(value, None)) };
     // Under the lock, so that it is measured once for each whole write.
     located(value, kind, || chunk.lock().measured(value, measure, mode.writes()))
 }
@@ -156,12 +156,9 @@ pub(crate) fn locate<T: Send + Sync + 'static, K: Kind<T>>(
 ///
 /// # Safety
 /// Nobody writes the value for as long as what is located is used, and nothing is written through it.
-pub(crate) unsafe fn locate_in<T: 'static, K: Kind<T>>(
-    value: *const T,
-    kind: &K,
-) -> Result<Located, Refusal> {
+pub(crate) unsafe fn locate_in<T: 'static, K: Kind<T>>(value: *const T, kind: &K) -> Result<K::At, Refusal> {
     let address = value.cast::<u8>().cast_mut();
-    let Some(measure) = K::MEASURE else { return Ok(Located { value: address, elements: None }) };
+    let Some(measure) = K::MEASURE else { return Ok(K::At::new(address, None)) };
     // SAFETY: the caller's promise; `measure` is that of `T`.
     located(address, kind, || unsafe { measure(address, false) })
 }
@@ -170,14 +167,14 @@ fn located<T: 'static, K: Kind<T>>(
     value: *mut u8,
     kind: &K,
     measured: impl FnOnce() -> Parts,
-) -> Result<Located, Refusal> {
+) -> Result<K::At, Refusal> {
     let area = area_of(kind)?;
     let parts = measured();
     let elements = match core::clip(&area, &parts.shape)? {
-        Area::Grid(grid) => Some(Kept::new((parts, grid))),
+        Area::Grid(grid) => Some(Elements::new(parts, grid)),
         _ => None,
     };
-    Ok(Located { value, elements })
+    Ok(K::At::new(value, elements))
 }
 
 /// The area of a kind, or why there can be none.

@@ -114,7 +114,10 @@ impl Place {
         }
         if tick > 1 && pool.domains.are_empty() {
             // Most picks: plain tasks only, and nobody's turn.
-            return self.take_slot().or_else(|| self.pick_plain(pool));
+            return match self.take_slot() {
+                None => self.pick_plain(pool),
+                task => task,
+            };
         }
         self.pick_in_turn(pool, tick)
     }
@@ -122,7 +125,10 @@ impl Place {
     /// One that is not in the slot, which is emptied here in any case: nobody can steal from it.
     #[inline]
     fn pick_plain(&self, pool: &Pool) -> Option<RawTask> {
-        self.flush_and_pop(pool).or_else(|| self.take_injected(pool))
+        match self.flush_and_pop(pool) {
+            None => self.take_injected(pool),
+            task => task,
+        }
     }
 
     #[inline(never)]

@@ -160,6 +160,12 @@ impl Frame {
         self.only_owns && !self.is_ranked
     }
 
+    /// One of the blocks is a run of a plan.
+    #[inline]
+    pub(crate) fn is_planned(&self) -> bool {
+        self.is_planned
+    }
+
     /// The innermost run of a plan, if that is ranked.
     pub(crate) fn ranked_plan(&self) -> Option<&Issue> {
         if self.is_ranked { self.planned().map(|(_, plan)| plan) } else { None }
@@ -233,7 +239,6 @@ impl Frame {
 
     /// Gives a task that is being spawned its turn, by the graph of the plan that runs here or by the queues of the chunks:
     /// `take_places` does the latter.
-    #[inline]
     pub(crate) fn place(
         &self,
         task: RawTask,

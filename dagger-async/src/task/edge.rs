@@ -170,6 +170,12 @@ impl Linker {
         }
     }
 
+    /// Its drop would do nothing.
+    #[inline]
+    pub(crate) fn owns_nothing(&self) -> bool {
+        self.failure.is_none() && self.refused.is_none()
+    }
+
     /// Makes the task wait for the end of a block: one more input, without an edge.
     pub(crate) fn hold(&mut self) {
         self.waiting += 1;

@@ -5,8 +5,8 @@
 //!   a: [R1 R2] [W3] ...   granted ─▶ pending −= 1 ─▶ 0: the task is queued
 //!   body gone ─▶ poison or heal ─▶ release ─▶ tickets of those whose turn came
 //! ```
-//! 1. A task takes its places in all its queues at once, under all their locks, taken by address: any two tasks stand in
-//!    the same order in every queue that they share, so queues alone never close a cycle.
+//! 1. A task takes its places in all its queues at once, under all their locks: any two tasks stand in the same order in every
+//!    queue that they share, so queues alone never close a cycle. Who waits for a lock while it has others takes them by address.
 //! 2. A granted place is kept until its body is gone, however that ends; a cancelled waiter keeps its place and passes
 //!    on when its turn comes. What is poisoned is therefore known before the next turn.
 //! 3. A ticket is counted down outside the locks; until that is done its task cannot start, nor end.

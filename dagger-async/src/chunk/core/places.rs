@@ -9,7 +9,7 @@ use crate::sync::SpinGuard;
 use crate::task::Work;
 use dagger_core::{Area, Place};
 use smallvec::SmallVec;
-use std::cmp::Ordering;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,12 +17,13 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
 /// once by its ticket.
 pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Box<Refusal>> {
-    let mut taking = Taking { taken: Taken { waiting: 0, foreign: false }, behind: Vec::new() };
-    let mut order = [0; FEW];
-    match (is_plain(held, &mut order), asker) {
+    // Its drop would be a call, and do nothing: where a run is listed, `contest` takes it.
+    let mut taking =
+        ManuallyDrop::new(Taking { taken: Taken { waiting: 0, foreign: false }, behind: Vec::new() });
+    match (lock_wholes(held), asker) {
         // Apart, so that each is compiled for one of them.
-        (true, Asker::Task(_)) => take_wholes(held, &order, asker, &mut taking),
-        (true, Asker::Guard(_)) => take_wholes(held, &order, asker, &mut taking),
+        (true, Asker::Task(_)) => take_wholes(held, asker, &mut taking),
+        (true, Asker::Guard(_)) => take_wholes(held, asker, &mut taking),
         (false, _) => take_regions(held, asker, &mut taking)?,
     }
     if !taking.behind.is_empty() {
@@ -31,50 +32,53 @@ pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, 
     Ok(taking.taken)
 }
 
-/// As many as a call has arguments.
-const FEW: usize = 12;
-
-/// True for few accesses to different chunks as a whole, which any task of any runtime may have: then `order` says in which order
-/// they take their places, that of their chunks' addresses.
-///
-/// By reference: a copy reads in large pieces what was just written byte by byte, and so waits for the writes.
+/// Locks the chunks of accesses to different chunks as a whole, which any task of any runtime may have. False: they are not such, and
+/// nothing is locked.
 #[inline]
-fn is_plain(held: &[Held], order: &mut [u8; FEW]) -> bool {
-    if held.len() > FEW {
-        return false;
-    }
-    for (index, one) in held.iter().enumerate() {
-        if one.part.is_some() || one.chunk.is_placed {
-            return false;
+fn lock_wholes(held: &[Held]) -> bool {
+    // Most locks are free, and then their order does not matter: nobody is waited for.
+    for (count, one) in held.iter().enumerate() {
+        let is_whole = one.part.is_none() && !one.chunk.is_placed;
+        if !is_whole || !one.chunk.state.try_lock_to_keep() {
+            unlock(&held[..count]);
+            return is_whole && lock_in_order(held);
         }
-        // By insertion; they are often in order.
-        let mut at = index;
-        while let Some(before) = at.checked_sub(1) {
-            let other = order[before];
-            match held[usize::from(other)].chunk.cmp(&one.chunk) {
-                Ordering::Less => break,
-                Ordering::Equal => return false,
-                Ordering::Greater => order[at] = other,
-            }
-            at = before;
-        }
-        order[at] = index as u8;
     }
     true
 }
 
-/// Takes the places for plain accesses: what most tasks do, and what cannot be refused.
-#[inline(always)]
-fn take_wholes(held: &mut [Held], order: &[u8; FEW], asker: Asker<'_>, taking: &mut Taking) {
-    // Nothing from here on unwinds: the locks are given back one by one below.
-    for &index in order.iter().take(held.len()) {
-        std::mem::forget(held[usize::from(index)].chunk.lock());
+/// As [`lock_wholes`], by address. One of the locks was taken: by somebody else, or for another access of the same task.
+#[cold]
+fn lock_in_order(held: &[Held]) -> bool {
+    if held.iter().any(|one| one.part.is_some() || one.chunk.is_placed) {
+        return false;
     }
+    let mut order: SmallVec<[CorePtr; 8]> = held.iter().map(|one| one.chunk).collect();
+    order.sort_unstable();
+    if order.windows(2).any(|two| two[0] == two[1]) {
+        return false;
+    }
+    order.iter().for_each(|chunk| chunk.state.lock_to_keep());
+    true
+}
+
+/// Gives back locks that are kept.
+fn unlock(held: &[Held]) {
+    for one in held {
+        // SAFETY: taken by `lock_wholes`, on this thread.
+        drop(unsafe { one.chunk.state.taken() });
+    }
+}
+
+/// Takes the places for plain accesses, whose chunks are locked: what most tasks do, and what cannot be refused.
+#[inline(always)]
+fn take_wholes(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) {
+    // Nothing in here unwinds.
     let (pool, is_recorded) = (asker.pool(), record::is_on());
-    // Once all locks are taken each is given back when its queue is done with.
+    // Each lock is given back when its queue is done with.
     for held in held {
         let chunk = held.chunk;
-        // SAFETY: taken above, by a guard that was forgotten.
+        // SAFETY: taken by `lock_wholes`, on this thread.
         let mut state = unsafe { chunk.state.taken() };
         let writes = held.mode.writes();
         held.place = Some(state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, pool, taking));

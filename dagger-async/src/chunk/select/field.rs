@@ -1,6 +1,6 @@
 //! Fields of structs, and regions of a user's own kind.
 
-use super::{Kind, Located};
+use super::{Address, At, Kind};
 use crate::chunk::core::Measure;
 use dagger_core::{Area, Outside, Region};
 use std::marker::PhantomData;
@@ -49,17 +49,18 @@ impl<F> Clone for Field<F> {
 unsafe impl<T: 'static, F: Send + Sync + 'static> Kind<T> for Field<F> {
     type Ref<'a> = &'a F;
     type Mut<'a> = &'a mut F;
+    type At = Address;
     const MEASURE: Option<Measure> = None;
     fn area(&self) -> Result<Area, Outside> {
         Ok(Area::Bytes(self.offset..self.offset + size_of::<F>()))
     }
-    unsafe fn view<'a>(&'a self, at: &'a Located) -> &'a F {
+    unsafe fn view<'a>(&'a self, at: &'a Address) -> &'a F {
         // SAFETY: `FieldOf::at`, composed with offsets of fields of fields; the caller's promise.
-        unsafe { &*at.value.add(self.offset).cast::<F>() }
+        unsafe { &*at.value().add(self.offset).cast::<F>() }
     }
-    unsafe fn view_mut<'a>(&'a self, at: &'a Located) -> &'a mut F {
+    unsafe fn view_mut<'a>(&'a self, at: &'a Address) -> &'a mut F {
         // SAFETY: as above.
-        unsafe { &mut *at.value.add(self.offset).cast::<F>() }
+        unsafe { &mut *at.value().add(self.offset).cast::<F>() }
     }
 }
 
@@ -98,17 +99,18 @@ impl<R> Clone for Custom<R> {
 unsafe impl<T: 'static, R: View<T>> Kind<T> for Custom<R> {
     type Ref<'a> = R::Ref<'a>;
     type Mut<'a> = R::Mut<'a>;
+    type At = Address;
     const MEASURE: Option<Measure> = None;
     fn area(&self) -> Result<Area, Outside> {
         Ok(Area::Custom(self.0.clone()))
     }
-    unsafe fn view<'a>(&'a self, at: &'a Located) -> R::Ref<'a> {
+    unsafe fn view<'a>(&'a self, at: &'a Address) -> R::Ref<'a> {
         // SAFETY: the caller's promise.
-        unsafe { self.0.view(at.value.cast::<T>()) }
+        unsafe { self.0.view(at.value().cast::<T>()) }
     }
-    unsafe fn view_mut<'a>(&'a self, at: &'a Located) -> R::Mut<'a> {
+    unsafe fn view_mut<'a>(&'a self, at: &'a Address) -> R::Mut<'a> {
         // SAFETY: the caller's promise.
-        unsafe { self.0.view_mut(at.value.cast::<T>()) }
+        unsafe { self.0.view_mut(at.value().cast::<T>()) }
     }
 }
 

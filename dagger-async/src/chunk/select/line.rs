@@ -129,6 +129,7 @@ impl LineKind for Strided {
 unsafe impl<T: Container> Kind<T> for Contiguous {
     type Ref<'a> = &'a [T::Elem];
     type Mut<'a> = &'a mut [T::Elem];
+    type At = Located;
     const MEASURE: Option<Measure> = Some(measure::<T>);
     fn area(&self) -> Result<Area, Outside> {
         self.0.grid.clone().map(Area::Grid)
@@ -163,6 +164,7 @@ macro_rules! vec_view {
 unsafe impl<T: Container> Kind<T> for Strided {
     type Ref<'a> = VecRef<'a, T::Elem>;
     type Mut<'a> = VecMut<'a, T::Elem>;
+    type At = Located;
     const MEASURE: Option<Measure> = Some(measure::<T>);
     fn area(&self) -> Result<Area, Outside> {
         self.0.grid.clone().map(Area::Grid)
@@ -179,6 +181,7 @@ unsafe impl<T: Container> Kind<T> for Strided {
 unsafe impl<T: Container> Kind<T> for Listed {
     type Ref<'a> = VecRef<'a, T::Elem>;
     type Mut<'a> = VecMut<'a, T::Elem>;
+    type At = Located;
     const MEASURE: Option<Measure> = Some(measure::<T>);
     fn area(&self) -> Result<Area, Outside> {
         self.grid.clone().map(Area::Grid)

@@ -86,6 +86,7 @@ macro_rules! mat_view {
 unsafe impl<T: Container> Kind<T> for Block {
     type Ref<'a> = MatRef<'a, T::Elem>;
     type Mut<'a> = MatMut<'a, T::Elem>;
+    type At = Located;
     const MEASURE: Option<Measure> = Some(measure::<T>);
     fn area(&self) -> Result<Area, Outside> {
         self.0.clone().map(Area::Grid)
@@ -102,6 +103,7 @@ unsafe impl<T: Container> Kind<T> for Block {
 unsafe impl<T: Container> Kind<T> for Banded {
     type Ref<'a> = TriRef<'a, T::Elem>;
     type Mut<'a> = TriMut<'a, T::Elem>;
+    type At = Located;
     const MEASURE: Option<Measure> = Some(measure::<T>);
     fn area(&self) -> Result<Area, Outside> {
         self.grid.clone().map(Area::Grid)
@@ -118,6 +120,7 @@ unsafe impl<T: Container> Kind<T> for Banded {
 unsafe impl<T: Container> Kind<T> for Triangle {
     type Ref<'a> = TriRef<'a, T::Elem>;
     type Mut<'a> = TriMut<'a, T::Elem>;
+    type At = Located;
     const MEASURE: Option<Measure> = Some(measure::<T>);
     fn area(&self) -> Result<Area, Outside> {
         <Banded as Kind<T>>::area(&self.band)

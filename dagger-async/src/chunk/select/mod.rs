@@ -49,6 +49,8 @@ pub unsafe trait Kind<T: 'static>: Clone + Send + Sync + 'static {
     type Ref<'a>;
     /// To write.
     type Mut<'a>;
+    /// What is known of where a granted region lies: an [`Address`] for kinds without elements.
+    type At: At;
     /// How to find the elements, for kinds that have some.
     const MEASURE: Option<Measure>;
 
@@ -60,19 +62,67 @@ pub unsafe trait Kind<T: 'static>: Clone + Send + Sync + 'static {
     }
     /// # Safety
     /// `at` was located for this kind in a chunk whose elements of this region nobody writes for `'a`.
-    unsafe fn view<'a>(&'a self, at: &'a Located) -> Self::Ref<'a>;
+    unsafe fn view<'a>(&'a self, at: &'a Self::At) -> Self::Ref<'a>;
     /// # Safety
     /// `at` was located for this kind in a chunk whose elements of this region nobody else accesses for `'a`.
-    unsafe fn view_mut<'a>(&'a self, at: &'a Located) -> Self::Mut<'a>;
+    unsafe fn view_mut<'a>(&'a self, at: &'a Self::At) -> Self::Mut<'a>;
 }
 
 /// Where a granted region lies.
 #[doc(hidden)]
+pub trait At: Sized + Send + Sync + 'static {
+    /// In this value. `elements`: where they lie, and the region clipped to their shape, once that was found.
+    fn new(value: *mut u8, elements: Option<Elements>) -> Self;
+    /// The address of the value.
+    fn value(&self) -> *mut u8;
+}
+
+/// Where elements lie, and a region of them.
+#[doc(hidden)]
+pub struct Elements(Kept<(Parts, Grid)>);
+
+impl Elements {
+    pub(crate) fn new(parts: Parts, grid: Grid) -> Elements {
+        Elements(Kept::new((parts, grid)))
+    }
+}
+
+/// Where the value lies: all there is to know for a kind without elements. It owns nothing, so arguments that are whole chunks, as most
+/// are, need no drop.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Address(*mut u8);
+
+// SAFETY: an address; what is made of it is `Send + Sync` by the bounds of the views.
+unsafe impl Send for Address {}
+// SAFETY: as above.
+unsafe impl Sync for Address {}
+
+impl At for Address {
+    #[inline]
+    fn new(value: *mut u8, _: Option<Elements>) -> Self {
+        Address(value)
+    }
+    #[inline]
+    fn value(&self) -> *mut u8 {
+        self.0
+    }
+}
+
+/// Where the value lies, and elements of it.
+#[doc(hidden)]
 pub struct Located {
-    pub(crate) value: *mut u8,
-    /// For kinds with elements: where they lie, and the region clipped to their shape. Apart, as the arguments of most tasks
-    /// are whole chunks.
-    pub(crate) elements: Option<Kept<(Parts, Grid)>>,
+    value: *mut u8,
+    elements: Option<Elements>,
+}
+
+impl At for Located {
+    fn new(value: *mut u8, elements: Option<Elements>) -> Self {
+        Located { value, elements }
+    }
+    fn value(&self) -> *mut u8 {
+        self.value
+    }
 }
 
 // SAFETY: addresses; what is made of them is `Send + Sync` by the bounds of the views.
@@ -84,7 +134,7 @@ const LOCATED: &str = "a region of elements is located with its grid (`Core::loc
 
 impl Located {
     fn grid(&self) -> (&Parts, &Grid) {
-        let (parts, grid) = &**self.elements.as_ref().expect(LOCATED);
+        let (parts, grid) = &*self.elements.as_ref().expect(LOCATED).0;
         (parts, grid)
     }
 }
@@ -97,17 +147,18 @@ pub struct Whole;
 unsafe impl<T: 'static> Kind<T> for Whole {
     type Ref<'a> = &'a T;
     type Mut<'a> = &'a mut T;
+    type At = Address;
     const MEASURE: Option<Measure> = None;
     fn area(&self) -> Result<Area, Outside> {
         Ok(Area::Whole)
     }
-    unsafe fn view<'a>(&'a self, at: &'a Located) -> &'a T {
+    unsafe fn view<'a>(&'a self, at: &'a Address) -> &'a T {
         // SAFETY: there is a value (checked when it was located), and the caller's promise.
-        unsafe { &*at.value.cast::<T>() }
+        unsafe { &*at.value().cast::<T>() }
     }
-    unsafe fn view_mut<'a>(&'a self, at: &'a Located) -> &'a mut T {
+    unsafe fn view_mut<'a>(&'a self, at: &'a Address) -> &'a mut T {
         // SAFETY: as above.
-        unsafe { &mut *at.value.cast::<T>() }
+        unsafe { &mut *at.value().cast::<T>() }
     }
 }
 
@@ -133,15 +184,16 @@ pub struct Cut<K>(K);
 unsafe impl<T: 'static, K: Kind<T>> Kind<T> for Cut<K> {
     type Ref<'a> = K::Ref<'a>;
     type Mut<'a> = K::Mut<'a>;
+    type At = K::At;
     const MEASURE: Option<Measure> = K::MEASURE;
     fn area(&self) -> Result<Area, Outside> {
         self.0.area()
     }
-    unsafe fn view<'a>(&'a self, at: &'a Located) -> K::Ref<'a> {
+    unsafe fn view<'a>(&'a self, at: &'a K::At) -> K::Ref<'a> {
         // SAFETY: the caller's promise.
         unsafe { self.0.view(at) }
     }
-    unsafe fn view_mut<'a>(&'a self, at: &'a Located) -> K::Mut<'a> {
+    unsafe fn view_mut<'a>(&'a self, at: &'a K::At) -> K::Mut<'a> {
         // SAFETY: the caller's promise.
         unsafe { self.0.view_mut(at) }
     }
