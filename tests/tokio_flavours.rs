@@ -765,30 +765,41 @@ fn an_idle_runtime_uses_no_processor() {
 
 #[test]
 fn workers_beside_one_that_goes_one_by_one_rest() {
-    // Each task is spawned and awaited at once: there is never anything for the others.
-    guarded(|| {
-        let rt = Runtime::builder().threads(4).pin(false).name("single").build().unwrap();
-        let used = rt.block_on(async {
-            spawn(async {
-                for _ in 0..20_000 {
-                    spawn!(square(1)).await.unwrap();
+    // Each task is spawned and awaited at once: there is never anything for the others, however long it takes.
+    for length in [Duration::ZERO, Duration::from_micros(20)] {
+        guarded(move || rest_beside_tasks_of(length));
+    }
+}
+
+fn rest_beside_tasks_of(length: Duration) {
+    let rt = Runtime::builder().threads(4).pin(false).name("single").build().unwrap();
+    let body = move || {
+        let since = std::time::Instant::now();
+        while !length.is_zero() && since.elapsed() < length {
+            std::hint::spin_loop();
+        }
+    };
+    let used = rt.block_on(async {
+        spawn(async move {
+            let beginning = std::time::Instant::now();
+            while beginning.elapsed() < Duration::from_millis(100) {
+                spawn!(body()).await.unwrap();
+            }
+            let before = processor_time("single");
+            let since = std::time::Instant::now();
+            while since.elapsed() < Duration::from_millis(500) {
+                for _ in 0..100 {
+                    spawn!(body()).await.unwrap();
                 }
-                let before = processor_time("single");
-                let since = std::time::Instant::now();
-                let mut rounds = 0;
-                while since.elapsed() < Duration::from_millis(500) {
-                    for _ in 0..1000 {
-                        spawn!(square(1)).await.unwrap();
-                    }
-                    rounds += 1000;
-                }
-                assert!(rounds > 0);
-                before.and_then(|before| Some((processor_time("single")? - before, since.elapsed())))
-            })
-            .await
-            .unwrap()
-        });
-        let Some((used, wall)) = used else { return };
-        assert!(used < wall.mul_f64(1.4), "{used:?} of processor time in {wall:?}: one worker has work");
+            }
+            before.and_then(|before| Some((processor_time("single")? - before, since.elapsed())))
+        })
+        .await
+        .unwrap()
     });
+    let Some((used, wall)) = used else { return };
+    assert!(
+        used < wall.mul_f64(1.4),
+        "{used:?} of processor time in {wall:?}, tasks of {length:?}: one worker has work"
+    );
 }

@@ -416,7 +416,7 @@ fn specify(said: Said<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>, O
 }
 
 /// Takes the places of a task in the queues of the chunks that it accesses.
-#[inline]
+#[inline(never)]
 fn take_places(task: RawTask, linker: &mut Linker) -> Option<Box<Error>> {
     let taken = match linker.refused.take() {
         Some(refusal) => Err(refusal),
@@ -451,6 +451,7 @@ fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool:
     if closed || linker.failure.is_some() || linker.registers || extras.is_some() || refusal.is_some() {
         return launch_slowly(task, linker, extras, refusal, pool, local);
     }
+    std::mem::forget((extras, refusal)); // Nothing; to drop it would be a call.
     let waiting = linker.waiting;
     if waiting == 0 && !known {
         task.state.queue_unshared();

@@ -263,7 +263,7 @@ impl Place {
         let workers = pool.stealers.len();
         let start = self.next_random() as usize % workers;
         let mut patience = self.patience.borrow_mut();
-        let slow = if pool.planned.load(Relaxed) == 0 { patience::SLOW } else { patience::SLOW_BY_PLAN };
+        let by_plan = pool.planned.load(Relaxed) != 0;
         let mut rests = false;
         for victim in (start..workers).chain(0..start) {
             let stealer = &pool.stealers[victim];
@@ -273,8 +273,13 @@ impl Place {
             let is_short = stealer.len() < PLENTY;
             let patience = &mut patience[victim];
             let now = Instant::now();
-            if (is_short || !patience.takes_at_once(now)) && !patience.ends(pool.progress(victim), slow, now)
-            {
+            let may_take = !is_short && patience.takes_at_once(now)
+                || if by_plan {
+                    patience.is_slow(pool.progress(victim), patience::SLOW_BY_PLAN, now)
+                } else {
+                    patience.ends(|| pool.progress(victim), patience::SLOW, now)
+                };
+            if !may_take {
                 rests |= !is_short;
                 continue;
             }

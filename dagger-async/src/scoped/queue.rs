@@ -202,7 +202,21 @@ impl Frame {
     /// The blocks around a new task, that nobody else knows yet, become its owners. True if the innermost will know by
     /// [`place`](Self::place) or [`list`](Self::list) whether it has to list it: it may be a step of its plan, whose run
     /// knows its steps.
+    #[inline]
     pub(crate) fn own(&self, task: RawTask, has_accesses: bool) -> bool {
+        let queue = self.queue();
+        if !self.is_planned && self.outer.is_null() && queue.kind == Kind::Block {
+            // Most tasks.
+            task.state.observe_unshared();
+            if queue.owned.borrow_mut().add(task, true) {
+                queue.shorten();
+            }
+            return false;
+        }
+        self.own_by_all(task, has_accesses)
+    }
+
+    fn own_by_all(&self, task: RawTask, has_accesses: bool) -> bool {
         let mut innermost = true;
         let mut may_be_step = false;
         for queue in self.chain() {

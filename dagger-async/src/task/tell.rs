@@ -82,6 +82,7 @@ impl Work {
     ///
     /// # Safety
     /// The caller has set `GONE`, and calls this once.
+    #[inline(always)]
     unsafe fn release(&mut self, task: RawTask, effect: Effect) {
         let admitted = residency::is_admitted(task);
         let outcome = match (effect, task.error()) {
@@ -183,11 +184,7 @@ fn ready_into(task: RawTask, work: &mut Work) {
         (ready, left)
     };
     if let Some(successors) = left {
-        // SAFETY: the last input owns the body of a task that was ended while it waited (`cell.rs`, 3).
-        unsafe { (task.vtable.drop_body)(task) };
-        work.tell_later(successors, None);
-        // SAFETY: `ready` has set `GONE`, just now.
-        unsafe { work.release(task, Effect::Ran) };
+        discard_ended(task, successors, work);
     }
     match ready {
         Ready::Push => {
@@ -201,6 +198,16 @@ fn ready_into(task: RawTask, work: &mut Work) {
             task.release_scheduler();
         }
     }
+}
+
+/// The last input came to a task that was ended while it waited.
+#[cold]
+fn discard_ended(task: RawTask, successors: Successors, work: &mut Work) {
+    // SAFETY: the last input owns the body (`cell.rs`, 3).
+    unsafe { (task.vtable.drop_body)(task) };
+    work.tell_later(successors, None);
+    // SAFETY: `ready` has set `GONE`, just now.
+    unsafe { work.release(task, Effect::Ran) };
 }
 
 /// Queues a task that this caller took from `Waiting` to `Queued`.

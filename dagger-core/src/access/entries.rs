@@ -3,8 +3,8 @@
 //! What a slab is, with the link of the free list in a field that an entry has anyway: taking a key and giving it back is
 //! much of what an access costs.
 
-use super::fragment::{NONE, OwnPlace};
-use super::{Entry, Missing};
+use super::Entry;
+use super::fragment::NONE;
 use std::ops::{Index, IndexMut};
 
 pub(super) struct Entries<T>(Vec<Entry<T>>);
@@ -25,35 +25,19 @@ impl<T> Entries<T> {
         Entries(Vec::new())
     }
 
-    /// Makes an entry of the first that is nobody's. Its place is that of no list.
+    /// Puts an entry in place of the first that is nobody's.
     #[inline(always)]
-    pub(super) fn insert(
-        &mut self,
-        ticket: T,
-        sequence: u64,
-        own: u32,
-        writes: bool,
-        free: &mut Free,
-    ) -> u32 {
-        let missing = Missing::none(writes);
+    pub(super) fn insert(&mut self, entry: Entry<T>, free: &mut Free) -> u32 {
         let key = free.first;
-        let Some(entry) = self.0.get_mut(key as usize) else {
-            return self.grow(Entry {
-                ticket: Some(ticket),
-                sequence,
-                own,
-                missing,
-                place: OwnPlace::NOWHERE,
-            });
-        };
-        free.first = entry.place.next;
+        let Some(at) = self.0.get_mut(key as usize) else { return self.grow(entry) };
+        free.first = at.place.next;
         // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
         // the writes. Nobody's entry has no ticket that would have to be dropped.
-        std::mem::forget(entry.ticket.replace(ticket));
-        entry.sequence = sequence;
-        entry.own = own;
-        entry.missing = missing;
-        entry.place = OwnPlace::NOWHERE;
+        std::mem::forget(std::mem::replace(&mut at.ticket, entry.ticket));
+        at.sequence = entry.sequence;
+        at.own = entry.own;
+        at.missing = entry.missing;
+        at.place = entry.place;
         key
     }
 
@@ -79,10 +63,10 @@ impl<T> Entries<T> {
         Some(removed)
     }
 
-    /// Where the next entry will be made, as long as there is room.
+    /// Where the next entry will be made, if there is one that is nobody's.
     #[inline]
     pub(super) fn next(&self, free: &Free) -> *const u8 {
-        self.0.as_ptr().wrapping_add(self.0.len().min(free.first as usize)).cast()
+        self.0.as_ptr().wrapping_add(free.first as usize).cast()
     }
 
     #[inline]

@@ -99,22 +99,34 @@ impl Fragment {
     }
 
     /// Takes the own place of the entry with key `entry`, which misses it if it is not granted. True if it is.
-    #[inline(always)]
     pub(super) fn take_own<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) -> bool {
+        let (place, granted) = self.issue_own(writes);
+        if !granted {
+            let waiting = &mut entries[entry];
+            waiting.place = place;
+            waiting.missing.add(1);
+            self.line_up(writes, entry, entries);
+        }
+        granted
+    }
+
+    /// Counts an own place. Returns it, and whether it is granted; else its entry is to [`line_up`](Self::line_up).
+    #[inline(always)]
+    pub(super) fn issue_own(&mut self, writes: bool) -> (OwnPlace, bool) {
         // Apart, so that each is computed for one class.
         let (threshold, granted) =
             if writes { self.issue(Class::OwnWrite) } else { self.issue(Class::OwnRead) };
-        if !granted {
-            let waiting = &mut entries[entry];
-            waiting.place = OwnPlace { threshold, next: NONE };
-            waiting.missing.add(1);
-            let list = usize::from(writes);
-            match std::mem::replace(&mut self.last[list], entry) {
-                NONE => self.first[list] = entry,
-                last => entries[last].place.next = entry,
-            }
+        (OwnPlace { threshold, next: NONE }, granted)
+    }
+
+    /// An entry waits for its own place behind all others of its class.
+    #[inline(always)]
+    pub(super) fn line_up<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) {
+        let list = usize::from(writes);
+        match std::mem::replace(&mut self.last[list], entry) {
+            NONE => self.first[list] = entry,
+            last => entries[last].place.next = entry,
         }
-        granted
     }
 
     /// Takes a foreign place for the entry with key `entry`. True if it is granted.

@@ -118,6 +118,9 @@ impl Missing {
     fn none(writes: bool) -> Missing {
         Missing(if writes { Missing::WRITES } else { 0 })
     }
+    fn one(writes: bool) -> Missing {
+        Missing(Missing::none(writes).0 + 1)
+    }
     #[inline]
     fn is_none(self) -> bool {
         self.0 & !Missing::WRITES == 0
@@ -205,17 +208,32 @@ impl<T: Clone> AccessQueue<T> {
     #[must_use = "who forgets the place can never release it"]
     #[inline(always)]
     pub fn enqueue_whole(&mut self, ticket: T, writes: bool) -> (Place, bool) {
-        let key = self.insert(ticket, WHOLE, writes);
-        (Place::of(key), self.whole.take_own(writes, key, &mut self.entries))
+        let sequence = self.next_sequence();
+        // Before the entry is made, so that it is written once.
+        let (place, granted) = self.whole.issue_own(writes);
+        let missing = if granted { Missing::none(writes) } else { Missing::one(writes) };
+        let entry = Entry { ticket: Some(ticket), sequence, own: WHOLE, missing, place };
+        let key = self.entries.insert(entry, &mut self.free);
+        if !granted {
+            self.whole.line_up(writes, key, &mut self.entries);
+        }
+        (Place::of(key), granted)
     }
 
-    #[inline(always)]
     fn insert(&mut self, ticket: T, own: u32, writes: bool) -> u32 {
+        let (sequence, missing) = (self.next_sequence(), Missing::none(writes));
+        let entry = Entry { ticket: Some(ticket), sequence, own, missing, place: OwnPlace::NOWHERE };
+        self.entries.insert(entry, &mut self.free)
+    }
+
+    /// The program order of an access that is about to be counted.
+    #[inline(always)]
+    fn next_sequence(&mut self) -> u64 {
         let sequence = self.accesses();
         if sequence as u32 == u32::MAX {
             self.epoch = self.epoch.wrapping_add(1);
         }
-        self.entries.insert(ticket, sequence, own, writes, &mut self.free)
+        sequence
     }
 
     /// How many accesses there have been: the program order of the next.

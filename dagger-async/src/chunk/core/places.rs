@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Takes places for all accesses at once (invariant 1), and says how many are still to be granted, each of which is told
 /// once by its ticket.
+#[inline(always)]
 pub(crate) fn take_places(held: &mut [Held], asker: Asker<'_>) -> Result<Taken, Box<Refusal>> {
     // Its drop would be a call, and do nothing: where a run is listed, `contest` takes it.
     let mut taking =
@@ -93,6 +94,7 @@ fn take_wholes(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) {
 }
 
 /// Takes any places. Those of the same chunk stand side by side afterwards.
+#[inline(never)]
 fn take_regions(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) -> Result<(), Refusal> {
     held.sort_by_key(|held| held.chunk);
     let pool = asker.pool();
@@ -262,4 +264,47 @@ pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#[test]
+fn locks_of_some_chunks_are_taken_in_any_order_by_one_at_a_time() {
+    use crate::chunk::{Chunk, ChunkCell};
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    let chunks: Arc<Vec<Chunk<()>>> = Arc::new((0..4).map(|_| Chunk::new(())).collect());
+    let inside: Arc<[AtomicU32; 4]> = Arc::default();
+    let (ended, wait) = std::sync::mpsc::channel();
+    for thread in 0..4_usize {
+        let (chunks, inside, ended) = (chunks.clone(), inside.clone(), ended.clone());
+        std::thread::spawn(move || {
+            for round in 0..20_000 {
+                let of = |at: usize| (thread * 5 + round * 3 + at * if round % 2 == 0 { 1 } else { 3 }) % 4;
+                let held =
+                    |at| Held::new(ChunkCell::core_of(&chunks[of(at)].0), super::Mode::InOut, None, false);
+                let held: Vec<Held> = (0..3).map(held).collect();
+                assert!(lock_wholes(&held));
+                for at in 0..3 {
+                    assert_eq!(inside[of(at)].fetch_add(1, Relaxed), 0, "two have one lock");
+                }
+                for at in 0..3 {
+                    inside[of(at)].fetch_sub(1, Relaxed);
+                }
+                unlock(&held);
+            }
+            let twice: Vec<Held> = [0, 1, 0]
+                .map(|at| {
+                    let chunk = ChunkCell::core_of(&chunks[at].0);
+                    Held::new(chunk, super::Mode::In, None, false)
+                })
+                .into();
+            assert!(!lock_wholes(&twice), "one chunk twice is for the regions");
+            ended.send(()).unwrap();
+        });
+    }
+    for _ in 0..4 {
+        let ended = wait.recv_timeout(std::time::Duration::from_secs(60));
+        ended.expect("nobody waits for ever, and nobody has failed");
+    }
+    assert!(chunks.iter().all(|chunk| ChunkCell::core_of(&chunk.0).state.try_lock_to_keep()), "all are free");
 }

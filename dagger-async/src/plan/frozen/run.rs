@@ -316,7 +316,7 @@ impl Session {
             is_ready |= !lane.stealer.is_empty();
             if lane.pace.has_runner.load(Relaxed) {
                 works = true;
-                is_slow |= patience.ends(lane.pace.called.load(Relaxed), SLOW, now);
+                is_slow |= patience.is_slow(lane.pace.called.load(Relaxed), SLOW, now);
             }
         }
         match is_ready {
