@@ -279,6 +279,11 @@ impl Pool {
         spawned.wrapping_sub(finished)
     }
 
+    /// There is something for an idle worker: shared, or in a queue of some tasks.
+    pub(crate) fn has_work_beside(&self) -> bool {
+        !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
+    }
+
     /// Changes whenever a worker spawns or ends a task.
     fn progress(&self, worker: usize) -> u64 {
         let counts = &self.counts[worker];

@@ -63,10 +63,10 @@ impl<T> Entries<T> {
         Some(removed)
     }
 
-    /// Where the next entry will be made, if there is one that is nobody's.
+    /// Where the next entry will be made, as long as there is room.
     #[inline]
     pub(super) fn next(&self, free: &Free) -> *const u8 {
-        self.0.as_ptr().wrapping_add(free.first as usize).cast()
+        self.0.as_ptr().wrapping_add(self.0.len().min(free.first as usize)).cast()
     }
 
     #[inline]

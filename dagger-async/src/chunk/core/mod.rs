@@ -1,7 +1,7 @@
 //! What every chunk has, whatever is in it: the queue of its accesses, its poison, where its elements lie.
 //!
 //! ```text
-//!   spawn!(f(In(&a), InOut(&b)))          lock a, b (by address) ─▶ check ─▶ enqueue ─▶ unlock
+//!   spawn!(f(In(&a), InOut(&b)))          lock a and b           ─▶ check ─▶ enqueue ─▶ unlock
 //!   a: [R1 R2] [W3] ...   granted ─▶ pending −= 1 ─▶ 0: the task is queued
 //!   body gone ─▶ poison or heal ─▶ release ─▶ tickets of those whose turn came
 //! ```

@@ -116,6 +116,8 @@ struct Kept {
     /// Queues of ready steps, empty between runs.
     queues: Vec<Worker<u32>>,
     ways: Ways,
+    /// With so many workers.
+    workers: usize,
 }
 
 /// One call, and how many others it still waits for: half a cache line.
@@ -292,7 +294,7 @@ impl Inner {
             _owners: owners.collect(),
             turn,
             tasks: tasks.into(),
-            kept: Mutex::new(Kept { queues: Vec::new(), ways: Ways::NEW }),
+            kept: Mutex::new(Kept { queues: Vec::new(), ways: Ways::NEW, workers: 0 }),
             critical_path: Duration::from_nanos(ranking.critical_path),
             work: Duration::from_nanos(ranking.work),
         })

@@ -11,9 +11,11 @@
 //!    the step is taken: nobody has to be told, more runners are only more hands.
 //! 4. While a runner calls a step others can take every ready step but that one, however long it takes.
 //! 5. A run that is not shared (`ways.rs`) leaves steps to one runner while they take less than [`SLOW`]: the others watch how
-//!    it comes on, and take part as soon as one takes longer. So who watches does not leave while some step is ready.
+//!    it comes on, and take part as soon as one takes longer. So who watches does not leave while some step is ready. It watches only
+//!    where there is nothing else to do, and takes part otherwise: so nothing comes between a run and its end.
 //! 6. After a failure steps are taken and not called; what is left of the counts is put right by the last runner.
 
+use super::ways::Ways;
 use super::{Inner, Places};
 use crate::call::{Body, Stop};
 use crate::chunk::{ChunkCell, GuardWait, Outcome, Users};
@@ -48,8 +50,8 @@ const LOOK_EVERY: u64 = 16;
 const FEW: usize = 3;
 /// so many turns of a loop: about as long as it takes to come for them.
 const GRACE: u32 = 4;
-/// Steps that take so long are worth handing over, in a run that is not.
-const SLOW: Duration = Duration::from_nanos(100);
+/// Steps that take so long are worth handing over, in a run that is not. Unoptimised they take up to fifty times as long.
+const SLOW: Duration = Duration::from_nanos(if cfg!(debug_assertions) { 5000 } else { 100 });
 /// Turns of a loop between two looks at runners that are left alone: looking takes lines from them.
 const REST: u32 = 32;
 /// How often a runner without a step looks at the queues of the others before it leaves: some microseconds.
@@ -87,10 +89,11 @@ struct Lane {
     pace: CachePadded<Pace>,
 }
 
-/// How the runner that has a lane comes on, if one has it.
+/// How the runner that has a lane comes on.
 #[derive(Default)]
 struct Pace {
-    has_runner: AtomicBool,
+    /// One has it, and is not looking for steps elsewhere.
+    works: AtomicBool,
     /// Steps that were called from this lane.
     called: AtomicU64,
 }
@@ -124,6 +127,9 @@ impl Session {
         let workers = pool.processors.len();
         let (mut queues, is_shared) = {
             let mut kept = frozen.kept.lock();
+            if std::mem::replace(&mut kept.workers, workers) != workers {
+                kept.ways = Ways::NEW; // Of another runtime.
+            }
             (std::mem::take(&mut kept.queues), kept.ways.is_shared() || workers == 1)
         };
         queues.resize_with(workers.max(queues.len()), Worker::new_lifo);
@@ -231,7 +237,7 @@ impl Session {
     fn take_lane(&self) -> (usize, Worker<u32>) {
         let take = |index: usize| {
             let queue = self.lanes[index].queue.lock().take()?;
-            self.lanes[index].pace.has_runner.store(true, Relaxed);
+            self.lanes[index].pace.works.store(true, Relaxed);
             Some((index, queue))
         };
         let mut full = (0..self.lanes.len()).filter(|&index| !self.lanes[index].stealer.is_empty());
@@ -276,7 +282,7 @@ impl Session {
         {
             let mut kept = frozen.kept.lock();
             kept.queues = queues;
-            if self.lanes.len() > 1 && !self.is_stopped.load(Relaxed) {
+            if self.pool.processors.len() > 1 && !self.is_stopped.load(Relaxed) {
                 kept.ways.add(time);
             }
         }
@@ -303,7 +309,7 @@ impl Session {
 
     /// Looks at the lanes of others. `own`: the one of the caller, if it has one.
     fn look(&self, own: Option<usize>, patience: &mut Vec<Patience>) -> Look {
-        if self.is_shared {
+        if self.is_shared || self.pool.has_work_beside() {
             return if self.has_ready() { Look::Ready } else { Look::Nothing };
         }
         patience.resize(self.lanes.len(), Patience::NEW);
@@ -314,7 +320,7 @@ impl Session {
                 continue;
             }
             is_ready |= !lane.stealer.is_empty();
-            if lane.pace.has_runner.load(Relaxed) {
+            if lane.pace.works.load(Relaxed) {
                 works = true;
                 is_slow |= patience.is_slow(lane.pace.called.load(Relaxed), SLOW, now);
             }
@@ -354,6 +360,8 @@ impl Session {
         queue: &Worker<u32>,
         patience: &mut Vec<Patience>,
     ) -> std::result::Result<u32, bool> {
+        let works = &self.lanes[own].pace.works;
+        works.store(false, Relaxed);
         let mut is_over = false;
         for look in 0..LOOKS {
             let is_alone = self.runners.is_alone();
@@ -366,6 +374,7 @@ impl Session {
                             spin(GRACE);
                         }
                         if let Some(step) = self.steal_from(&lane.stealer, queue) {
+                            works.store(true, Relaxed);
                             return Ok(step);
                         }
                     }
@@ -519,7 +528,7 @@ impl Runner {
         }
         if let Some((index, queue)) = self.lane.take() {
             let lane = &self.session.lanes[index];
-            lane.pace.has_runner.store(false, Relaxed);
+            lane.pace.works.store(false, Relaxed);
             *lane.queue.lock() = Some(queue);
         }
         self.session.leave();
@@ -583,14 +592,16 @@ impl Body for Runner {
 #[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 mod tests {
     use super::*;
-    use crate::plan::frozen::ways::Ways;
     use crate::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     /// Records a block whose runs are not shared.
     async fn alone(block: impl Future<Output = ()>) -> Frozen {
         let ((), frozen) = Frozen::record(block).await.unwrap();
-        frozen.0.kept.lock().ways = Ways::ALONE;
+        let workers = local::with(|local| local.pool().unwrap().processors.len());
+        let mut kept = frozen.0.kept.lock();
+        (kept.ways, kept.workers) = (Ways::ALONE, workers);
+        drop(kept);
         frozen
     }
 
@@ -630,6 +641,104 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn tiny_steps_are_left_to_one_runner() {
+        let runtime = runtime(2);
+        runtime.block_on(async {
+            let chunk = Chunk::new(0u64);
+            let block = async {
+                spawn!((|x: &mut u64| *x += 1)(InOut(&chunk)); repeatable = true);
+            };
+            let frozen = alone(block).await;
+            runtime.idle().await;
+            let (queue, other) = (Worker::new_lifo(), Worker::new_lifo());
+            let lane = |queue: &Worker<u32>| Lane {
+                stealer: queue.stealer(),
+                queue: Mutex::default(),
+                pace: CachePadded::default(),
+            };
+            let session = Session {
+                lanes: [lane(&queue), lane(&other)].into(),
+                runners: Runners::new(2),
+                is_shared: false,
+                began: Instant::now(),
+                has_runner: AtomicBool::new(true),
+                is_stopped: AtomicBool::new(false),
+                ending: Mutex::default(),
+                has_begun: AtomicBool::new(true),
+                tasks: Mutex::default(),
+                recorded: None,
+                frozen: frozen.0.clone(),
+                pool: local::with(|local| local.pool().unwrap().keep()),
+                site: Location::caller(),
+            };
+            let pace = &session.lanes[0].pace;
+            let mut patience = Vec::new();
+            let mut look = |steps: u64| {
+                pace.called.fetch_add(steps, Relaxed);
+                session.look(Some(1), &mut patience)
+            };
+            pace.works.store(true, Relaxed);
+            assert!(matches!(look(0), Look::Nothing), "no step is ready");
+            queue.push(0);
+            for _ in 0..100 {
+                // Whatever the time between two looks is.
+                assert!(matches!(look(1 << 40), Look::LeftAlone), "they are made fast");
+            }
+            let since = Instant::now();
+            while since.elapsed() < 2 * SLOW {
+                std::hint::spin_loop();
+            }
+            assert!(matches!(look(0), Look::Ready), "none was made meanwhile");
+            assert!(matches!(look(1 << 40), Look::LeftAlone), "and on");
+            pace.works.store(false, Relaxed);
+            assert!(matches!(look(1 << 40), Look::Ready), "nobody is there who would take it");
+            pace.works.store(true, Relaxed);
+            assert!(matches!(look(1 << 40), Look::LeftAlone));
+            // Who has something else to do does not watch.
+            let release = Arc::new(AtomicUsize::new(0));
+            let wait = |release: Arc<AtomicUsize>| {
+                while release.load(SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+            };
+            let tasks: Vec<_> = (0..8).map(|_| spawn!(wait(release.clone()))).collect();
+            assert!(matches!(look(1 << 40), Look::Ready), "six tasks wait for a worker");
+            release.store(1, SeqCst);
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_run_does_not_wait_for_what_comes_between() {
+        // The runner that watches is on a worker that has long tasks: it takes part, and they come after it.
+        runtime(2).block_on(async {
+            let chunks: Vec<_> = (0..4).map(|_| Chunk::new(0u64)).collect();
+            let frozen = alone(async {
+                for n in 0..400 {
+                    spawn!((|x: &mut u64| *x += 1)(InOut(&chunks[n % 4])); repeatable = true);
+                }
+            })
+            .await;
+            let running = Arc::new(AtomicUsize::new(0));
+            for round in 1..20 {
+                let long = |running: Arc<AtomicUsize>| {
+                    running.fetch_add(1, SeqCst);
+                    std::thread::sleep(Duration::from_millis(1)); // A long body.
+                };
+                let tasks: Vec<_> = (0..8).map(|_| spawn!(long(running.clone()))).collect();
+                frozen.run().await.unwrap();
+                for task in tasks {
+                    task.await.unwrap();
+                }
+                assert_eq!(running.load(SeqCst), 8 * round);
+            }
+            assert_eq!(*chunks[0].read().await.unwrap(), 2000);
+        });
     }
 
     /// Tiny steps one after the other, then some that go on only when all of them have begun; and so on.
