@@ -279,7 +279,7 @@ impl Pool {
         spawned.wrapping_sub(finished)
     }
 
-    /// There is something for an idle worker: shared, or in a queue of some tasks.
+    /// There is a plain task in some queue.
     pub(crate) fn has_work_beside(&self) -> bool {
         !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
     }
