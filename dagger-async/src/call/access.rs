@@ -95,8 +95,7 @@ impl<T: Send + Sync + 'static, K: Kind<T>> Clone for Granted<T, K> {
 impl<T: Send + Sync + 'static, K: Kind<T>> Granted<T, K> {
     #[inline]
     fn new((cell, kind): (&Arc<ChunkCell<T>>, K)) -> Self {
-        let value = ChunkCell::core_of(cell).value();
-        Granted { at: K::At::new(value, None), kind, chunk: PhantomData }
+        Granted { at: K::At::new(ChunkCell::value_of(cell), None), kind, chunk: PhantomData }
     }
 
     #[inline]

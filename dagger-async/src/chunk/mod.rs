@@ -118,10 +118,17 @@ impl<T: Send + Sync + 'static> ChunkCell<T> {
         CorePtr::new(cell.cast())
     }
 
+    /// The address of the value, as [`CorePtr::value`] gives it, without a look at the cell.
+    #[inline]
+    pub(crate) fn value_of(cell: &Arc<Self>) -> *mut u8 {
+        // SAFETY: within the cell.
+        unsafe { Arc::as_ptr(cell).cast_mut().byte_add(std::mem::offset_of!(Self, value)).cast() }
+    }
+
     /// The core of the cell that has its value here.
     ///
     /// # Safety
-    /// The pointer came from [`CorePtr::value`] of a cell of this type.
+    /// The pointer came from [`CorePtr::value`] or [`value_of`](Self::value_of) of a cell of this type.
     #[inline]
     pub(crate) unsafe fn core_at(value: *mut u8) -> CorePtr {
         // SAFETY: the value lies so far from its core, which lies at the start of the cell; that is not null.

@@ -272,7 +272,7 @@ fn leave(held: &Held, used: bool, outcome: Outcome<'_>) {
     let Some(residence) = held.core().residence() else { return };
     let writes = held.mode.writes();
     let wrote = writes && used;
-    if held.fills && matches!(outcome, Outcome::Wrote) {
+    if held.fills() && matches!(outcome, Outcome::Wrote) {
         held.has_filled();
     }
     // Parts of a value may be written by others at this moment: only a write of the whole is measured.
@@ -340,7 +340,7 @@ pub(crate) fn poll_pin(
     request: &mut Option<Arc<GuardPin>>,
     waker: &Waker,
 ) -> Poll<Result<(), Error>> {
-    if held.pinned {
+    if held.is_pinned() {
         return Poll::Ready(Ok(()));
     }
     let Some(residence) = held.core().residence().cloned() else { return Poll::Ready(Ok(())) };
@@ -348,7 +348,7 @@ pub(crate) fn poll_pin(
         let mut waiting = pin.wait.lock();
         if waiting.granted {
             note_use_by_guard(&pin.residence);
-            held.pinned = true;
+            held.set_pinned(true);
         } else if let Some(error) = waiting.failed.take() {
             drop(waiting);
             *request = None;
@@ -366,7 +366,7 @@ pub(crate) fn poll_pin(
     let writes = held.mode.writes();
     if residence.word.pin(writes) {
         note_use_by_guard(&residence);
-        held.pinned = true;
+        held.set_pinned(true);
         return Poll::Ready(Ok(()));
     }
     if let Some(cause) = held.known_poison().filter(|_| !recovers) {
@@ -406,7 +406,8 @@ pub(crate) fn abandon(request: Option<Arc<GuardPin>>) {
 
 /// A place of a guard is given back.
 pub(crate) fn leave_guard(held: &mut Held, used: bool) {
-    if std::mem::take(&mut held.pinned) {
+    if held.is_pinned() {
+        held.set_pinned(false);
         let store = held.core().residence().map(|residence| residence.store.clone());
         // Whether or not it has poisoned anything: what is there is what the next one sees.
         leave(held, used, Outcome::Void);

@@ -197,11 +197,11 @@ const _: () = assert!(in_bundle(0) <= CHAIN as usize, "a bundle is a chain");
 
 /// Which size a layout belongs to. With `--cfg dagger_unpooled` none: a sanitizer then sees what is used after it was given back.
 #[inline]
-fn size_of_layout(layout: Layout) -> Option<usize> {
-    if cfg!(dagger_unpooled) {
+pub(super) const fn size_of_layout(layout: Layout) -> Option<usize> {
+    if cfg!(dagger_unpooled) || layout.align() > ALIGN || layout.size() > LARGEST {
         return None;
     }
-    (layout.align() <= ALIGN && layout.size() <= LARGEST).then(|| layout.size().div_ceil(STEP).max(1) - 1)
+    Some(layout.size().div_ceil(STEP).saturating_sub(1))
 }
 
 /// A block for this layout.
@@ -242,7 +242,17 @@ fn get_at_the_end(size: usize) -> NonNull<u8> {
 /// It came from `get` with the same layout, and the caller gives it up.
 #[inline]
 pub(super) unsafe fn put(block: NonNull<u8>, layout: Layout) {
-    let Some(size) = size_of_layout(layout) else {
+    // SAFETY: the caller's promise.
+    unsafe { put_sized(block, layout, size_of_layout(layout)) };
+}
+
+/// As [`put`], where the size of the layout is known.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn put_sized(block: NonNull<u8>, layout: Layout, size: Option<usize>) {
+    let Some(size) = size else {
         // SAFETY: the caller's promise.
         return unsafe { dealloc(block.as_ptr(), layout) };
     };

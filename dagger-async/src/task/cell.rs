@@ -220,13 +220,15 @@ pub(crate) struct VTable {
     pub(crate) poll: unsafe fn(RawTask, &mut Context<'_>) -> Step,
     pub(crate) drop_body: unsafe fn(RawTask),
     pub(crate) drop_value: unsafe fn(RawTask),
-    pub(crate) dealloc: unsafe fn(RawTask),
     /// True once the body has called the user's code.
     pub(crate) has_begun: unsafe fn(RawTask) -> bool,
     /// Links the inputs of the body, or lists them.
     pub(crate) inputs: unsafe fn(RawTask, &mut dyn FnMut(RawTask)),
     /// Copies a body that has not run for later calls, if it can be.
     again: unsafe fn(RawTask) -> Option<Box<dyn CallsAgain>>,
+    layout: Layout,
+    /// Of its blocks.
+    size: Option<usize>,
     value_offset: usize,
     held_offset: usize,
     pub(crate) body_name: fn() -> &'static str,
@@ -268,10 +270,11 @@ impl<B: Body> TaskCell<B> {
         poll: Self::poll,
         drop_body: Self::drop_body,
         drop_value: Self::drop_value,
-        dealloc: Self::dealloc,
         inputs: Self::inputs,
         has_begun: Self::has_begun,
         again: Self::again,
+        layout: Self::LAYOUT,
+        size: block::size_of_layout(Self::LAYOUT),
         value_offset: offset_of!(TaskCell<B>, slot),
         held_offset: Self::HELD_OFFSET,
         body_name: std::any::type_name::<B::Name>,
@@ -322,20 +325,6 @@ impl<B: Body> TaskCell<B> {
     unsafe fn drop_value(task: RawTask) {
         // SAFETY: the caller cleared `VALUE` under the lock, so the value is there and only its own.
         crate::error::quietly(|| unsafe { ManuallyDrop::drop(&mut (*Self::slot(task)).value) });
-    }
-
-    unsafe fn dealloc(task: RawTask) {
-        let cell = task.0.cast::<TaskCell<B>>();
-        // SAFETY: nothing refers to the cell any more (`refs.rs`, invariant 3) and it came from `get`. The slot is a
-        // union: its drop is nothing, body and value were dropped by their owners.
-        unsafe {
-            if !is_bare(task.0) {
-                clear(task.0);
-            } else if let Some(spec) = (*task.0.as_ptr()).spec.take() {
-                drop(spec);
-            }
-            block::put(cell.cast(), Self::LAYOUT);
-        }
     }
 
     unsafe fn has_begun(task: RawTask) -> bool {
@@ -494,16 +483,11 @@ impl RawTask {
         (self.accesses.load(Relaxed) & COUNT) as usize
     }
 
-    /// Adds an access.
-    ///
-    /// # Safety
-    /// Nobody else knows the task, and it has fewer than its body says (`Body::ACCESSES`).
+    /// Where the accesses of a task with this body lie: as many as that says (`Body::ACCESSES`).
     #[inline(always)]
-    pub(super) unsafe fn push_access(self, held: Held) {
-        let accesses = self.accesses.load(Relaxed);
-        // SAFETY: there is room for another one (`TaskCell::LAYOUT`), and nobody else knows of it (invariant 6).
-        unsafe { self.held().add((accesses & COUNT) as usize).write(held) };
-        self.accesses.store(accesses + 1, Relaxed);
+    pub(super) fn room_for_accesses<B: Body>(self) -> NonNull<Held> {
+        // SAFETY: within the cell (`TaskCell::LAYOUT`).
+        unsafe { self.0.byte_add(TaskCell::<B>::HELD_OFFSET).cast() }
     }
 
     /// The accesses of a task that is being spawned.
@@ -574,6 +558,8 @@ impl RawTask {
         // SAFETY: called by `submit` with the `B` that it made the cell of, while `pending` is held.
         let body = unsafe { &(*TaskCell::<B>::slot(self)).body };
         body.link(linker);
+        // They are all there, and nobody else knows of them yet (invariant 6).
+        self.accesses.store(self.accesses.load(Relaxed) + u32::from(linker.linked), Relaxed);
     }
 
     /// A copy of its call, to be made again, if it can be.
@@ -596,7 +582,7 @@ impl RawTask {
             (self.vtable.inputs)(self, visit);
             (self.vtable.drop_body)(self);
             let spec = (*self.0.as_ptr()).spec.take();
-            (self.vtable.dealloc)(self);
+            self.free();
             spec
         }
     }
@@ -629,7 +615,7 @@ impl RawTask {
     pub(crate) fn release_scheduler(self) {
         if self.refs.release_scheduler(self.state.load().is_abandoned()) {
             // SAFETY: that was the last reference.
-            unsafe { (self.vtable.dealloc)(self) };
+            unsafe { self.free() };
         }
     }
 
@@ -650,12 +636,51 @@ impl RawTask {
         self.pending.load(Acquire) == 1 || self.pending.fetch_sub(1, AcqRel) == 1
     }
 
+    /// # Safety
+    /// Nothing refers to the task any more.
+    #[inline]
+    unsafe fn free(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if is_bare(self.0) {
+                self.free_bare();
+            } else {
+                self.free_all();
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[cold]
+    unsafe fn free_all(self) {
+        let VTable { layout, size, .. } = *self.vtable;
+        // SAFETY: the caller's promise. The slot is a union: its drop is nothing, body and value were dropped by their owners.
+        unsafe {
+            clear(self.0);
+            block::put_sized(self.0.cast(), layout, size);
+        }
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free), and it is bare.
+    #[inline(always)]
+    unsafe fn free_bare(self) {
+        // SAFETY: the caller's promise: the cell is ours alone, and came from `get` with this layout.
+        unsafe {
+            if let Some(spec) = (*self.0.as_ptr()).spec.take() {
+                drop(spec);
+            }
+            block::put_sized(self.0.cast(), self.vtable.layout, self.vtable.size);
+        }
+    }
+
     /// Gives up a holder that the caller owns; may free the task.
     #[inline]
     pub(crate) fn release_holder(self) {
         if self.refs.release_holder() {
             // SAFETY: that was the last reference.
-            unsafe { (self.vtable.dealloc)(self) };
+            unsafe { self.free() };
         }
     }
 
@@ -678,7 +703,7 @@ impl RawTask {
             Released::Last => {
                 if self.refs.release_last_of_done() {
                     // SAFETY: that was the last reference.
-                    unsafe { (self.vtable.dealloc)(self) };
+                    unsafe { self.free() };
                 }
             }
         }
@@ -808,7 +833,7 @@ impl TaskRef {
     }
 
     /// As its drop, but that if it is the last and with the task may go what is a user's, it is given back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn let_go(self) -> Option<TaskRef> {
         let task = std::mem::ManuallyDrop::new(self).0;
         if !task.refs.release_holder() {
@@ -817,7 +842,7 @@ impl TaskRef {
         // SAFETY: that was the last reference.
         if unsafe { is_bare(task.0) } {
             // SAFETY: as above.
-            unsafe { (task.vtable.dealloc)(task) };
+            unsafe { task.free_bare() };
             return None;
         }
         task.refs.hold_again();

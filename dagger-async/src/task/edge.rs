@@ -12,6 +12,7 @@ use crate::pool::Pool;
 use crate::record;
 use dagger_core::record::{Cause, What};
 use std::cell::Cell;
+use std::ptr::NonNull;
 
 /// A place in the successor list of an input. Lies in the successor (`cell.rs`, invariant 4).
 pub(crate) struct Edge {
@@ -144,8 +145,10 @@ pub struct Linker {
     pub(crate) failure: Option<Box<Error>>,
     /// It waits for something outside its pool: the shutdown must find it.
     pub(crate) registers: bool,
-    /// How many accesses it has room for.
-    room: usize,
+    /// Where its accesses are written, how many have been, and how many there is room for.
+    accesses: NonNull<Held>,
+    pub(super) linked: u16,
+    room: u16,
     /// The first access that cannot be.
     pub(crate) refused: Option<Box<Refusal>>,
     /// What its inputs are.
@@ -163,7 +166,9 @@ impl Linker {
             waiting: 0,
             failure: None,
             registers: false,
-            room: B::ACCESSES,
+            accesses: task.room_for_accesses::<B>(),
+            linked: 0,
+            room: const { B::ACCESSES as u16 },
             refused: None,
             cause: Cause::Argument,
             may_be_step: false,
@@ -194,11 +199,12 @@ impl Linker {
     pub(crate) fn access(&mut self, access: Result<Held, Refusal>) {
         match access {
             Ok(mut held) => {
-                let count = self.task.count();
-                assert!(count < self.room, "a body links as many accesses as it says");
-                held.set_argument(count as u16 + 1);
-                // SAFETY: there is room for another one (asserted), and nobody else knows the task.
-                unsafe { self.task.push_access(held) };
+                assert!(self.linked < self.room, "a body links as many accesses as it says");
+                held.set_argument(self.linked + 1);
+                // SAFETY: there is room for another one (asserted), and nobody else knows the task, which counts them
+                // when all are there.
+                unsafe { self.accesses.add(usize::from(self.linked)).write(held) };
+                self.linked += 1;
             }
             Err(refusal) => _ = self.refused.get_or_insert_with(|| Box::new(refusal)),
         }

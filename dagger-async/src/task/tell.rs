@@ -33,15 +33,11 @@ pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Opt
     let mut work = ManuallyDrop::new(Work::new());
     // SAFETY: the caller's promise.
     unsafe { work.release(task, effect) };
-    if !work.tickets.is_empty() {
-        work.tell_tickets();
-    }
+    work.tell_tasks();
     if !successors.is_empty() {
         work.tell(successors, failure.map(Box::new));
     }
-    if !work.is_done() {
-        work.drain();
-    }
+    work.drain();
     if !work.owns_nothing() {
         // Moved only here: a copy reads in large pieces what was just written in small ones, and so waits for the writes.
         drop(ManuallyDrop::into_inner(work));
@@ -60,16 +56,10 @@ impl Work {
         Work { successors: Vec::new(), tickets: Tickets::new() }
     }
 
-    /// Nobody is left to be told.
-    #[inline]
-    fn is_done(&self) -> bool {
-        self.successors.is_empty() && self.tickets.is_empty()
-    }
-
     /// Its drop, which is a call, would do nothing: so with most.
     #[inline]
     fn owns_nothing(&self) -> bool {
-        self.is_done() && self.successors.capacity() == 0 && !self.tickets.spilled()
+        self.successors.capacity() == 0 && self.tickets.owns_nothing()
     }
 
     pub(super) fn tell_later(&mut self, successors: Successors, failure: Option<Box<Error>>) {
@@ -133,12 +123,23 @@ impl Work {
         }
     }
 
-    /// Tells those whose turn came, in the order of their turns; telling one may add others.
-    #[inline]
-    fn tell_tickets(&mut self) {
+    /// Tells the tasks whose turn came, in the order of their turns; telling one may add others.
+    #[inline(always)]
+    fn tell_tasks(&mut self) {
         let mut told = 0;
-        while let Some(ticket) = self.tickets.get(told) {
+        while let Some(task) = self.tickets.task(told) {
             told += 1;
+            if task.input_came() {
+                ready_here(task, self);
+            }
+        }
+        self.tickets.clear_tasks();
+    }
+
+    /// Tells others whose turn came, and tasks that came after many; telling one may add others.
+    #[cold]
+    fn tell_more(&mut self) {
+        for ticket in self.tickets.take_more() {
             match ticket.whose() {
                 Whose::Task(task) => {
                     if task.input_came() {
@@ -146,20 +147,23 @@ impl Work {
                     }
                 }
                 Whose::Other(Other::Plan(_)) => {} // Its places are granted when they are taken.
-                Whose::Other(Other::Guard(wait, index)) => {
-                    let (wait, index) = (wait.clone(), *index);
-                    wait.granted(index, &mut self.tickets);
-                }
+                Whose::Other(Other::Guard(wait, index)) => wait.granted(*index, &mut self.tickets),
             }
         }
-        self.tickets.clear();
     }
 
+    /// Tells all that are left, and those that come to be by that.
     #[inline]
     pub(crate) fn drain(&mut self) {
-        loop {
-            self.tell_tickets();
-            let Some((successors, failure)) = self.successors.pop() else { return };
+        while !self.tickets.is_empty() || !self.successors.is_empty() {
+            self.drain_once();
+        }
+    }
+
+    fn drain_once(&mut self) {
+        self.tell_tasks();
+        self.tell_more();
+        if let Some((successors, failure)) = self.successors.pop() {
             self.tell(successors, failure);
         }
     }
@@ -172,30 +176,27 @@ pub(crate) fn ready(task: RawTask) {
     work.drain();
 }
 
+#[inline(never)]
 fn ready_into(task: RawTask, work: &mut Work) {
-    let (ready, left) = {
-        let mut guard = task.state.lock();
-        let ready = guard.ready();
-        let left = match ready {
-            Ready::Push => None,
-            // What only comes after it in order has waited for this.
-            Ready::Discard => Some(Successors::take(task.guarded(&guard))),
-        };
-        (ready, left)
-    };
-    if let Some(successors) = left {
-        discard_ended(task, successors, work);
-    }
-    match ready {
+    ready_here(task, work);
+}
+
+#[inline(always)]
+fn ready_here(task: RawTask, work: &mut Work) {
+    let mut guard = task.state.lock();
+    match guard.ready() {
         Ready::Push => {
+            drop(guard);
             record::note(|| What::Ready { task: task.id.get() });
             if !residency::defer_if_absent(task) {
                 push(task);
             }
         }
         Ready::Discard => {
-            untie(task);
-            task.release_scheduler();
+            // What only comes after it in order has waited for this.
+            let successors = Successors::take(task.guarded(&guard));
+            drop(guard);
+            discard_ended(task, successors, work);
         }
     }
 }
@@ -208,6 +209,8 @@ fn discard_ended(task: RawTask, successors: Successors, work: &mut Work) {
     work.tell_later(successors, None);
     // SAFETY: `ready` has set `GONE`, just now.
     unsafe { work.release(task, Effect::Ran) };
+    untie(task);
+    task.release_scheduler();
 }
 
 /// Queues a task that this caller took from `Waiting` to `Queued`.

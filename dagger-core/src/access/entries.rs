@@ -3,11 +3,16 @@
 //! What a slab is, with the link of the free list in a field that an entry has anyway: taking a key and giving it back is
 //! much of what an access costs.
 
-use super::Entry;
-use super::fragment::NONE;
+use super::fragment::{NONE, OwnPlace};
+use super::{Entry, Missing};
 use std::ops::{Index, IndexMut};
 
 pub(super) struct Entries<T>(Vec<Entry<T>>);
+
+impl<T> Entry<T> {
+    const NOBODYS: Self =
+        Entry { ticket: None, sequence: 0, own: 0, missing: Missing(0), place: OwnPlace::NOWHERE };
+}
 
 /// Those that are nobody's, linked through their places: the one that was given back first is taken first.
 pub(super) struct Free {
@@ -20,6 +25,22 @@ impl Free {
     pub(super) const NONE: Free = Free { first: NONE, last: NONE };
 }
 
+/// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
+#[inline(always)]
+pub(super) fn remove_granted<T>(entries: &mut [Entry<T>], key: u32, free: &mut Free) -> Option<(u32, bool)> {
+    let entry = entries.get_mut(key as usize).filter(|entry| entry.missing.is_none())?;
+    entry.ticket.take()?;
+    entry.place.next = NONE;
+    let removed = (entry.own, entry.missing.writes());
+    if free.first == NONE {
+        free.first = key;
+    } else {
+        entries[free.last as usize].place.next = key;
+    }
+    free.last = key;
+    Some(removed)
+}
+
 impl<T> Entries<T> {
     pub(super) fn new() -> Entries<T> {
         Entries(Vec::new())
@@ -28,8 +49,11 @@ impl<T> Entries<T> {
     /// Puts an entry in place of the first that is nobody's.
     #[inline(always)]
     pub(super) fn insert(&mut self, entry: Entry<T>, free: &mut Free) -> u32 {
+        if free.first == NONE {
+            self.grow(free);
+        }
         let key = free.first;
-        let Some(at) = self.0.get_mut(key as usize) else { return self.grow(entry) };
+        let at = &mut self.0[key as usize];
         free.first = at.place.next;
         // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
         // the writes. Nobody's entry has no ticket that would have to be dropped.
@@ -41,26 +65,19 @@ impl<T> Entries<T> {
         key
     }
 
+    /// Makes one that is nobody's.
     #[cold]
-    fn grow(&mut self, entry: Entry<T>) -> u32 {
-        self.0.push(entry);
-        self.0.len() as u32 - 1
+    #[inline(never)]
+    fn grow(&mut self, free: &mut Free) {
+        let key = self.0.len() as u32;
+        self.0.push(Entry::NOBODYS);
+        *free = Free { first: key, last: key };
     }
 
-    /// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
-    #[inline]
-    pub(super) fn remove_granted(&mut self, key: u32, free: &mut Free) -> Option<(u32, bool)> {
-        let entry = self.0.get_mut(key as usize).filter(|entry| entry.missing.is_none())?;
-        entry.ticket.take()?;
-        entry.place.next = NONE;
-        let removed = (entry.own, entry.missing.writes());
-        if free.first == NONE {
-            free.first = key;
-        } else {
-            self.0[free.last as usize].place.next = key;
-        }
-        free.last = key;
-        Some(removed)
+    /// All of them, by key: looked up once for all that a release does.
+    #[inline(always)]
+    pub(super) fn all(&mut self) -> &mut [Entry<T>] {
+        &mut self.0
     }
 
     /// Where the next entry will be made, as long as there is room.
@@ -72,12 +89,6 @@ impl<T> Entries<T> {
     #[inline]
     pub(super) fn get(&self, key: u32) -> Option<&Entry<T>> {
         self.0.get(key as usize).filter(|entry| entry.ticket.is_some())
-    }
-
-    /// The entry with this key, which the caller got from a list of waiting ones; `None` for `NONE`.
-    #[inline]
-    pub(super) fn waiting(&mut self, key: u32) -> Option<&mut Entry<T>> {
-        self.0.get_mut(key as usize)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {

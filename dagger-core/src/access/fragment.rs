@@ -1,5 +1,6 @@
 //! The places in one fragment, and which of them wait.
 
+use super::Entry;
 use super::entries::Entries;
 use std::collections::VecDeque;
 
@@ -140,16 +141,8 @@ impl Fragment {
 
     /// Gives a granted place back and calls `ready` for the ticket of every entry that waits nowhere any more by that.
     #[inline(always)]
-    pub(super) fn give<T: Clone>(
-        &mut self,
-        class: Class,
-        entries: &mut Entries<T>,
-        ready: &mut impl FnMut(T),
-    ) {
+    pub(super) fn give<T>(&mut self, class: Class, entries: &mut [Entry<T>], ready: &mut impl FnMut(&T)) {
         self.released.add(class);
-        if self.first == [NONE; 2] && self.foreign.is_none() {
-            return;
-        }
         // What `conflicts` says: a write is in everybody's way, but foreign ones in no foreign one's.
         let writes = matches!(class, Class::OwnWrite | Class::ForeignWrite);
         if writes {
@@ -162,22 +155,24 @@ impl Fragment {
     }
 
     #[inline(always)]
-    fn grant_own<T: Clone>(&mut self, class: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
+    fn grant_own<T>(&mut self, class: Class, entries: &mut [Entry<T>], ready: &mut impl FnMut(&T)) {
         let list = class as usize;
         let reached = self.released.conflicting(class);
-        // Thresholds grow along a list, so the first that has not been reached ends it.
-        while let Some(entry) = entries.waiting(self.first[list])
+        let mut next = self.first[list];
+        // Thresholds grow along a list, so the first that has not been reached ends it; `NONE` is no entry's key.
+        while let Some(entry) = entries.get_mut(next as usize)
             && entry.place.threshold == reached
         {
-            self.first[list] = entry.place.next;
-            if entry.place.next == NONE {
-                self.last[list] = NONE;
-            }
+            next = entry.place.next;
             entry.grant(ready);
+        }
+        self.first[list] = next;
+        if next == NONE {
+            self.last[list] = NONE;
         }
     }
 
-    fn grant_foreign<T: Clone>(&mut self, given: Class, entries: &mut Entries<T>, ready: &mut impl FnMut(T)) {
+    fn grant_foreign<T>(&mut self, given: Class, entries: &mut [Entry<T>], ready: &mut impl FnMut(&T)) {
         let Some(foreign) = &mut self.foreign else { return };
         for (class, list) in [Class::ForeignRead, Class::ForeignWrite].into_iter().zip(foreign.iter_mut()) {
             if !given.conflicts().contains(&class) {
@@ -185,7 +180,7 @@ impl Fragment {
             }
             let reached = self.released.conflicting(class);
             while let Some(waiter) = list.pop_front_if(|first| first.threshold == reached) {
-                entries[waiter.entry].grant(ready);
+                entries[waiter.entry as usize].grant(ready);
             }
         }
     }

@@ -31,10 +31,11 @@ mod tests;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::num::NonZeroU32;
 
 use crate::region::Area;
-use entries::{Entries, Free};
+use entries::{Entries, Free, remove_granted};
 use fragment::{Class, Fragment, OwnPlace};
 
 /// The own fragment of an access to everything.
@@ -57,9 +58,9 @@ const DEAD_KEPT: usize = 64;
 /// assert_eq!((granted_a, granted_b, granted_c), (true, true, false)); // c overlaps both
 ///
 /// let mut ready = Vec::new();
-/// queue.release(b, &mut |ticket| ready.push(ticket));
+/// queue.release(b, &mut |&ticket| ready.push(ticket));
 /// assert!(ready.is_empty());
-/// queue.release(a, &mut |ticket| ready.push(ticket));
+/// queue.release(a, &mut |&ticket| ready.push(ticket));
 /// assert_eq!(ready, ['c']);
 /// ```
 #[repr(C)]
@@ -85,23 +86,39 @@ const _: () = assert!(std::mem::offset_of!(AccessQueue<u64>, whole) + Fragment::
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Place(NonZeroU32);
 
+impl From<Place> for NonZeroU32 {
+    #[inline]
+    fn from(place: Place) -> NonZeroU32 {
+        place.0
+    }
+}
+
+/// The place that the number came from.
+impl From<NonZeroU32> for Place {
+    #[inline]
+    fn from(number: NonZeroU32) -> Place {
+        Place(number)
+    }
+}
+
 impl Place {
-    /// Of the entry with this key, one more of which is not zero.
+    /// Of the entry with this key: fewer than 2³¹ are live.
     #[inline]
     fn of(key: u32) -> Place {
-        Place(NonZeroU32::MIN.saturating_add(key))
+        Place(NonZeroU32::MIN | key << 1)
     }
 
     #[inline]
     fn key(self) -> u32 {
-        self.0.get() - 1
+        self.0.get() >> 1
     }
 }
 
 struct Entry<T> {
     /// `None`: nobody's.
     ticket: Option<T>,
-    sequence: u64,
+    /// Its place in the program order, modulo 2³²: fewer are live.
+    sequence: u32,
     own: u32,
     /// Places not granted yet.
     missing: Missing,
@@ -141,15 +158,15 @@ impl Missing {
 
 const _: () = assert!(size_of::<Entry<std::ptr::NonNull<()>>>() <= 32);
 
-impl<T: Clone> Entry<T> {
+impl<T> Entry<T> {
     /// One of its places is granted.
-    #[inline]
-    fn grant(&mut self, ready: &mut impl FnMut(T)) {
+    #[inline(always)]
+    fn grant(&mut self, ready: &mut impl FnMut(&T)) {
         self.missing.grant();
         if self.missing.is_none()
             && let Some(ticket) = &self.ticket
         {
-            ready(ticket.clone());
+            ready(ticket);
         }
     }
 }
@@ -166,7 +183,7 @@ struct Slot {
     older: SmallVec<[u32; 6]>,
 }
 
-impl<T: Clone> AccessQueue<T> {
+impl<T> AccessQueue<T> {
     /// A queue without accesses. It allocates nothing.
     #[must_use]
     pub fn new() -> AccessQueue<T> {
@@ -228,20 +245,31 @@ impl<T: Clone> AccessQueue<T> {
 
     /// The program order of an access that is about to be counted.
     #[inline(always)]
-    fn next_sequence(&mut self) -> u64 {
-        let sequence = self.accesses();
-        if sequence as u32 == u32::MAX {
+    fn next_sequence(&mut self) -> u32 {
+        let sequence = self.next();
+        if sequence == u32::MAX {
             self.epoch = self.epoch.wrapping_add(1);
         }
         sequence
+    }
+
+    /// The sequence of the next access.
+    #[inline(always)]
+    fn next(&self) -> u32 {
+        // Each has a place in `whole`, unless it is to nothing.
+        self.whole.issued().wrapping_add(self.nothings)
+    }
+
+    /// How long ago the access of an entry came, in accesses.
+    fn age(&self, entry: &Entry<T>) -> u32 {
+        self.next().wrapping_sub(entry.sequence)
     }
 
     /// How many accesses there have been: the program order of the next.
     #[must_use]
     #[inline]
     pub fn accesses(&self) -> u64 {
-        // Each has a place in `whole`, unless it is to nothing.
-        u64::from(self.epoch) << 32 | u64::from(self.whole.issued().wrapping_add(self.nothings))
+        u64::from(self.epoch) << 32 | u64::from(self.next())
     }
 
     /// Where the next access will be written, unless the queue needs more memory for it: for those who ask for a cache line
@@ -272,21 +300,23 @@ impl<T: Clone> AccessQueue<T> {
     /// The order of these calls is not the program order. Releasing what was not granted is an error of the
     /// caller: debug builds panic, others ignore it.
     #[inline(always)]
-    pub fn release(&mut self, place: Place, ready: &mut impl FnMut(T)) {
-        let Some((own, writes)) = self.entries.remove_granted(place.key(), &mut self.free) else {
+    pub fn release(&mut self, place: Place, ready: &mut impl FnMut(&T)) {
+        let entries = self.entries.all();
+        let Some((own, writes)) = remove_granted(entries, place.key(), &mut self.free) else {
             debug_assert!(false, "only a granted access is released");
             return;
         };
         match own {
-            WHOLE if writes => self.whole.give(Class::OwnWrite, &mut self.entries, ready),
-            WHOLE => self.whole.give(Class::OwnRead, &mut self.entries, ready),
+            WHOLE if writes => self.whole.give(Class::OwnWrite, entries, ready),
+            WHOLE => self.whole.give(Class::OwnRead, entries, ready),
             NOTHING => self.nothing -= 1,
             own => self.give_parts(own as usize, writes, ready),
         }
     }
 
-    fn give_parts(&mut self, own: usize, writes: bool, ready: &mut impl FnMut(T)) {
+    fn give_parts(&mut self, own: usize, writes: bool, ready: &mut impl FnMut(&T)) {
         let AccessQueue { entries, whole, parts, .. } = self;
+        let entries = entries.all();
         let Some(Parts { slots, .. }) = parts.as_deref_mut() else { return };
         let foreign = Class::foreign(writes);
         whole.give(foreign, entries, ready);
@@ -323,7 +353,7 @@ impl<T: Clone> AccessQueue<T> {
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
         let Some(waiting) = self.entries.get(place.key()) else { return };
         self.in_order(visit, |entry| {
-            entry.sequence < waiting.sequence
+            self.age(entry) > self.age(waiting)
                 && (entry.missing.writes() || waiting.missing.writes())
                 && self.meet(entry.own, waiting.own)
         });
@@ -332,7 +362,7 @@ impl<T: Clone> AccessQueue<T> {
     /// The ticket of the oldest live access, granted or waiting, and whether it writes. It looks at every live access.
     #[must_use]
     pub fn oldest(&self) -> Option<(&T, bool)> {
-        let entry = self.entries.iter().min_by_key(|entry| entry.sequence)?;
+        let entry = self.entries.iter().max_by_key(|entry| self.age(entry))?;
         Some((entry.ticket.as_ref()?, entry.missing.writes()))
     }
 
@@ -348,7 +378,7 @@ impl<T: Clone> AccessQueue<T> {
 
     fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
         let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
-        kept.sort_unstable_by_key(|entry| entry.sequence);
+        kept.sort_unstable_by_key(|entry| Reverse(self.age(entry)));
         kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
     }
 
@@ -365,7 +395,7 @@ impl<T: Clone> AccessQueue<T> {
     }
 }
 
-impl<T: Clone> Default for AccessQueue<T> {
+impl<T> Default for AccessQueue<T> {
     fn default() -> AccessQueue<T> {
         AccessQueue::new()
     }

@@ -57,7 +57,7 @@ fn compare(
             granted.remove(&ticket);
             let i = oracle.live.iter().position(|access| access.0 == ticket).unwrap();
             let (.., place) = oracle.live.remove(i);
-            queue.release(place, &mut |ready| assert!(granted.insert(ready), "{ready} is granted twice"));
+            queue.release(place, &mut |&ready| assert!(granted.insert(ready), "{ready} is granted twice"));
         } else {
             break;
         }
@@ -150,7 +150,7 @@ fn readers_between_two_writers_run_together() {
     let (last, _) = queue.enqueue("last", true, &Area::Whole);
     let release = |queue: &mut AccessQueue<&'static str>, place| {
         let mut ready = vec![];
-        queue.release(place, &mut |ticket| ready.push(ticket));
+        queue.release(place, &mut |&ticket| ready.push(ticket));
         ready.sort_unstable();
         ready
     };

@@ -1,7 +1,7 @@
 //! One access of a task or guard: what it is, what it waits for, and what its end leaves at the chunk.
 
 use super::{
-    Core, CorePtr, Denied, Held, HeldPart, Measure, Mode, Outcome, Presence, Refusal, State, Tickets,
+    Core, CorePtr, Denied, Held, HeldPart, Marks, Measure, Mode, Outcome, Presence, Refusal, State, Tickets,
     WaitingPlace, clip, drop_owner, is_opaque,
 };
 use crate::error::Error;
@@ -9,6 +9,7 @@ use crate::plan::Run;
 use crate::pool::Pool;
 use crate::task::RawTask;
 use dagger_core::{Area, Place};
+use std::num::NonZeroU32;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -22,26 +23,52 @@ impl Held {
         fills: bool,
     ) -> Self {
         let part = part.map(|(area, measure)| Box::new(HeldPart { area, measure }));
-        Held {
-            chunk,
-            mode,
-            part,
-            place: None,
-            run: None,
-            step: 0,
-            argument: 0,
-            merged: false,
-            is_plain: false,
-            fills,
-            silent: false,
-            #[cfg(feature = "store")]
-            pinned: false,
-        }
+        let marks = Marks(match (fills, &part) {
+            (true, _) => Marks::FILLS,
+            (false, None) => Marks::PLAIN,
+            (false, Some(_)) => 0,
+        });
+        Held { chunk, mode, part, run: None, turn: None, argument: 0, marks }
     }
 
     /// An access to the whole with this place.
     pub(crate) fn with_place(chunk: CorePtr, mode: Mode, place: Place) -> Self {
-        Held { place: Some(place), ..Held::new(chunk, mode, None, false) }
+        Held { turn: Some(place.into()), ..Held::new(chunk, mode, None, false) }
+    }
+
+    /// Its place in the queue of its chunk, if it has one of its own.
+    #[inline]
+    fn place(&self) -> Option<Place> {
+        self.turn.filter(|_| self.run.is_none()).map(Place::from)
+    }
+
+    /// Its place is another access's, which covers both.
+    #[inline]
+    pub(super) fn is_merged(&self) -> bool {
+        self.marks.has(Marks::MERGED)
+    }
+
+    /// Leaves its place to another access.
+    pub(super) fn merge(&mut self) {
+        self.marks.set(Marks::MERGED, true);
+        self.marks.set(Marks::PLAIN, false);
+    }
+
+    /// It makes the value (`Chunk::from_task`).
+    #[inline]
+    pub(crate) fn fills(&self) -> bool {
+        self.marks.has(Marks::FILLS)
+    }
+
+    /// A guard has its pin. Those of tasks are known by the task.
+    #[cfg(feature = "store")]
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.marks.has(Marks::PINNED)
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn set_pinned(&mut self, is_pinned: bool) {
+        self.marks.set(Marks::PINNED, is_pinned);
     }
 
     pub(super) fn measure(&self) -> Option<Measure> {
@@ -55,13 +82,13 @@ impl Held {
     /// It has a place, or shares that of another access of its task, or that of the run of its plan.
     #[inline]
     pub(crate) fn has_place(&self) -> bool {
-        self.place.is_some() || self.merged || self.run.is_some()
+        self.turn.is_some() || self.is_merged()
     }
 
     /// It has a place in the queue of its chunk, and one of its own.
     #[inline]
     pub(crate) fn is_queued(&self) -> bool {
-        self.place.is_some()
+        self.place().is_some()
     }
 
     /// The declared part; `None` is the whole.
@@ -71,27 +98,29 @@ impl Held {
 
     /// Only its turn, or its runtime, decides whether it may be, or it moves what others measure.
     pub(crate) fn is_intricate(&self) -> bool {
-        self.merged || self.fills || self.chunk.is_placed || is_opaque(self.area())
+        self.is_merged() || self.fills() || self.chunk.is_placed || is_opaque(self.area())
     }
 
     /// Leaves the order to the run of a plan.
     #[inline]
     pub(crate) fn follow(&mut self, run: &Run, step: u32, silent: bool) {
         self.run = Some(NonNull::from(run));
-        (self.step, self.silent) = (step, silent);
+        self.turn = Some(NonZeroU32::MIN.saturating_add(step));
+        self.marks.set(Marks::SILENT, silent);
+        self.marks.set(Marks::PLAIN, false);
     }
 
     /// The run that orders it, and its step there.
     #[inline]
     pub(crate) fn step(&self) -> Option<(&Run, u32)> {
         // SAFETY: the step is not completed while there is this access of it.
-        self.run.map(|run| (unsafe { run.as_ref() }, self.step))
+        self.followed().map(|(run, step)| (unsafe { run.as_ref() }, step))
     }
 
     /// As [`step`](Self::step), for the one who completes it.
     #[inline]
     pub(crate) fn followed(&self) -> Option<(NonNull<Run>, u32)> {
-        self.run.map(|run| (run, self.step))
+        self.run.zip(self.turn).map(|(run, turn)| (run, turn.get() - 1))
     }
 
     pub(crate) fn area(&self) -> &Area {
@@ -158,7 +187,7 @@ impl Held {
 
     /// True if the place was granted. Under the lock of its chunk.
     pub(crate) fn is_granted(&self, state: &State) -> bool {
-        self.place.is_none_or(|place| state.queue.is_granted(place))
+        self.place().is_none_or(|place| state.queue.is_granted(place))
     }
 
     /// Why it cannot be used although it was granted, if so.
@@ -169,7 +198,7 @@ impl Held {
     /// What has poisoned it, as far as that can be told of a value that is not in memory. Its turn has come.
     #[cfg(feature = "store")]
     pub(crate) fn known_poison(&self) -> Option<Arc<Error>> {
-        if !self.core().needs_a_look() || self.merged || !self.is_exact() {
+        if !self.core().needs_a_look() || self.is_merged() || !self.is_exact() {
             return None;
         }
         match self.denied(&mut self.core().lock()) {
@@ -180,7 +209,7 @@ impl Held {
 
     /// Its place, to look at from elsewhere while it waits.
     pub(crate) fn waiting_place(&self) -> Option<WaitingPlace> {
-        self.place.map(|place| WaitingPlace { chunk: self.chunk.owner(), place })
+        self.place().map(|place| WaitingPlace { chunk: self.chunk.owner(), place })
     }
 
     /// The tasks that it waits for.
@@ -188,7 +217,7 @@ impl Held {
         if let Some((run, step)) = self.step() {
             run.visit_predecessors(step, visit);
         }
-        if let Some(place) = self.place {
+        if let Some(place) = self.place() {
             self.core().visit_blockers(place, visit);
         }
     }
@@ -203,7 +232,7 @@ impl Held {
     /// Ends an access as most are, which owns nothing then. False: it is another one.
     #[inline(always)]
     pub(crate) fn release_quickly(&self, outcome: Outcome<'_>, tickets: &mut Tickets) -> bool {
-        if let (true, Some(place), Outcome::Wrote) = (self.is_plain, self.place, outcome) {
+        if let (true, Some(turn), Outcome::Wrote) = (self.marks.has(Marks::PLAIN), self.turn, outcome) {
             let mut state = self.chunk.lock();
             if self.mode == Mode::Out && !state.poison.is_clean() {
                 return false;
@@ -211,7 +240,7 @@ impl Held {
             if self.mode.writes() && state.parts.is_some() {
                 state.parts = None;
             }
-            let keep = state.give(place, tickets);
+            let keep = state.give(turn.into(), tickets);
             drop(state);
             drop_owner(keep);
             return true;
@@ -222,17 +251,17 @@ impl Held {
     /// It is an access to all of the value, and owns nothing.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
-        self.part.is_none() && !self.merged
+        self.part.is_none() && !self.is_merged()
     }
 
     /// Its end leaves nothing to do at the chunk.
     #[inline]
     pub(crate) fn leaves_nothing(&self, outcome: Outcome<'_>) -> bool {
-        self.silent && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look()
+        self.marks.has(Marks::SILENT) && matches!(outcome, Outcome::Wrote) && !self.chunk.needs_a_look()
     }
 
     #[cold]
-    pub(crate) fn release_slowly(mut self, outcome: Outcome<'_>, tickets: &mut Tickets) {
+    pub(crate) fn release_slowly(self, outcome: Outcome<'_>, tickets: &mut Tickets) {
         // Errors are the user's: their drop is not run under the lock.
         let mut garbage: Vec<Arc<Error>> = Vec::new();
         // One that was refused has no place, and has touched nothing.
@@ -240,7 +269,7 @@ impl Held {
             return;
         }
         // Beside others of its task it has no place; the one that has may be given back already, and the chunk with it.
-        if self.place.is_none() && self.run.is_none() && self.has_no_elements() {
+        if self.turn.is_none() && self.has_no_elements() {
             return;
         }
         let mut keep = None;
@@ -253,7 +282,7 @@ impl Held {
                 match outcome {
                     Outcome::Failed(error) => {
                         let cause = Arc::new(error.clone());
-                        if self.fills {
+                        if self.fills() {
                             state.presence = Presence::Missing(Some(cause));
                         } else if let Some(area) = state.resolved(&self) {
                             // What was measured before a whole write says nothing about what it has left.
@@ -262,7 +291,7 @@ impl Held {
                         }
                         chunk.look();
                     }
-                    Outcome::Wrote if self.fills => state.presence = Presence::Here,
+                    Outcome::Wrote if self.fills() => state.presence = Presence::Here,
                     Outcome::Wrote if self.mode == Mode::Out && !state.poison.is_clean() => {
                         // A whole write that failed knew no elements; this access has measured them.
                         if let Some(parts) = &state.parts {
@@ -278,11 +307,11 @@ impl Held {
                 if !matches!(self.area(), Area::Grid(_)) {
                     state.parts = None;
                 }
-                if is_opaque(self.area()) && !self.merged && self.run.is_none() {
+                if is_opaque(self.area()) && !self.is_merged() && self.run.is_none() {
                     state.opaque_writes -= 1;
                 }
             }
-            if let Some(place) = self.place.take() {
+            if let Some(place) = self.place() {
                 keep = state.give(place, tickets);
             }
         }

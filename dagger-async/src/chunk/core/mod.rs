@@ -24,7 +24,7 @@ mod ticket;
 
 use places::Taking;
 pub(crate) use places::{check_merged, give_idle, take_at_rest, take_idle, take_places};
-pub(crate) use ticket::{Other, Ticket, Whose};
+pub(crate) use ticket::{Other, Ticket, Tickets, Whose};
 
 use super::container::Parts;
 use super::guard::GuardWait;
@@ -37,7 +37,8 @@ use crate::sync::{SpinGuard, SpinLock};
 use crate::task::RawTask;
 use dagger_core::record::What;
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
-use smallvec::SmallVec;
+use std::mem::offset_of;
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::panic::Location;
 use std::ptr::NonNull;
@@ -61,9 +62,6 @@ impl Mode {
         self != Mode::Out
     }
 }
-
-/// Those whose turn came, to be told outside the locks.
-pub(crate) type Tickets = SmallVec<[Ticket; 6]>;
 
 /// Who takes places.
 #[derive(Clone, Copy)]
@@ -168,7 +166,15 @@ impl CorePtr {
 }
 
 // The lock, and what of the queue every access writes: 8 + 56 bytes.
-const _: () = assert!(std::mem::offset_of!(Core, state) == 0 && SpinLock::<State>::VALUE <= 8);
+const _: () = assert!(offset_of!(Core, state) == 0 && SpinLock::<State>::VALUE <= 8);
+
+// Of a chunk that is accessed as a whole three lines are touched: this, that of the entries' address and of the owner, and the one
+// before the last field that says where the value lies.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(
+    offset_of!(Core, state) + SpinLock::<State>::VALUE + offset_of!(State, run) >= 3 * 64
+        && offset_of!(Core, cell) < 4 * 64
+);
 
 /// What the lock protects. What every access writes is at the start of the queue.
 #[repr(C)]
@@ -176,20 +182,22 @@ pub(crate) struct State {
     queue: AccessQueue<Ticket>,
     /// Invariant 5.
     keep: Option<Arc<dyn AnyChunk>>,
-    /// The run of a plan that has a place here, which is the first. Kept by the ticket of that.
-    run: Option<NonNull<Run>>,
     poison: Poison<Arc<Error>>,
-    /// `None` when not measured since the last whole write.
-    parts: Option<Box<Parts>>,
     pub(crate) presence: Presence,
     /// Live writes of something that may contain the container, or be in it: fields, regions of a user's kind.
     opaque_writes: u32,
-    /// The runtime whose tasks came here first, and whether others came: then the shutdown of each must find its own.
-    tasks_of: *const Pool,
-    is_shared: bool,
+    /// What follows is looked at by most accesses, and with it what comes behind the lock: from here on a line of their own.
+    _line: [usize; 1],
     /// The store reads the value.
     #[cfg(feature = "store")]
     is_lent: bool,
+    /// The run of a plan that has a place here, which is the first. Kept by the ticket of that.
+    run: Option<NonNull<Run>>,
+    /// `None` when not measured since the last whole write.
+    parts: Option<Box<Parts>>,
+    /// The runtime whose tasks came here first, and whether others came: then the shutdown of each must find its own.
+    tasks_of: *const Pool,
+    is_shared: bool,
 }
 
 // SAFETY: the pointers (of measured parts, of a run, and of a pool, which is only compared) are addresses; what they lead to is
@@ -209,29 +217,49 @@ pub(crate) enum Presence {
 }
 
 /// One access: a place in the queue of a chunk. While it has one the queue keeps the chunk; before that, the caller does.
+///
+/// Half a cache line: a task with three of them, by reference, is four lines.
 pub struct Held {
     pub(crate) chunk: CorePtr,
     /// `None`: the whole.
     part: Option<Box<HeldPart>>,
-    place: Option<Place>,
-    /// The run of a plan orders it, which has places of its own: this is of its step with this number. The run lives until
-    /// all its steps have been completed.
+    /// The run of a plan orders it, which has places of its own. The run lives until all its steps have been completed.
     run: Option<NonNull<Run>>,
-    step: u32,
+    /// Its place in the queue, if it has one; where a run orders it, the number of its step there, plus one.
+    turn: Option<NonZeroU32>,
     /// Which argument it is, from 1.
     argument: u16,
     pub(crate) mode: Mode,
-    /// The place is another access's, which covers both.
-    merged: bool,
-    /// It is to the whole, has a place of its own and does not make the value: what most are.
-    is_plain: bool,
+    marks: Marks,
+}
+
+const _: () = assert!(size_of::<Held>() <= 32);
+
+/// What else is true of an access.
+#[derive(Clone, Copy, Default)]
+struct Marks(u8);
+
+impl Marks {
+    /// Its place is another access's, which covers both.
+    const MERGED: u8 = 1;
+    /// It is to the whole, by the queue, and does not make the value: what most are.
+    const PLAIN: u8 = 1 << 1;
     /// It makes the value (`Chunk::from_task`).
-    pub(crate) fills: bool,
+    const FILLS: u8 = 1 << 2;
     /// A success leaves nothing to do at the chunk, unless that wants a look.
-    silent: bool,
+    const SILENT: u8 = 1 << 3;
     /// A guard has its pin. Those of tasks are known by the task.
     #[cfg(feature = "store")]
-    pub(crate) pinned: bool,
+    const PINNED: u8 = 1 << 4;
+
+    #[inline]
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+    #[inline]
+    fn set(&mut self, mark: u8, is_so: bool) {
+        self.0 = self.0 & !mark | if is_so { mark } else { 0 };
+    }
 }
 
 // SAFETY: `run` is an address; `Run` is `Sync`.
@@ -323,6 +351,7 @@ impl Core {
                 parts: None,
                 presence,
                 opaque_writes: 0,
+                _line: [0],
                 tasks_of: std::ptr::null(),
                 is_shared: false,
                 #[cfg(feature = "store")]
@@ -412,7 +441,7 @@ impl State {
 
     /// Takes a place for an access whose chunk this is.
     fn enqueue(&mut self, held: &mut Held, ticket: Ticket, pool: *const Pool, taking: &mut Taking) {
-        let (writes, area) = match held.merged {
+        let (writes, area) = match held.is_merged() {
             true => (true, &Area::Whole),
             // No elements conflict with nothing; but where they would be must not change while that is looked at.
             false if held.has_no_elements() => (false, &Area::Whole),
@@ -422,8 +451,7 @@ impl State {
         if writes && is_opaque(area) {
             self.opaque_writes += 1;
         }
-        held.place = Some(place);
-        held.is_plain = held.part.is_none() && !held.merged && !held.fills;
+        held.turn = Some(place.into());
     }
 
     #[inline(always)]
@@ -444,18 +472,24 @@ impl State {
             part => self.queue.enqueue(ticket, writes, part),
         };
         self.note_pool(pool);
-        if !granted {
-            taking.taken.waiting += 1;
-            taking.taken.foreign |= self.is_shared;
-            if let Some(run) = self.run {
-                // SAFETY: it came from an `Arc` (`take_idle`), and the ticket of its place, which is here, counts as one.
-                taking.behind.push(unsafe {
-                    Arc::increment_strong_count(run.as_ptr());
-                    Arc::from_raw(run.as_ptr())
-                });
-            }
+        taking.taken.waiting += u32::from(!granted);
+        if !granted && (self.is_shared || self.run.is_some()) {
+            self.wait_specially(taking);
         }
         place
+    }
+
+    /// Somebody waits here whom others have to know of.
+    #[cold]
+    fn wait_specially(&self, taking: &mut Taking) {
+        taking.taken.foreign |= self.is_shared;
+        if let Some(run) = self.run {
+            // SAFETY: it came from an `Arc` (`take_idle`), and the ticket of its place, which is here, counts as one.
+            taking.behind.push(unsafe {
+                Arc::increment_strong_count(run.as_ptr());
+                Arc::from_raw(run.as_ptr())
+            });
+        }
     }
 
     /// Takes a place where nobody is: it is granted.
@@ -482,7 +516,7 @@ impl State {
     #[must_use]
     #[inline]
     fn give(&mut self, place: Place, tickets: &mut Tickets) -> Option<Arc<dyn AnyChunk>> {
-        self.queue.release(place, &mut |ticket: Ticket| ticket.tell_soon(tickets));
+        self.queue.release(place, &mut |ticket: &Ticket| ticket.tell_soon(tickets));
         if self.queue.is_idle() { self.keep.take() } else { None }
     }
 
@@ -490,7 +524,7 @@ impl State {
     #[cold]
     fn record(&self, held: &Held, task: RawTask, writes: bool) {
         // What shares a place with another access waits as for the whole.
-        let part = held.part.as_ref().filter(|_| !held.merged);
+        let part = held.part.as_ref().filter(|_| !held.is_merged());
         let (task, chunk, turn) = (task.id.get(), held.chunk.id, self.queue.accesses());
         match part {
             // Apart, since most are so: code that knows it is half as long.

@@ -82,8 +82,8 @@ fn take_wholes(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) {
         // SAFETY: taken by `lock_wholes`, on this thread.
         let mut state = unsafe { chunk.state.taken() };
         let writes = held.mode.writes();
-        held.place = Some(state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, pool, taking));
-        held.is_plain = !held.fills;
+        let place = state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, pool, taking);
+        held.turn = Some(place.into());
         if is_recorded && let Asker::Task(task) = asker {
             state.record(held, task, writes);
         }
@@ -116,7 +116,7 @@ fn take_regions(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) -> Res
         if coarse {
             // The length is not known yet, and neither is whether they overlap. They share one place, which covers all,
             // and the turn decides.
-            group.iter_mut().for_each(|held| held.merged = true);
+            group.iter_mut().for_each(Held::merge);
             group[0].core().look();
         }
         let places = if coarse { 1 } else { group.len() };
@@ -124,14 +124,14 @@ fn take_regions(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) -> Res
         for held in &mut group[..places] {
             // One without elements needs no place of its own beside one with some.
             if !coarse && has_elements && held.has_no_elements() {
-                held.merged = true;
+                held.merge();
                 continue;
             }
             state.enqueue(held, asker.ticket(held.argument), pool, taking);
             if let Asker::Task(task) = asker
                 && record::is_on()
             {
-                let writes = held.merged || !held.has_no_elements() && held.mode.writes();
+                let writes = held.is_merged() || !held.has_no_elements() && held.mode.writes();
                 state.record(held, task, writes);
             }
         }
@@ -242,7 +242,7 @@ fn aliased(one: &Held, other: &Held) -> Refusal {
 
 /// Checks what could not be checked when the places were taken. The places are granted.
 pub(crate) fn check_merged<'a>(held: impl Iterator<Item = &'a Held>) -> Result<(), Refusal> {
-    let merged: SmallVec<[&Held; 4]> = held.filter(|held| held.merged).collect();
+    let merged: SmallVec<[&Held; 4]> = held.filter(|held| held.is_merged()).collect();
     for (at, one) in merged.iter().enumerate() {
         for other in merged[at + 1..].iter().filter(|other| other.is_same_chunk(one)) {
             if !one.mode.writes() && !other.mode.writes() {

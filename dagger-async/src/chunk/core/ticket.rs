@@ -1,9 +1,9 @@
 //! Whose turn at a chunk comes, in one word, as every access has one in its queue.
 
-use super::Tickets;
 use crate::chunk::guard::GuardWait;
 use crate::plan::Run;
 use crate::task::RawTask;
+use arrayvec::ArrayVec;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -41,12 +41,15 @@ impl Ticket {
     }
 
     /// Adds it to those that will soon be told here: asks for the memory of its task.
-    #[inline]
-    pub(crate) fn tell_soon(self, tickets: &mut Tickets) {
+    #[inline(always)]
+    pub(crate) fn tell_soon(&self, tickets: &mut Tickets) {
         if let Whose::Task(task) = self.whose() {
             task.prefetch();
+            if tickets.tasks.try_push(task).is_ok() {
+                return;
+            }
         }
-        tickets.push(self);
+        tickets.add(self);
     }
 
     pub(crate) fn other(other: Other) -> Self {
@@ -90,5 +93,53 @@ impl Drop for Ticket {
             // SAFETY: it came from `into_raw`, and this count is ours.
             drop(unsafe { Arc::from_raw(other) });
         }
+    }
+}
+
+/// Those whose turn came, to be told outside the locks.
+pub(crate) struct Tickets {
+    /// Most of them.
+    tasks: ArrayVec<RawTask, 6>,
+    more: Vec<Ticket>,
+}
+
+impl Tickets {
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Tickets { tasks: ArrayVec::new_const(), more: Vec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.more.is_empty()
+    }
+
+    /// Its drop would do nothing.
+    #[inline]
+    pub(crate) fn owns_nothing(&self) -> bool {
+        self.more.capacity() == 0
+    }
+
+    #[cold]
+    fn add(&mut self, ticket: &Ticket) {
+        self.more.push(ticket.clone());
+    }
+
+    /// The task at this place among the first that were added, if there is one.
+    #[inline(always)]
+    pub(crate) fn task(&self, at: usize) -> Option<RawTask> {
+        self.tasks.get(at).copied()
+    }
+
+    /// All the tasks that [`task`](Self::task) has given have been told.
+    #[inline(always)]
+    pub(crate) fn clear_tasks(&mut self) {
+        self.tasks.clear();
+    }
+
+    /// Takes the others.
+    #[inline]
+    pub(crate) fn take_more(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.more)
     }
 }
