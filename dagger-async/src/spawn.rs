@@ -271,6 +271,20 @@ where
 
 /// Tells of a task that was made, before anything can end it. True if it may be a step of a plan, and is not listed.
 fn begin(task: RawTask, has_accesses: bool, pool: &Pool, local: &Local) -> bool {
+    // What follows calls nobody, so that it needs to keep nothing.
+    if !record::is_on()
+        && let Some(may_be_step) =
+            local.queue().map_or(Some(false), |frame| frame.own_quickly(task, has_accesses))
+    {
+        pool.spawned(local);
+        return may_be_step;
+    }
+    begin_slowly(task, has_accesses, pool, local)
+}
+
+/// As [`begin`].
+#[inline(never)]
+fn begin_slowly(task: RawTask, has_accesses: bool, pool: &Pool, local: &Local) -> bool {
     record::spawned(&task, pool);
     pool.spawned(local);
     local.queue().is_some_and(|frame| frame.own(task, has_accesses))
@@ -455,7 +469,7 @@ fn launch(task: RawTask, linker: &mut Linker, extras: Option<Box<Extras>>, pool:
     let waiting = linker.waiting;
     if waiting == 0 && !known {
         task.state.queue_unshared();
-        pool.enqueue(task, local);
+        pool.enqueue_for_all(task, local);
     } else if waiting == 0 {
         // Nobody else counts it down. Release: who looks at its accesses sees them.
         task.pending.store(0, Release);

@@ -310,7 +310,18 @@ impl Pool {
     }
 
     /// Queues a task that is in phase `Queued`. The caller keeps the pool alive; the task may be gone afterwards.
+    ///
+    /// The first that the end of another has made ready runs here next.
+    #[inline(always)]
     pub(crate) fn enqueue(&self, task: RawTask, local: &Local) {
+        let is_plain = task.spec.as_deref().is_none_or(|spec| spec.placement.is_plain());
+        if !is_plain || !local.place_of(self).is_some_and(|place| place.keep_next(task)) {
+            self.enqueue_for_all(task, local);
+        }
+    }
+
+    /// As [`enqueue`](Self::enqueue), of a task that does not run here next.
+    pub(crate) fn enqueue_for_all(&self, task: RawTask, local: &Local) {
         let place = local.place_of(self);
         match task.spec.as_deref().map(|spec| &spec.placement) {
             Some(placement) if placement.blocking => self.spares.run(&self.keep(), task, placement.lane()),
@@ -321,7 +332,8 @@ impl Pool {
             }
             _ => match place {
                 Some(place) => {
-                    if place.push(task) && self.stealers.len() > 1 {
+                    place.push(task);
+                    if self.stealers.len() > 1 {
                         self.sleep.wake_one_beside(|| place.is_alone());
                     }
                 }

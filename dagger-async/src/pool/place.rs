@@ -71,15 +71,20 @@ impl Place {
         }
     }
 
-    /// Queues a plain task. True if others should be told.
-    #[inline]
-    pub(crate) fn push(&self, task: RawTask) -> bool {
-        if self.finishing.get() && self.slot.get().is_none() {
+    /// Keeps a plain task to be run here next, if it is the first that the end of another has made ready. False: it is for all.
+    #[inline(always)]
+    pub(crate) fn keep_next(&self, task: RawTask) -> bool {
+        let is_next = self.finishing.get() && self.slot.get().is_none();
+        if is_next {
             self.slot.set(Some(task));
-            return false;
         }
+        is_next
+    }
+
+    /// Queues a plain task, for all.
+    #[inline]
+    pub(crate) fn push(&self, task: RawTask) {
         self.queue.push(task);
-        true
     }
 
     /// Empties the slot into the queue, where others can reach it.

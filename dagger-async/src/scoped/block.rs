@@ -100,7 +100,17 @@ impl Owned {
         self.push(TaskRef::of_new(task), false, true)
     }
 
-    #[inline]
+    /// As [`add`](Self::add) of a task whose failure is collected here, if it is neither time to shorten the list nor to make room
+    /// in it. False: it is.
+    #[must_use]
+    #[inline(always)]
+    pub(super) fn add_quickly(&mut self, task: RawTask) -> bool {
+        let has_room = self.tasks.len() < self.tasks.capacity();
+        let quickly = has_room && !self.listed.wrapping_add(1).is_multiple_of(PERIOD);
+        quickly && !self.add(task, true)
+    }
+
+    #[inline(always)]
     fn push(&mut self, task: TaskRef, collects: bool, accompanies: bool) -> bool {
         self.tasks.push_back(Listed { task, at: self.spawned, collects, accompanies });
         self.spawned += 1;
@@ -136,7 +146,9 @@ impl Owned {
         if listed.collects && listed.task.error().is_some() {
             over._errors.extend(self.failures.collect(listed.task.raw(), listed.at));
         }
-        over._tasks.extend(listed.task.let_go());
+        if let Some(last) = listed.task.let_go() {
+            over._tasks.push(last);
+        }
     }
 
     /// Takes what is over off the list, with its failure.

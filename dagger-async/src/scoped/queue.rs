@@ -101,6 +101,8 @@ enum Kind {
 pub(crate) struct Frame {
     queue: *const Queue,
     outer: *const Frame,
+    /// It is a datadeps block, and there is none around it: what most tasks are spawned in.
+    is_alone: bool,
     /// All blocks from here outwards are datadeps blocks, or only look on.
     only_owns: bool,
     /// One of them is a run of a plan.
@@ -126,7 +128,8 @@ impl Frame {
             {
                 outer.refuse_to_freeze("a plan, or another graph that is recorded, has tasks of its own");
             }
-            let frame = Frame { queue, outer, only_owns, is_planned, is_ranked };
+            let is_alone = queue.kind == Kind::Block && outer.is_null();
+            let frame = Frame { queue, outer, is_alone, only_owns, is_planned, is_ranked };
             let _entered = local.enter_queue(&frame);
             poll()
         })
@@ -199,24 +202,26 @@ impl Frame {
         self.chain().any(|queue| queue.kind == Kind::Block)
     }
 
+    /// As [`own`](Self::own), as it is for most tasks, without a call. `None`: it takes that to do it.
+    #[inline(always)]
+    pub(crate) fn own_quickly(&self, task: RawTask, has_accesses: bool) -> Option<bool> {
+        let queue = self.queue();
+        if !self.is_alone {
+            return None;
+        }
+        let may_be_step = match &queue.plan {
+            None if queue.owned.try_borrow_mut().is_ok_and(|mut owned| owned.add_quickly(task)) => false,
+            Some(plan) if has_accesses && plan.is_following() => true,
+            _ => return None,
+        };
+        task.state.observe_unshared();
+        Some(may_be_step)
+    }
+
     /// The blocks around a new task, that nobody else knows yet, become its owners. True if the innermost will know by
     /// [`place`](Self::place) or [`list`](Self::list) whether it has to list it: it may be a step of its plan, whose run
     /// knows its steps.
-    #[inline]
     pub(crate) fn own(&self, task: RawTask, has_accesses: bool) -> bool {
-        let queue = self.queue();
-        if !self.is_planned && self.outer.is_null() && queue.kind == Kind::Block {
-            // Most tasks.
-            task.state.observe_unshared();
-            if queue.owned.borrow_mut().add(task, true) {
-                queue.shorten();
-            }
-            return false;
-        }
-        self.own_by_all(task, has_accesses)
-    }
-
-    fn own_by_all(&self, task: RawTask, has_accesses: bool) -> bool {
         let mut innermost = true;
         let mut may_be_step = false;
         for queue in self.chain() {
@@ -259,21 +264,38 @@ impl Frame {
         linker: &mut Linker,
         take_places: impl FnOnce(&mut Linker) -> Option<Box<Error>>,
     ) -> Option<Box<Error>> {
-        let Some((queue, plan)) = self.planned() else { return take_places(linker) };
-        // Where it is not listed, it has a place in the order of spawns here.
-        let at = linker.may_be_step.then(|| queue.owned.borrow().next());
-        let is_step = plan.follow(task, linker, at);
-        match at {
-            Some(_) if is_step => queue.owned.borrow_mut().count(),
-            Some(_) => self.list(task),
-            None => {}
+        let planned = self.planned();
+        if let Some((queue, plan)) = planned {
+            // Where it is not listed, it has a place in the order of spawns here.
+            let at = linker.may_be_step.then(|| queue.owned.borrow().next());
+            if plan.follow(task, linker, at) {
+                if at.is_some() {
+                    queue.owned.borrow_mut().count();
+                }
+                return None;
+            }
+            if at.is_some() {
+                self.list(task);
+            }
         }
-        if is_step {
-            return None;
+        Self::place_by_chunks(planned.map(|(_, plan)| plan), task, linker, take_places)
+    }
+
+    /// A task is no step of the graph of a plan.
+    #[inline(never)]
+    fn place_by_chunks(
+        plan: Option<&Issue>,
+        task: RawTask,
+        linker: &mut Linker,
+        take_places: impl FnOnce(&mut Linker) -> Option<Box<Error>>,
+    ) -> Option<Box<Error>> {
+        if let Some(plan) = plan {
+            plan.note(task);
         }
-        plan.note(task);
         let refusal = take_places(linker);
-        plan.note_placed(task, refusal.is_some());
+        if let Some(plan) = plan {
+            plan.note_placed(task, refusal.is_some());
+        }
         refusal
     }
 
