@@ -74,6 +74,32 @@ fn a_guard_stands_where_it_was_called_for_not_where_it_is_awaited() {
 
 /// Write, read, read, write, called for in this order and awaited in every order.
 #[test]
+fn one_end_lets_many_readers_and_guards_in_and_its_successors_go_on() {
+    on_all_workers(|_rt| async {
+        let chunk = numbers(3);
+        let (writer, go) = occupy(&chunk).await;
+        let dependent = spawn!((|_: &()| 7)(&writer));
+        let before: Vec<_> = (0..10).map(|_| spawn!(sum(In(&chunk.slice(..))))).collect();
+        let guards = [chunk.read(), chunk.read()];
+        let after: Vec<_> = (0..10).map(|_| spawn!(sum(In(&chunk.slice(..))))).collect();
+        let last = spawn!(add(InOut(&chunk.slice(..)), 1));
+        settle().await;
+        assert!(!before[0].is_finished() && !dependent.is_finished());
+        go.open();
+        writer.await.unwrap();
+        assert_eq!(dependent.await.unwrap(), 7);
+        for reader in before.into_iter().chain(after) {
+            assert_eq!(reader.await.unwrap(), 3);
+        }
+        for guard in join_all(guards).await {
+            assert_eq!(guard.unwrap().iter().sum::<i64>(), 3);
+        }
+        last.await.unwrap();
+        assert_eq!(chunk.read().await.unwrap().iter().sum::<i64>(), 6);
+    });
+}
+
+#[test]
 fn guards_come_in_the_order_of_their_calls_whatever_the_order_of_their_awaits() {
     on_all_workers(|_rt| async {
         for order in permutations(4) {

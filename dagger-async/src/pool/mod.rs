@@ -320,7 +320,8 @@ impl Pool {
         }
     }
 
-    /// As [`enqueue`](Self::enqueue), of a task that does not run here next.
+    /// As [`enqueue`](Self::enqueue), of a task that does not run here next: a plain one (as `is_plain` says) for all workers, another one
+    /// for those of its lane. One that has just been spawned and waits for nothing comes here, whatever ends around it.
     pub(crate) fn enqueue_for_all(&self, task: RawTask, local: &Local) {
         let place = local.place_of(self);
         match task.spec.as_deref().map(|spec| &spec.placement) {

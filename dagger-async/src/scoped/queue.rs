@@ -101,7 +101,7 @@ enum Kind {
 pub(crate) struct Frame {
     queue: *const Queue,
     outer: *const Frame,
-    /// It is a datadeps block, and there is none around it: what most tasks are spawned in.
+    /// It is a datadeps block, a run of a plan or not, and there is no block of any kind around it: what most tasks are spawned in.
     is_alone: bool,
     /// All blocks from here outwards are datadeps blocks, or only look on.
     only_owns: bool,
@@ -202,7 +202,7 @@ impl Frame {
         self.chain().any(|queue| queue.kind == Kind::Block)
     }
 
-    /// As [`own`](Self::own), as it is for most tasks, without a call. `None`: it takes that to do it.
+    /// As [`own`](Self::own), as it is for most tasks, without a call. `None`: it takes that to do it. A block that is alone only owns.
     #[inline(always)]
     pub(crate) fn own_quickly(&self, task: RawTask, has_accesses: bool) -> Option<bool> {
         let queue = self.queue();

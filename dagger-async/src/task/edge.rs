@@ -168,7 +168,10 @@ impl Linker {
             registers: false,
             accesses: task.room_for_accesses::<B>(),
             linked: 0,
-            room: const { B::ACCESSES as u16 },
+            room: const {
+                assert!(B::ACCESSES < 1 << 16, "a call has fewer arguments");
+                B::ACCESSES as u16
+            },
             refused: None,
             cause: Cause::Argument,
             may_be_step: false,

@@ -34,6 +34,9 @@ pub(super) unsafe fn pass_on(task: RawTask, successors: Successors, failure: Opt
     // SAFETY: the caller's promise.
     unsafe { work.release(task, effect) };
     work.tell_tasks();
+    if work.tickets.has_more() {
+        work.tell_more();
+    }
     if !successors.is_empty() {
         work.tell(successors, failure.map(Box::new));
     }

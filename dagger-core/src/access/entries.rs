@@ -70,6 +70,7 @@ impl<T> Entries<T> {
     #[inline(never)]
     fn grow(&mut self, free: &mut Free) {
         let key = self.0.len() as u32;
+        assert!(key < 1 << 31, "a place has 31 bits: so many accesses would be 64 GiB");
         self.0.push(Entry::NOBODYS);
         *free = Free { first: key, last: key };
     }

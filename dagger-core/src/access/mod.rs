@@ -31,7 +31,6 @@ mod tests;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
-use std::cmp::Reverse;
 use std::num::NonZeroU32;
 
 use crate::region::Area;
@@ -86,23 +85,24 @@ const _: () = assert!(std::mem::offset_of!(AccessQueue<u64>, whole) + Fragment::
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Place(NonZeroU32);
 
-impl From<Place> for NonZeroU32 {
+impl Place {
+    /// For who keeps it beside something else in a word.
+    #[doc(hidden)]
+    #[must_use]
     #[inline]
-    fn from(place: Place) -> NonZeroU32 {
-        place.0
+    pub fn number(self) -> NonZeroU32 {
+        self.0
     }
-}
 
-/// The place that the number came from.
-impl From<NonZeroU32> for Place {
+    /// The place with this [`number`](Place::number).
+    #[doc(hidden)]
+    #[must_use]
     #[inline]
-    fn from(number: NonZeroU32) -> Place {
+    pub fn from_number(number: NonZeroU32) -> Place {
         Place(number)
     }
-}
 
-impl Place {
-    /// Of the entry with this key: fewer than 2³¹ are live.
+    /// Of the entry with this key (fewer than 2³¹ are live: see `Entries::grow`).
     #[inline]
     fn of(key: u32) -> Place {
         Place(NonZeroU32::MIN | key << 1)
@@ -117,8 +117,7 @@ impl Place {
 struct Entry<T> {
     /// `None`: nobody's.
     ticket: Option<T>,
-    /// Its place in the program order, modulo 2³²: fewer are live.
-    sequence: u32,
+    sequence: u64,
     own: u32,
     /// Places not granted yet.
     missing: Missing,
@@ -245,31 +244,20 @@ impl<T> AccessQueue<T> {
 
     /// The program order of an access that is about to be counted.
     #[inline(always)]
-    fn next_sequence(&mut self) -> u32 {
-        let sequence = self.next();
-        if sequence == u32::MAX {
+    fn next_sequence(&mut self) -> u64 {
+        let sequence = self.accesses();
+        if sequence as u32 == u32::MAX {
             self.epoch = self.epoch.wrapping_add(1);
         }
         sequence
-    }
-
-    /// The sequence of the next access.
-    #[inline(always)]
-    fn next(&self) -> u32 {
-        // Each has a place in `whole`, unless it is to nothing.
-        self.whole.issued().wrapping_add(self.nothings)
-    }
-
-    /// How long ago the access of an entry came, in accesses.
-    fn age(&self, entry: &Entry<T>) -> u32 {
-        self.next().wrapping_sub(entry.sequence)
     }
 
     /// How many accesses there have been: the program order of the next.
     #[must_use]
     #[inline]
     pub fn accesses(&self) -> u64 {
-        u64::from(self.epoch) << 32 | u64::from(self.next())
+        // Each has a place in `whole`, unless it is to nothing.
+        u64::from(self.epoch) << 32 | u64::from(self.whole.issued().wrapping_add(self.nothings))
     }
 
     /// Where the next access will be written, unless the queue needs more memory for it: for those who ask for a cache line
@@ -353,7 +341,7 @@ impl<T> AccessQueue<T> {
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
         let Some(waiting) = self.entries.get(place.key()) else { return };
         self.in_order(visit, |entry| {
-            self.age(entry) > self.age(waiting)
+            entry.sequence < waiting.sequence
                 && (entry.missing.writes() || waiting.missing.writes())
                 && self.meet(entry.own, waiting.own)
         });
@@ -362,7 +350,7 @@ impl<T> AccessQueue<T> {
     /// The ticket of the oldest live access, granted or waiting, and whether it writes. It looks at every live access.
     #[must_use]
     pub fn oldest(&self) -> Option<(&T, bool)> {
-        let entry = self.entries.iter().max_by_key(|entry| self.age(entry))?;
+        let entry = self.entries.iter().min_by_key(|entry| entry.sequence)?;
         Some((entry.ticket.as_ref()?, entry.missing.writes()))
     }
 
@@ -378,7 +366,7 @@ impl<T> AccessQueue<T> {
 
     fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
         let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
-        kept.sort_unstable_by_key(|entry| Reverse(self.age(entry)));
+        kept.sort_unstable_by_key(|entry| entry.sequence);
         kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
     }
 

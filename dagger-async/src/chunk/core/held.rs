@@ -33,13 +33,13 @@ impl Held {
 
     /// An access to the whole with this place.
     pub(crate) fn with_place(chunk: CorePtr, mode: Mode, place: Place) -> Self {
-        Held { turn: Some(place.into()), ..Held::new(chunk, mode, None, false) }
+        Held { turn: Some(place.number()), ..Held::new(chunk, mode, None, false) }
     }
 
     /// Its place in the queue of its chunk, if it has one of its own.
     #[inline]
     fn place(&self) -> Option<Place> {
-        self.turn.filter(|_| self.run.is_none()).map(Place::from)
+        self.turn.filter(|_| self.run.is_none()).map(Place::from_number)
     }
 
     /// Its place is another access's, which covers both.
@@ -105,6 +105,7 @@ impl Held {
     #[inline]
     pub(crate) fn follow(&mut self, run: &Run, step: u32, silent: bool) {
         self.run = Some(NonNull::from(run));
+        debug_assert!(self.turn.is_none() && !self.is_merged() && step < u32::MAX, "it has no place");
         self.turn = Some(NonZeroU32::MIN.saturating_add(step));
         self.marks.set(Marks::SILENT, silent);
         self.marks.set(Marks::PLAIN, false);
@@ -240,7 +241,7 @@ impl Held {
             if self.mode.writes() && state.parts.is_some() {
                 state.parts = None;
             }
-            let keep = state.give(turn.into(), tickets);
+            let keep = state.give(Place::from_number(turn), tickets);
             drop(state);
             drop_owner(keep);
             return true;

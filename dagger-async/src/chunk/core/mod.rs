@@ -34,7 +34,7 @@ use crate::pool::Pool;
 use crate::record;
 use crate::residency;
 use crate::sync::{SpinGuard, SpinLock};
-use crate::task::RawTask;
+use crate::task::{Header, RawTask};
 use dagger_core::record::What;
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
 use std::mem::offset_of;
@@ -234,9 +234,11 @@ pub struct Held {
 }
 
 const _: () = assert!(size_of::<Held>() <= 32);
+// Three references and what the call keeps beside them are four words.
+const _: () = assert!(size_of::<Header>() + 32 + 3 * size_of::<Held>() <= 4 * 64);
 
 /// What else is true of an access.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Marks(u8);
 
 impl Marks {
@@ -451,7 +453,7 @@ impl State {
         if writes && is_opaque(area) {
             self.opaque_writes += 1;
         }
-        held.turn = Some(place.into());
+        held.turn = Some(place.number());
     }
 
     #[inline(always)]

@@ -83,7 +83,7 @@ fn take_wholes(held: &mut [Held], asker: Asker<'_>, taking: &mut Taking) {
         let mut state = unsafe { chunk.state.taken() };
         let writes = held.mode.writes();
         let place = state.take(chunk, asker.ticket(held.argument), writes, &Area::Whole, pool, taking);
-        held.turn = Some(place.into());
+        held.turn = Some(place.number());
         if is_recorded && let Asker::Task(task) = asker {
             state.record(held, task, writes);
         }

@@ -4,6 +4,7 @@ use crate::chunk::guard::GuardWait;
 use crate::plan::Run;
 use crate::task::RawTask;
 use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -100,13 +101,13 @@ impl Drop for Ticket {
 pub(crate) struct Tickets {
     /// Most of them.
     tasks: ArrayVec<RawTask, 6>,
-    more: Vec<Ticket>,
+    more: SmallVec<[Ticket; 1]>,
 }
 
 impl Tickets {
     #[inline]
-    pub(crate) const fn new() -> Self {
-        Tickets { tasks: ArrayVec::new_const(), more: Vec::new() }
+    pub(crate) fn new() -> Self {
+        Tickets { tasks: ArrayVec::new_const(), more: SmallVec::new() }
     }
 
     #[inline]
@@ -117,7 +118,7 @@ impl Tickets {
     /// Its drop would do nothing.
     #[inline]
     pub(crate) fn owns_nothing(&self) -> bool {
-        self.more.capacity() == 0
+        self.more.is_empty() && !self.more.spilled()
     }
 
     #[cold]
@@ -137,9 +138,14 @@ impl Tickets {
         self.tasks.clear();
     }
 
-    /// Takes the others.
+    /// There are others.
     #[inline]
-    pub(crate) fn take_more(&mut self) -> Vec<Ticket> {
+    pub(crate) fn has_more(&self) -> bool {
+        !self.more.is_empty()
+    }
+
+    /// Takes the others.
+    pub(crate) fn take_more(&mut self) -> SmallVec<[Ticket; 1]> {
         std::mem::take(&mut self.more)
     }
 }
