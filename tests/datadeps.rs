@@ -91,6 +91,15 @@ async fn a_chunk_outlives_its_handles_for_as_long_as_a_task_accesses_it() {
     let two = spawn!((|x: &Counted| x.values.len())(&Chunk::new(counted())); retries = 1);
     let three = spawn!((|x: &[i64]| x.len())(In(&Chunk::new(vec![1, 2, 3]).slice(1..))); name = "three");
     assert_eq!((one.await.unwrap(), two.await.unwrap(), three.await.unwrap()), (3, 3, 2));
+    // Dropped with its last access, which the result of the last task may precede.
+    let dropped = || async {
+        let patience = std::time::Instant::now();
+        while std::sync::Arc::strong_count(&alive) > 1 {
+            assert!(patience.elapsed() < std::time::Duration::from_secs(20), "the chunk is never dropped");
+            tokio::task::yield_now().await;
+        }
+    };
+    dropped().await;
     // A chain whose head waits; all handles are dropped meanwhile.
     let (open, gate) = tokio::sync::oneshot::channel::<()>();
     let chunk = Chunk::new(counted());
@@ -104,12 +113,7 @@ async fn a_chunk_outlives_its_handles_for_as_long_as_a_task_accesses_it() {
     assert_eq!(std::sync::Arc::strong_count(&alive), 2);
     open.send(()).unwrap();
     assert_eq!(last.await.unwrap(), [1, 2, 3, 4, 5]);
-    // Dropped with its last access, which the result of the last task may precede.
-    let patience = std::time::Instant::now();
-    while std::sync::Arc::strong_count(&alive) > 1 {
-        assert!(patience.elapsed() < std::time::Duration::from_secs(20), "the chunk is never dropped");
-        tokio::task::yield_now().await;
-    }
+    dropped().await;
 }
 
 #[tokio::test]
