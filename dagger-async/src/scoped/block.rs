@@ -107,7 +107,11 @@ impl Owned {
     pub(super) fn add_quickly(&mut self, task: RawTask) -> bool {
         let has_room = self.tasks.len() < self.tasks.capacity();
         let quickly = has_room && !self.listed.wrapping_add(1).is_multiple_of(PERIOD);
-        quickly && !self.add(task, true)
+        if quickly {
+            let is_time = self.add(task, true);
+            debug_assert!(!is_time, "it was not time to shorten the list");
+        }
+        quickly
     }
 
     #[inline(always)]

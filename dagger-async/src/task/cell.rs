@@ -486,7 +486,7 @@ impl RawTask {
     /// Where the accesses of a task with this body lie: as many as that says (`Body::ACCESSES`).
     #[inline(always)]
     pub(super) fn room_for_accesses<B: Body>(self) -> NonNull<Held> {
-        // SAFETY: within the cell (`TaskCell::LAYOUT`).
+        // SAFETY: within the cell (`TaskCell::LAYOUT`), which whoever links a task has made with this body (`Linker::new`).
         unsafe { self.0.byte_add(TaskCell::<B>::HELD_OFFSET).cast() }
     }
 

@@ -179,11 +179,13 @@ pub(crate) fn ready(task: RawTask) {
     work.drain();
 }
 
+/// The last input of a task is there; whom that lets go of is told by the caller.
 #[inline(never)]
 fn ready_into(task: RawTask, work: &mut Work) {
     ready_here(task, work);
 }
 
+/// As [`ready_into`], for the way that most tasks with accesses go.
 #[inline(always)]
 fn ready_here(task: RawTask, work: &mut Work) {
     let mut guard = task.state.lock();

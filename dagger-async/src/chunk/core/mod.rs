@@ -174,7 +174,8 @@ const _: () = assert!(offset_of!(Core, state) == 0 && SpinLock::<State>::VALUE <
 // before the last field that says where the value lies.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(
-    offset_of!(Core, state) + SpinLock::<State>::VALUE + offset_of!(State, run) >= 3 * 64
+    SpinLock::<State>::VALUE + offset_of!(State, keep) + size_of::<usize>() <= 2 * 64
+        && SpinLock::<State>::VALUE + offset_of!(State, run) >= 3 * 64
         && offset_of!(Core, cell) < 4 * 64
 );
 
@@ -189,7 +190,7 @@ pub(crate) struct State {
     /// Live writes of something that may contain the container, or be in it: fields, regions of a user's kind.
     opaque_writes: u32,
     /// What follows is looked at by most accesses, and with it what comes behind the lock: from here on a line of their own.
-    _line: [usize; 1],
+    _line: usize,
     /// The store reads the value.
     #[cfg(feature = "store")]
     is_lent: bool,
@@ -236,7 +237,7 @@ pub struct Held {
 }
 
 const _: () = assert!(size_of::<Held>() <= 32);
-// Three references and what the call keeps beside them are four words.
+// Three references and what the call keeps beside them are 32 bytes.
 #[cfg(not(dagger_loom))]
 const _: () = assert!(size_of::<Header>() + 32 + 3 * size_of::<Held>() <= 4 * 64);
 
@@ -356,7 +357,7 @@ impl Core {
                 parts: None,
                 presence,
                 opaque_writes: 0,
-                _line: [0],
+                _line: 0,
                 tasks_of: std::ptr::null(),
                 is_shared: false,
                 #[cfg(feature = "store")]
