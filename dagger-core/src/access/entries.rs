@@ -1,22 +1,108 @@
-//! The live accesses of a queue, by key.
+//! The live accesses of a queue, by key: those to the whole, and apart from them those to a part, which need more.
 //!
 //! What a slab is, with the link of the free list in a field that an entry has anyway: taking a key and giving it back is
 //! much of what an access costs.
 
 use super::fragment::{NONE, OwnPlace};
-use super::{Entry, Missing};
-use std::ops::{Index, IndexMut};
 
-pub(super) struct Entries<T>(Vec<Entry<T>>);
+/// An access to the whole, and what one to a part begins with. Four of them are a cache line.
+pub(super) struct Entry<T> {
+    /// `None`: nobody's.
+    pub(super) ticket: Option<T>,
+    pub(super) place: OwnPlace,
+}
+
+const _: () = assert!(size_of::<Entry<std::ptr::NonNull<()>>>() <= 16);
+
+/// An access to a part.
+pub(super) struct PartEntry<T> {
+    pub(super) entry: Entry<T>,
+    /// Its fragment.
+    pub(super) own: u32,
+    pub(super) writes: bool,
+    /// How many of its places are not granted yet.
+    pub(super) missing: u32,
+    /// When it came.
+    pub(super) came: Moment,
+}
+
+/// How many places of the whole had been taken, and how many of those by writers.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moment {
+    pub(super) places: u64,
+    pub(super) writes: u64,
+}
+
+/// What stands in the fragment of its own area.
+pub(super) trait Own<T>: Sized {
+    const NOBODYS: Self;
+
+    fn entry(&self) -> &Entry<T>;
+    fn entry_mut(&mut self) -> &mut Entry<T>;
+
+    /// One of its places is granted.
+    fn grant(&mut self, ready: &mut impl FnMut(&T));
+}
 
 impl<T> Entry<T> {
-    const NOBODYS: Self =
-        Entry { ticket: None, sequence: 0, own: 0, missing: Missing(0), place: OwnPlace::NOWHERE };
+    /// Makes what is nobody's somebody's.
+    #[inline(always)]
+    pub(super) fn put(&mut self, ticket: T, place: OwnPlace) {
+        // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
+        // the writes. Nobody's entry has no ticket that would have to be dropped.
+        std::mem::forget(self.ticket.replace(ticket));
+        self.place = place;
+    }
 }
+
+impl<T> Own<T> for Entry<T> {
+    const NOBODYS: Self = Entry { ticket: None, place: OwnPlace::NOWHERE };
+
+    #[inline(always)]
+    fn entry(&self) -> &Entry<T> {
+        self
+    }
+    #[inline(always)]
+    fn entry_mut(&mut self) -> &mut Entry<T> {
+        self
+    }
+    /// It has no other.
+    #[inline(always)]
+    fn grant(&mut self, ready: &mut impl FnMut(&T)) {
+        if let Some(ticket) = &self.ticket {
+            ready(ticket);
+        }
+    }
+}
+
+impl<T> Own<T> for PartEntry<T> {
+    const NOBODYS: Self = PartEntry {
+        entry: Entry::NOBODYS,
+        own: 0,
+        writes: false,
+        missing: 0,
+        came: Moment { places: 0, writes: 0 },
+    };
+
+    fn entry(&self) -> &Entry<T> {
+        &self.entry
+    }
+    fn entry_mut(&mut self) -> &mut Entry<T> {
+        &mut self.entry
+    }
+    fn grant(&mut self, ready: &mut impl FnMut(&T)) {
+        self.missing -= 1;
+        if self.missing == 0 {
+            self.entry.grant(ready);
+        }
+    }
+}
+
+pub(super) struct Entries<E>(Vec<E>);
 
 /// Those that are nobody's, linked through their places: the one that was given back first is taken first.
 pub(super) struct Free {
-    pub(super) first: u32,
+    first: u32,
     /// Of no meaning where there is no first.
     last: u32,
 }
@@ -25,60 +111,69 @@ impl Free {
     pub(super) const NONE: Free = Free { first: NONE, last: NONE };
 }
 
-/// Takes a granted entry out: its own fragment, and whether it writes. `None` if there is none.
+/// Makes an entry nobody's, if there is one and `check` gives something of it.
 #[inline(always)]
-pub(super) fn remove_granted<T>(entries: &mut [Entry<T>], key: u32, free: &mut Free) -> Option<(u32, bool)> {
-    let entry = entries.get_mut(key as usize).filter(|entry| entry.missing.is_none())?;
-    entry.ticket.take()?;
-    entry.place.next = NONE;
-    let removed = (entry.own, entry.missing.writes());
+pub(super) fn remove<T, E: Own<T>, R>(
+    entries: &mut [E],
+    key: u32,
+    free: &mut Free,
+    check: impl FnOnce(&E) -> Option<R>,
+) -> Option<R> {
+    let own = entries.get_mut(key as usize)?;
+    let checked = check(own)?;
+    own.entry_mut().ticket.take()?;
+    own.entry_mut().place = OwnPlace::NOWHERE;
     if free.first == NONE {
         free.first = key;
     } else {
-        entries[free.last as usize].place.next = key;
+        entries[free.last as usize].entry_mut().place.next = key;
     }
     free.last = key;
-    Some(removed)
+    Some(checked)
 }
 
-impl<T> Entries<T> {
-    pub(super) fn new() -> Entries<T> {
+impl<E> Entries<E> {
+    pub(super) const fn new() -> Entries<E> {
         Entries(Vec::new())
     }
 
-    /// Puts an entry in place of the first that is nobody's.
+    /// The first that is nobody's, to be made somebody's.
     #[inline(always)]
-    pub(super) fn insert(&mut self, entry: Entry<T>, free: &mut Free) -> u32 {
+    pub(super) fn take<T>(&mut self, free: &mut Free) -> (u32, &mut E)
+    where
+        E: Own<T>,
+    {
         if free.first == NONE {
             self.grow(free);
         }
         let key = free.first;
-        let at = &mut self.0[key as usize];
-        free.first = at.place.next;
-        // Field by field: put together elsewhere it would be read in other pieces than it was written in, which waits for
-        // the writes. Nobody's entry has no ticket that would have to be dropped.
-        std::mem::forget(std::mem::replace(&mut at.ticket, entry.ticket));
-        at.sequence = entry.sequence;
-        at.own = entry.own;
-        at.missing = entry.missing;
-        at.place = entry.place;
-        key
+        let entry = &mut self.0[key as usize];
+        free.first = entry.entry().place.next;
+        (key, entry)
     }
 
     /// Makes one that is nobody's.
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, free: &mut Free) {
+    fn grow<T>(&mut self, free: &mut Free)
+    where
+        E: Own<T>,
+    {
         let key = self.0.len() as u32;
-        assert!(key < 1 << 31, "a place has 31 bits: so many accesses would be 64 GiB");
-        self.0.push(Entry::NOBODYS);
+        assert!(key < 1 << 29, "a key has 29 bits: so many accesses would be 8 GiB");
+        self.0.push(E::NOBODYS);
         *free = Free { first: key, last: key };
     }
 
     /// All of them, by key: looked up once for all that a release does.
     #[inline(always)]
-    pub(super) fn all(&mut self) -> &mut [Entry<T>] {
+    pub(super) fn all(&mut self) -> &mut [E] {
         &mut self.0
+    }
+
+    /// All of them, by key, to look at.
+    pub(super) fn as_slice(&self) -> &[E] {
+        &self.0
     }
 
     /// Where the next entry will be made, as long as there is room.
@@ -88,26 +183,19 @@ impl<T> Entries<T> {
     }
 
     #[inline]
-    pub(super) fn get(&self, key: u32) -> Option<&Entry<T>> {
-        self.0.get(key as usize).filter(|entry| entry.ticket.is_some())
+    pub(super) fn get<T>(&self, key: u32) -> Option<&E>
+    where
+        E: Own<T>,
+    {
+        self.0.get(key as usize).filter(|entry| entry.entry().ticket.is_some())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.0.iter().filter(|entry| entry.ticket.is_some())
-    }
-}
-
-impl<T> Index<u32> for Entries<T> {
-    type Output = Entry<T>;
-    #[inline]
-    fn index(&self, key: u32) -> &Entry<T> {
-        &self.0[key as usize]
-    }
-}
-
-impl<T> IndexMut<u32> for Entries<T> {
-    #[inline]
-    fn index_mut(&mut self, key: u32) -> &mut Entry<T> {
-        &mut self.0[key as usize]
+    /// Those that are somebody's, with their keys.
+    pub(super) fn iter<'a, T: 'a>(&'a self) -> impl Iterator<Item = (u32, &'a E, &'a T)>
+    where
+        E: Own<T> + 'a,
+    {
+        let all = (0..).zip(&self.0);
+        all.filter_map(|(key, entry)| entry.entry().ticket.as_ref().map(|ticket| (key, entry, ticket)))
     }
 }

@@ -1,7 +1,6 @@
 //! The places in one fragment, and which of them wait.
 
-use super::Entry;
-use super::entries::Entries;
+use super::entries::{Own, PartEntry};
 use std::collections::VecDeque;
 
 /// How an access stands in a fragment. The own ones are also the indices of their lists.
@@ -38,7 +37,7 @@ impl Class {
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// How an entry stands in the fragment of its own area: the place that waits there, and the next one of its class.
+/// How an entry stands in the fragment of its own area, and the next one of its class that waits there.
 #[derive(Clone, Copy)]
 pub(super) struct OwnPlace {
     /// It is granted when so many conflicting places have been released.
@@ -62,7 +61,7 @@ struct Waiter {
 pub(super) struct Fragment {
     issued: Counts,
     released: Counts,
-    /// Of the own places that wait, by class.
+    /// Of the own places that wait, by class. Without a first one the last is of no meaning.
     first: [u32; 2],
     last: [u32; 2],
     /// Nothing until the first that waits.
@@ -85,10 +84,15 @@ impl Fragment {
     /// What accesses write, if none is to a part: so many bytes at its start.
     pub(super) const WRITTEN: usize = std::mem::offset_of!(Fragment, foreign);
 
-    /// How many places have been taken, modulo 2³².
+    /// How many places have been taken, and how many of those by writers, modulo 2³².
     #[inline]
-    pub(super) fn issued(&self) -> u32 {
-        self.issued.all
+    pub(super) fn issued(&self) -> (u32, u32) {
+        (self.issued.all, self.issued.conflicting(Class::OwnRead))
+    }
+
+    /// How many places have been taken since this one, with it, if it `writes`; else how many by writers.
+    pub(super) fn since(&self, place: &OwnPlace, writes: bool) -> u32 {
+        self.issued.conflicting(Class::own(writes)).wrapping_sub(place.threshold)
     }
 
     /// Counts a place. Returns how many conflicting ones come before it, and whether they are all released.
@@ -99,35 +103,40 @@ impl Fragment {
         (threshold, self.released.conflicting(class) == threshold)
     }
 
-    /// Takes the own place of the entry with key `entry`, which misses it if it is not granted. True if it is.
-    pub(super) fn take_own<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) -> bool {
-        let (place, granted) = self.issue_own(writes);
-        if !granted {
-            let waiting = &mut entries[entry];
-            waiting.place = place;
-            waiting.missing.add(1);
-            self.line_up(writes, entry, entries);
-        }
-        granted
-    }
-
     /// Counts an own place. Returns it, and whether it is granted; else its entry is to [`line_up`](Self::line_up).
     #[inline(always)]
-    pub(super) fn issue_own(&mut self, writes: bool) -> (OwnPlace, bool) {
+    pub(super) fn take_own(&mut self, writes: bool) -> (OwnPlace, bool) {
         // Apart, so that each is computed for one class.
         let (threshold, granted) =
             if writes { self.issue(Class::OwnWrite) } else { self.issue(Class::OwnRead) };
         (OwnPlace { threshold, next: NONE }, granted)
     }
 
+    /// Whether this own place, which is not given back yet, is granted.
+    #[inline(always)]
+    pub(super) fn is_granted(&self, place: &OwnPlace, writes: bool) -> bool {
+        // Nothing that conflicts with it can be released while it is.
+        let class = if writes { Class::OwnWrite } else { Class::OwnRead };
+        self.released.conflicting(class) == place.threshold
+    }
+
     /// An entry waits for its own place behind all others of its class.
     #[inline(always)]
-    pub(super) fn line_up<T>(&mut self, writes: bool, entry: u32, entries: &mut Entries<T>) {
+    pub(super) fn line_up<T>(&mut self, writes: bool, key: u32, entries: &mut [impl Own<T>]) {
         let list = usize::from(writes);
-        match std::mem::replace(&mut self.last[list], entry) {
-            NONE => self.first[list] = entry,
-            last => entries[last].place.next = entry,
+        match self.first[list] {
+            NONE => self.first[list] = key,
+            _ => entries[self.last[list] as usize].entry_mut().place.next = key,
         }
+        self.last[list] = key;
+    }
+
+    /// The keys of the own places that wait, to write or not, in program order.
+    pub(super) fn waiting<T>(&self, writes: bool, entries: &[impl Own<T>]) -> impl Iterator<Item = u32> {
+        let entry = |key: u32| entries.get(key as usize).map(|_| key);
+        std::iter::successors(entry(self.first[usize::from(writes)]), move |&key| {
+            entry(entries[key as usize].entry().place.next)
+        })
     }
 
     /// Takes a foreign place for the entry with key `entry`. True if it is granted.
@@ -139,40 +148,47 @@ impl Fragment {
         granted
     }
 
-    /// Gives a granted place back and calls `ready` for the ticket of every entry that waits nowhere any more by that.
+    /// Gives a granted place back and calls `ready` for the ticket of every entry that stands in this fragment and waits nowhere any
+    /// more by that. Foreign places that an own one was before are to be granted then.
     #[inline(always)]
-    pub(super) fn give<T>(&mut self, class: Class, entries: &mut [Entry<T>], ready: &mut impl FnMut(&T)) {
+    pub(super) fn give<T>(&mut self, class: Class, entries: &mut [impl Own<T>], ready: &mut impl FnMut(&T)) {
         self.released.add(class);
-        // What `conflicts` says: a write is in everybody's way, but foreign ones in no foreign one's.
+        // What `conflicts` says: a write is in everybody's way.
         let writes = matches!(class, Class::OwnWrite | Class::ForeignWrite);
         if writes {
             self.grant_own(Class::OwnRead, entries, ready);
         }
         self.grant_own(Class::OwnWrite, entries, ready);
-        if self.foreign.is_some() && matches!(class, Class::OwnRead | Class::OwnWrite) {
-            self.grant_foreign(class, entries, ready);
-        }
     }
 
     #[inline(always)]
-    fn grant_own<T>(&mut self, class: Class, entries: &mut [Entry<T>], ready: &mut impl FnMut(&T)) {
+    fn grant_own<T>(&mut self, class: Class, entries: &mut [impl Own<T>], ready: &mut impl FnMut(&T)) {
         let list = class as usize;
         let reached = self.released.conflicting(class);
         let mut next = self.first[list];
         // Thresholds grow along a list, so the first that has not been reached ends it; `NONE` is no entry's key.
-        while let Some(entry) = entries.get_mut(next as usize)
-            && entry.place.threshold == reached
+        while let Some(own) = entries.get_mut(next as usize)
+            && own.entry().place.threshold == reached
         {
-            next = entry.place.next;
-            entry.grant(ready);
+            next = own.entry().place.next;
+            own.grant(ready);
         }
         self.first[list] = next;
-        if next == NONE {
-            self.last[list] = NONE;
-        }
     }
 
-    fn grant_foreign<T>(&mut self, given: Class, entries: &mut [Entry<T>], ready: &mut impl FnMut(&T)) {
+    /// Whether there may be foreign places that wait.
+    #[inline(always)]
+    pub(super) fn has_foreign(&self) -> bool {
+        self.foreign.is_some()
+    }
+
+    /// Grants the foreign places that had to wait for an own one that was given back, last of all.
+    pub(super) fn grant_foreign<T>(
+        &mut self,
+        given: Class,
+        entries: &mut [PartEntry<T>],
+        ready: &mut impl FnMut(&T),
+    ) {
         let Some(foreign) = &mut self.foreign else { return };
         for (class, list) in [Class::ForeignRead, Class::ForeignWrite].into_iter().zip(foreign.iter_mut()) {
             if !given.conflicts().contains(&class) {
@@ -198,7 +214,12 @@ impl Fragment {
 
     /// Whether some place of this class is taken, waiting or granted.
     pub(super) fn has(&self, class: Class) -> bool {
-        self.issued.of(class) != self.released.of(class)
+        self.live(class) != 0
+    }
+
+    /// How many places of this class are taken, waiting or granted.
+    pub(super) fn live(&self, class: Class) -> u32 {
+        self.issued.of(class).wrapping_sub(self.released.of(class))
     }
 }
 
@@ -279,5 +300,13 @@ impl Fragment {
             foreign_writes: u32::MAX - 5,
         };
         Fragment { issued: counted, released: counted, ..Fragment::default() }
+    }
+
+    /// So many foreign places come to write, and go.
+    pub(super) fn pass_foreign_writes(&mut self, times: u32) {
+        for counts in [&mut self.issued, &mut self.released] {
+            counts.all = counts.all.wrapping_add(times);
+            counts.foreign_writes = counts.foreign_writes.wrapping_add(times);
+        }
     }
 }

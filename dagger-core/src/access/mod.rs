@@ -31,10 +31,11 @@ mod tests;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::num::NonZeroU32;
 
 use crate::region::Area;
-use entries::{Entries, Free, remove_granted};
+use entries::{Entries, Entry, Free, Moment, PartEntry, remove};
 use fragment::{Class, Fragment, OwnPlace};
 
 /// The own fragment of an access to everything.
@@ -68,14 +69,14 @@ pub struct AccessQueue<T> {
     free: Free,
     whole: Fragment,
     // The rest is read only, for those.
-    entries: Entries<T>,
-    /// Accesses to nothing that there have been, modulo 2³², and that are live.
-    nothings: u32,
+    entries: Entries<Entry<T>>,
+    /// Accesses to nothing that there have been, and that are live.
+    nothings: u64,
     nothing: u32,
-    /// How often the count of accesses has begun again.
+    /// How often the count of places in `whole` has begun again.
     epoch: u32,
     /// Nothing until the first access to a part.
-    parts: Option<Box<Parts>>,
+    parts: Option<Box<Parts<T>>>,
 }
 
 // See its first lines: beside a lock in a cache line.
@@ -102,78 +103,75 @@ impl Place {
         Place(number)
     }
 
-    /// Of the entry with this key (fewer than 2³¹ are live: see `Entries::grow`).
-    #[inline]
-    fn of(key: u32) -> Place {
-        Place(NonZeroU32::MIN | key << 1)
-    }
+    /// In the lowest bit: it is one. Then: it is to a part; it writes. The key is the rest (see `Entries::grow`).
+    const PLACE: NonZeroU32 = NonZeroU32::MIN;
+    const PART: u32 = 1 << 1;
+    const WRITES: u32 = 1 << 2;
 
-    #[inline]
-    fn key(self) -> u32 {
-        self.0.get() >> 1
-    }
-}
-
-struct Entry<T> {
-    /// `None`: nobody's.
-    ticket: Option<T>,
-    sequence: u64,
-    own: u32,
-    /// Places not granted yet.
-    missing: Missing,
-    place: OwnPlace,
-}
-
-/// How many places an access misses, and whether it writes: in one word, so that an entry is half a cache line.
-#[derive(Clone, Copy)]
-struct Missing(u32);
-
-impl Missing {
-    const WRITES: u32 = 1 << 31;
-
-    fn none(writes: bool) -> Missing {
-        Missing(if writes { Missing::WRITES } else { 0 })
-    }
-    fn one(writes: bool) -> Missing {
-        Missing(Missing::none(writes).0 + 1)
-    }
-    #[inline]
-    fn is_none(self) -> bool {
-        self.0 & !Missing::WRITES == 0
-    }
-    #[inline]
-    fn writes(self) -> bool {
-        self.0 & Missing::WRITES != 0
-    }
-    #[inline]
-    fn add(&mut self, places: u32) {
-        self.0 += places;
-    }
-    #[inline]
-    fn grant(&mut self) {
-        self.0 -= 1;
-    }
-}
-
-const _: () = assert!(size_of::<Entry<std::ptr::NonNull<()>>>() <= 32);
-
-impl<T> Entry<T> {
-    /// One of its places is granted.
     #[inline(always)]
-    fn grant(&mut self, ready: &mut impl FnMut(&T)) {
-        self.missing.grant();
-        if self.missing.is_none()
-            && let Some(ticket) = &self.ticket
-        {
-            ready(ticket);
+    fn new(key: u32, writes: bool) -> Place {
+        Place(Place::PLACE | key << 3 | if writes { Place::WRITES } else { 0 })
+    }
+
+    fn of_part(key: u32, writes: bool) -> Place {
+        Place(Place::new(key, writes).0 | Place::PART)
+    }
+
+    #[inline(always)]
+    fn is_part(self) -> bool {
+        self.0.get() & Place::PART != 0
+    }
+
+    #[inline(always)]
+    fn writes(self) -> bool {
+        self.0.get() & Place::WRITES != 0
+    }
+
+    #[inline(always)]
+    fn key(self) -> u32 {
+        self.0.get() >> 3
+    }
+}
+
+struct Parts<T> {
+    known: FxHashMap<Area, u32>,
+    slots: Slab<Slot>,
+    entries: Entries<PartEntry<T>>,
+    free: Free,
+    /// How many writers there had been when the last access to a part came: the count of the whole is modulo 2³², and one to a part may
+    /// outlive so many others.
+    last_writes: u64,
+}
+
+impl<T> Default for Parts<T> {
+    fn default() -> Parts<T> {
+        Parts {
+            known: FxHashMap::default(),
+            slots: Slab::new(),
+            entries: Entries::new(),
+            free: Free::NONE,
+            last_writes: 0,
         }
     }
 }
 
-#[derive(Default)]
-struct Parts {
-    known: FxHashMap<Area, u32>,
-    slots: Slab<Slot>,
+/// What diagnosis knows of a live access.
+struct Live<'a, T> {
+    ticket: &'a T,
+    place: Place,
+    writes: bool,
+    waits: bool,
+    own: u32,
+    /// How many accesses that write came since, with it.
+    age: u64,
+}
+
+impl<T> Live<'_, T> {
+    /// Larger for later ones; the same for those that only read, with none that writes between them.
+    fn order(&self) -> (Reverse<u64>, bool) {
+        // One that writes nothing is not counted as one that writes.
+        (Reverse(self.age), self.writes && self.own != NOTHING)
+    }
 }
 
 struct Slot {
@@ -205,51 +203,71 @@ impl<T> AccessQueue<T> {
     #[must_use = "who forgets the place can never release it"]
     #[inline]
     pub fn enqueue(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
-        let own = match area {
-            Area::Whole => return self.enqueue_whole(ticket, writes),
-            part => self.parts.get_or_insert_default().find_or_add(part),
-        };
-        let key = self.insert(ticket, own, writes);
-        let granted = if own == NOTHING {
-            self.nothings = self.nothings.wrapping_add(1);
-            self.nothing += 1;
-            true
-        } else {
-            self.take_parts(own as usize, writes, key)
-        };
-        (Place::of(key), granted)
+        match area {
+            Area::Whole => self.enqueue_whole(ticket, writes),
+            part => self.enqueue_part(ticket, writes, part),
+        }
     }
 
     /// As [`enqueue`](AccessQueue::enqueue) with [`Area::Whole`], for those who know that: much of what a small task costs.
     #[must_use = "who forgets the place can never release it"]
     #[inline(always)]
     pub fn enqueue_whole(&mut self, ticket: T, writes: bool) -> (Place, bool) {
-        let sequence = self.next_sequence();
         // Before the entry is made, so that it is written once.
-        let (place, granted) = self.whole.issue_own(writes);
-        let missing = if granted { Missing::none(writes) } else { Missing::one(writes) };
-        let entry = Entry { ticket: Some(ticket), sequence, own: WHOLE, missing, place };
-        let key = self.entries.insert(entry, &mut self.free);
-        if !granted {
-            self.whole.line_up(writes, key, &mut self.entries);
-        }
-        (Place::of(key), granted)
-    }
-
-    fn insert(&mut self, ticket: T, own: u32, writes: bool) -> u32 {
-        let (sequence, missing) = (self.next_sequence(), Missing::none(writes));
-        let entry = Entry { ticket: Some(ticket), sequence, own, missing, place: OwnPlace::NOWHERE };
-        self.entries.insert(entry, &mut self.free)
-    }
-
-    /// The program order of an access that is about to be counted.
-    #[inline(always)]
-    fn next_sequence(&mut self) -> u64 {
-        let sequence = self.accesses();
-        if sequence as u32 == u32::MAX {
+        let (place, granted) = self.whole.take_own(writes);
+        if self.whole.issued().0 == 0 {
             self.epoch = self.epoch.wrapping_add(1);
         }
-        sequence
+        let (key, entry) = self.entries.take(&mut self.free);
+        entry.put(ticket, place);
+        if !granted {
+            self.whole.line_up(writes, key, self.entries.all());
+        }
+        (Place::new(key, writes), granted)
+    }
+
+    fn enqueue_part(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
+        let came = self.now();
+        let AccessQueue { whole, parts, epoch, .. } = self;
+        let parts = &mut **parts.get_or_insert_default();
+        parts.last_writes = came.writes;
+        let own = parts.find_or_add(area);
+        let Parts { slots, entries, free, .. } = parts;
+        let (key, entry) = entries.take(free);
+        entry.own = own;
+        entry.writes = writes;
+        entry.came = came;
+        let Some(slot) = slots.get_mut(own as usize) else {
+            // To nothing: it waits for nobody, and nobody for it.
+            entry.missing = 0;
+            entry.entry.put(ticket, OwnPlace::NOWHERE);
+            self.nothings = self.nothings.wrapping_add(1);
+            self.nothing += 1;
+            return (Place::of_part(key, writes), true);
+        };
+        let (place, granted) = slot.fragment.take_own(writes);
+        entry.entry.put(ticket, place);
+        let mut missing = u32::from(!granted);
+        if !granted {
+            slot.fragment.line_up(writes, key, entries.all());
+        }
+        missing += u32::from(!whole.take_foreign(writes, key));
+        *epoch = epoch.wrapping_add(u32::from(whole.issued().0 == 0));
+        for i in 0..slots[own as usize].older.len() {
+            let older = slots[own as usize].older[i] as usize;
+            missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
+        }
+        entries.all()[key as usize].missing = missing;
+        (Place::of_part(key, writes), missing == 0)
+    }
+
+    /// What the counts of the whole are, in full.
+    fn now(&self) -> Moment {
+        let (places, writes) = self.whole.issued();
+        let last = self.parts.as_ref().map_or(0, |parts| parts.last_writes);
+        // Where an access to a part is live, fewer than 2³² wrote since the last such: one to the whole waits for it, or it for that.
+        let writes = last.wrapping_add(u64::from(writes.wrapping_sub(last as u32)));
+        Moment { places: u64::from(self.epoch) << 32 | u64::from(places), writes }
     }
 
     /// How many accesses there have been: the program order of the next.
@@ -257,7 +275,7 @@ impl<T> AccessQueue<T> {
     #[inline]
     pub fn accesses(&self) -> u64 {
         // Each has a place in `whole`, unless it is to nothing.
-        u64::from(self.epoch) << 32 | u64::from(self.whole.issued().wrapping_add(self.nothings))
+        (u64::from(self.epoch) << 32 | u64::from(self.whole.issued().0)).wrapping_add(self.nothings)
     }
 
     /// Where the next access will be written, unless the queue needs more memory for it: for those who ask for a cache line
@@ -268,49 +286,54 @@ impl<T> AccessQueue<T> {
         self.entries.next(&self.free)
     }
 
-    /// Takes the places of an access to a part. True if all are granted.
-    fn take_parts(&mut self, own: usize, writes: bool, key: u32) -> bool {
-        let AccessQueue { entries, whole, parts, .. } = self;
-        let slots = &mut parts.get_or_insert_default().slots;
-        slots[own].fragment.take_own(writes, key, entries);
-        let mut missing = u32::from(!whole.take_foreign(writes, key));
-        for i in 0..slots[own].older.len() {
-            let older = slots[own].older[i] as usize;
-            missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
-        }
-        let entry = &mut entries[key];
-        entry.missing.add(missing);
-        entry.missing.is_none()
-    }
-
     /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
     ///
     /// The order of these calls is not the program order. Releasing what was not granted is an error of the
     /// caller: debug builds panic, others ignore it.
     #[inline(always)]
     pub fn release(&mut self, place: Place, ready: &mut impl FnMut(&T)) {
-        let entries = self.entries.all();
-        let Some((own, writes)) = remove_granted(entries, place.key(), &mut self.free) else {
-            debug_assert!(false, "only a granted access is released");
-            return;
-        };
-        match own {
-            WHOLE if writes => self.whole.give(Class::OwnWrite, entries, ready),
-            WHOLE => self.whole.give(Class::OwnRead, entries, ready),
-            NOTHING => self.nothing -= 1,
-            own => self.give_parts(own as usize, writes, ready),
+        if place.is_part() {
+            return self.release_part(place, ready);
+        }
+        let (writes, entries) = (place.writes(), self.entries.all());
+        let granted = |entry: &Entry<T>| self.whole.is_granted(&entry.place, writes).then_some(());
+        let Some(()) = remove(entries, place.key(), &mut self.free, granted) else { return not_granted() };
+        if writes {
+            self.whole.give(Class::OwnWrite, entries, ready);
+        } else {
+            self.whole.give(Class::OwnRead, entries, ready);
+        }
+        if self.whole.has_foreign() {
+            self.grant_parts(Class::own(writes), ready);
         }
     }
 
-    fn give_parts(&mut self, own: usize, writes: bool, ready: &mut impl FnMut(&T)) {
-        let AccessQueue { entries, whole, parts, .. } = self;
+    /// Grants places of accesses to parts, after one to the whole.
+    #[inline(never)]
+    fn grant_parts(&mut self, given: Class, ready: &mut impl FnMut(&T)) {
+        if let Some(parts) = &mut self.parts {
+            self.whole.grant_foreign(given, parts.entries.all(), ready);
+        }
+    }
+
+    #[inline(never)]
+    fn release_part(&mut self, place: Place, ready: &mut impl FnMut(&T)) {
+        let Some(Parts { slots, entries, free, .. }) = self.parts.as_deref_mut() else {
+            return not_granted();
+        };
         let entries = entries.all();
-        let Some(Parts { slots, .. }) = parts.as_deref_mut() else { return };
-        let foreign = Class::foreign(writes);
-        whole.give(foreign, entries, ready);
-        slots[own].fragment.give(Class::own(writes), entries, ready);
-        for i in 0..slots[own].older.len() {
-            let older = slots[own].older[i] as usize;
+        let granted = |part: &PartEntry<T>| (part.missing == 0).then_some((part.own, part.writes));
+        let Some((own, writes)) = remove(entries, place.key(), free, granted) else { return not_granted() };
+        let Some(slot) = slots.get_mut(own as usize) else {
+            self.nothing -= 1;
+            return;
+        };
+        let (class, foreign) = (Class::own(writes), Class::foreign(writes));
+        self.whole.give(foreign, self.entries.all(), ready);
+        slot.fragment.give(class, entries, ready);
+        slot.fragment.grant_foreign(class, entries, ready);
+        for i in 0..slots[own as usize].older.len() {
+            let older = slots[own as usize].older[i] as usize;
             slots[older].fragment.give(foreign, entries, ready);
         }
     }
@@ -332,42 +355,103 @@ impl<T> AccessQueue<T> {
     /// Whether this access is live and granted.
     #[must_use]
     pub fn is_granted(&self, place: Place) -> bool {
-        self.entries.get(place.key()).is_some_and(|entry| entry.missing.is_none())
+        let key = place.key();
+        match (place.is_part(), &self.parts) {
+            (false, _) => {
+                let entry = self.entries.get(key);
+                entry.is_some_and(|entry| self.whole.is_granted(&entry.place, place.writes()))
+            }
+            (true, Some(parts)) => parts.entries.get(key).is_some_and(|part| part.missing == 0),
+            (true, None) => false,
+        }
     }
 
-    /// Visits the tickets that an access waits for, in program order; none if it is granted.
+    /// Visits the tickets that an access waits for, in the order of [`waiting`](AccessQueue::waiting); none if it is granted.
     ///
     /// For diagnosis: it looks at every live access.
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
-        let Some(waiting) = self.entries.get(place.key()) else { return };
-        self.in_order(visit, |entry| {
-            entry.sequence < waiting.sequence
-                && (entry.missing.writes() || waiting.missing.writes())
-                && self.meet(entry.own, waiting.own)
+        let live = self.live();
+        let Some(waits) = live.iter().find(|access| access.place == place) else { return };
+        let before = live.iter().filter(|access| {
+            access.order() < waits.order()
+                && (access.writes || waits.writes)
+                && self.meet(access.own, waits.own)
         });
+        before.for_each(|access| visit(access.ticket));
     }
 
-    /// The ticket of the oldest live access, granted or waiting, and whether it writes. It looks at every live access.
-    #[must_use]
-    pub fn oldest(&self) -> Option<(&T, bool)> {
-        let entry = self.entries.iter().min_by_key(|entry| entry.sequence)?;
-        Some((entry.ticket.as_ref()?, entry.missing.writes()))
+    /// Visits the oldest of the live accesses, granted or waiting, and says whether they write: one that does, or all that came before the
+    /// first one that does.
+    ///
+    /// It looks at every live access.
+    pub fn oldest(&self, visit: &mut dyn FnMut(&T, bool)) {
+        let live = self.live();
+        let first = live.iter().position(|access| access.order().1).unwrap_or(live.len());
+        live.iter().take(first.max(1)).for_each(|access| visit(access.ticket, access.writes));
     }
 
-    /// Visits the tickets of the accesses that wait, in program order.
+    /// Visits the tickets of the accesses that wait, in program order; where several that only read follow each other, these in any.
     pub fn waiting(&self, visit: &mut dyn FnMut(&T)) {
-        self.in_order(visit, |entry| !entry.missing.is_none());
+        self.live().iter().filter(|access| access.waits).for_each(|access| visit(access.ticket));
     }
 
-    /// Visits the tickets of the accesses that are granted, in program order.
+    /// Visits the tickets of the accesses that are granted, in the order of [`waiting`](AccessQueue::waiting).
     pub fn granted(&self, visit: &mut dyn FnMut(&T)) {
-        self.in_order(visit, |entry| entry.missing.is_none());
+        self.live().iter().filter(|access| !access.waits).for_each(|access| visit(access.ticket));
     }
 
-    fn in_order(&self, visit: &mut dyn FnMut(&T), keep: impl Fn(&Entry<T>) -> bool) {
-        let mut kept: Vec<&Entry<T>> = self.entries.iter().filter(|entry| keep(entry)).collect();
-        kept.sort_unstable_by_key(|entry| entry.sequence);
-        kept.into_iter().filter_map(|entry| entry.ticket.as_ref()).for_each(visit);
+    /// The live accesses, in the order of [`waiting`](AccessQueue::waiting).
+    fn live(&self) -> Vec<Live<'_, T>> {
+        let now = self.now();
+        let parts = || self.parts.iter().flat_map(|parts| parts.entries.iter());
+        // Whether an access to the whole writes is not written down there: who waits is in one of two lists, and beside one that is
+        // granted and writes no other is.
+        let mut waits = vec![None; self.entries.as_slice().len()];
+        let mut writers = 0;
+        for key in self.whole.waiting(false, self.entries.as_slice()) {
+            waits[key as usize] = Some(false);
+        }
+        for key in self.whole.waiting(true, self.entries.as_slice()) {
+            (waits[key as usize], writers) = (Some(true), writers + 1);
+        }
+        let writer_is_granted = self.whole.live(Class::OwnWrite) > writers;
+        let wholes = || {
+            self.entries.iter().map(|(key, entry, ticket)| {
+                let waits = waits[key as usize];
+                let writes = waits.unwrap_or(writer_is_granted);
+                let age = u64::from(self.whole.since(&entry.place, writes));
+                Live {
+                    ticket,
+                    place: Place::new(key, writes),
+                    writes,
+                    waits: waits.is_some(),
+                    own: WHOLE,
+                    age,
+                }
+            })
+        };
+        // Of those that write, how many places were taken since.
+        let part_writes = parts().filter(|(_, part, _)| part.writes && part.own != NOTHING);
+        let mut since: Vec<u64> = wholes()
+            .filter(|access| access.writes)
+            .map(|access| access.age)
+            .chain(part_writes.map(|(_, part, _)| now.places.wrapping_sub(part.came.places)))
+            .collect();
+        since.sort_unstable();
+        let wholes = wholes().map(|access| {
+            // All that came after a write of the whole are live: they wait for it.
+            let writes_since = |age| since.partition_point(|other| *other <= age) as u64;
+            let age = if access.writes { writes_since(access.age) } else { access.age };
+            Live { age, ..access }
+        });
+        let parts = parts().map(|(key, part, ticket)| {
+            let (writes, age) = (part.writes, now.writes.wrapping_sub(part.came.writes));
+            let (place, waits) = (Place::of_part(key, writes), part.missing != 0);
+            Live { ticket, place, writes, waits, own: part.own, age }
+        });
+        let mut live: Vec<Live<'_, T>> = wholes.chain(parts).collect();
+        live.sort_by_key(Live::order);
+        live
     }
 
     /// Whether two fragments with live accesses overlap.
@@ -383,6 +467,12 @@ impl<T> AccessQueue<T> {
     }
 }
 
+/// What others than the caller should not have to pay for.
+#[cold]
+fn not_granted() {
+    debug_assert!(false, "only a granted access is released");
+}
+
 impl<T> Default for AccessQueue<T> {
     fn default() -> AccessQueue<T> {
         AccessQueue::new()
@@ -391,16 +481,17 @@ impl<T> Default for AccessQueue<T> {
 
 impl<T> std::fmt::Debug for AccessQueue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let waiting = self.entries.iter().filter(|entry| !entry.missing.is_none()).count();
+        let live = self.live();
+        let waiting = live.iter().filter(|access| access.waits).count();
         f.debug_struct("AccessQueue")
-            .field("granted", &(self.entries.iter().count() - waiting))
+            .field("granted", &(live.len() - waiting))
             .field("waiting", &waiting)
             .field("fragments", &self.parts.as_ref().map_or(0, |parts| parts.slots.len()))
             .finish()
     }
 }
 
-impl Parts {
+impl<T> Parts<T> {
     /// The fragment of an area other than `Whole`, `NOTHING` if the area is empty.
     fn find_or_add(&mut self, area: &Area) -> u32 {
         match self.known.get(area) {

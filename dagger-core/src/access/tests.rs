@@ -25,6 +25,30 @@ impl Oracle {
         conflicting.map(|other| other.0).collect()
     }
 
+    /// One that writes, or those that come before the first that does. What writes no elements does not write.
+    fn oldest(&self) -> Vec<(usize, bool)> {
+        let first = self.live.iter().position(|(_, writes, elements, _)| *writes && !elements.is_empty());
+        let count = first.map_or(self.live.len(), |first| first.max(1));
+        self.live[..count].iter().map(|(ticket, writes, ..)| (*ticket, *writes)).collect()
+    }
+
+    /// What is visited, sorted; those that write, and whatever is visited beside them, must come in program order.
+    fn in_order(&self, visit_all: impl Fn(&mut dyn FnMut(&usize))) -> Vec<usize> {
+        let mut visited = vec![];
+        visit_all(&mut |&ticket| visited.push(ticket));
+        let writes = |ticket: usize| {
+            let access = self.live.iter().find(|access| access.0 == ticket).unwrap();
+            access.1 && !access.2.is_empty()
+        };
+        for (at, &one) in visited.iter().enumerate() {
+            for &later in &visited[at + 1..] {
+                assert!(one < later || !writes(one) && !writes(later), "{later} came before {one}");
+            }
+        }
+        visited.sort_unstable();
+        visited
+    }
+
     fn granted(&self) -> Vec<usize> {
         (0..self.live.len()).filter(|&i| self.blockers(i).is_empty()).map(|i| self.live[i].0).collect()
     }
@@ -40,7 +64,7 @@ fn compare(
     let (mut queue, mut oracle, mut granted) = (AccessQueue::new(), Oracle::default(), BTreeSet::new());
     // Counters are about to wrap, which must not matter.
     queue.whole = Fragment::about_to_wrap();
-    queue.nothings = u32::MAX - 10;
+    queue.nothings = u64::from(u32::MAX) - 10;
     let (begun, mut accesses) = (queue.accesses(), 0);
     for step in 0.. {
         let enqueue = step < steps && (granted.is_empty() || (oracle.live.len() < 30 && choose(2) == 0));
@@ -64,17 +88,18 @@ fn compare(
         assert_eq!(granted.iter().copied().collect::<Vec<_>>(), oracle.granted(), "after step {step}");
         assert_eq!(queue.is_idle(), oracle.live.is_empty());
         assert_eq!(queue.accesses(), begun + accesses);
-        let (mut waiting, mut running) = (vec![], vec![]);
-        queue.waiting(&mut |&ticket| waiting.push(ticket));
-        queue.granted(&mut |&ticket| running.push(ticket));
-        assert_eq!(running, oracle.granted());
-        assert_eq!(waiting.len() + running.len(), oracle.live.len());
+        let waiting = oracle.in_order(|visit| queue.waiting(visit));
+        assert_eq!(oracle.in_order(|visit| queue.granted(visit)), oracle.granted());
+        assert_eq!(waiting.len() + granted.len(), oracle.live.len());
         for (i, (.., place)) in oracle.live.iter().enumerate() {
-            let mut blockers = vec![];
-            queue.blockers(*place, &mut |&ticket| blockers.push(ticket));
+            let blockers = oracle.in_order(|visit| queue.blockers(*place, visit));
             assert_eq!(blockers, oracle.blockers(i));
             assert_eq!(queue.is_granted(*place), blockers.is_empty());
         }
+        let mut oldest = vec![];
+        queue.oldest(&mut |&ticket, writes| oldest.push((ticket, writes)));
+        oldest.sort_unstable();
+        assert_eq!(oldest, oracle.oldest());
         let whole = oracle.live.iter().any(|(_, writes, elements, _)| *writes && elements.contains(&vec![]));
         assert_eq!(queue.live_whole_write(), whole);
     }
@@ -185,4 +210,25 @@ fn fields_wait_for_the_same_bytes_and_for_what_cannot_be_compared() {
     assert!(!queue.enqueue(3, false, &Area::Bytes(4..12)).1);
     assert!(!queue.enqueue(4, false, &Area::Grid(Grid::line(Axis::all()))).1);
     assert_eq!(format!("{queue:?}"), "AccessQueue { granted: 2, waiting: 2, fragments: 4 }");
+}
+
+#[test]
+fn an_access_may_outlive_more_others_than_a_count_counts() {
+    const OTHERS: u32 = u32::MAX;
+    let mut queue = AccessQueue::new();
+    assert!(queue.enqueue("old", true, &part(0, 2)).1);
+    // So many others have written a part meanwhile, each after the other.
+    let begun = queue.accesses();
+    queue.whole.pass_foreign_writes(OTHERS);
+    queue.epoch += 1; // From 1 on, that is once through all.
+    queue.parts.as_mut().unwrap().last_writes += u64::from(OTHERS);
+    assert_eq!(queue.accesses(), begun + u64::from(OTHERS));
+
+    let (waits, granted) = queue.enqueue("new", true, &part(1, 2));
+    let mut blockers = vec![];
+    queue.blockers(waits, &mut |&ticket| blockers.push(ticket));
+    assert!(!granted && blockers == ["old"], "{blockers:?}");
+    let mut oldest = vec![];
+    queue.oldest(&mut |&ticket, writes| oldest.push((ticket, writes)));
+    assert_eq!(oldest, [("old", true)]);
 }

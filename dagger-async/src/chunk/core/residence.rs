@@ -40,10 +40,15 @@ impl Core {
     /// The id of the first task that will use it, and whether that writes: those that come later have larger ids. A guard, and
     /// the run of a plan, will soon.
     pub(crate) fn next_use(&self) -> Option<(u64, bool)> {
-        self.lock().queue.oldest().map(|(ticket, writes)| match ticket.whose() {
-            Whose::Task(task) => (task.id.get(), writes),
-            Whose::Other(_) => (0, writes),
-        })
+        let mut first: Option<(u64, bool)> = None;
+        self.lock().queue.oldest(&mut |ticket, writes| {
+            let id = match ticket.whose() {
+                Whose::Task(task) => task.id.get(),
+                Whose::Other(_) => 0,
+            };
+            first = Some(first.map_or((id, writes), |first| first.min((id, writes))));
+        });
+        first
     }
 }
 
