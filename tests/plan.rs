@@ -391,6 +391,59 @@ fn a_dropped_run_cancels_what_has_not_started_and_the_next_one_is_whole() {
 }
 
 #[test]
+fn a_dropped_run_cancels_steps_and_other_tasks_in_the_order_of_their_spawns() {
+    fn outcome<T: std::fmt::Debug>(result: Result<T, Error>) -> (&'static str, String) {
+        let error = result.unwrap_err();
+        let root = error.root().unwrap().name().to_owned();
+        match error {
+            Error::Cancelled { .. } => ("cancelled", root),
+            Error::Dependency { .. } => ("depends", root),
+            other => panic!("{other}"),
+        }
+    }
+    on_all_workers(|_| async {
+        for step_first in [false, true] {
+            let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+            for run in 0..4 {
+                let (gate, started) = (Gate::new(), Gate::new());
+                let held = gate.clone();
+                // What a task without accesses waits for before it starts; it is of no block.
+                let input = spawn(async move { held.pass().await });
+                let mut ends = None;
+                let mut block = Box::pin(plan.run(async {
+                    spawn!(add_one_behind(InOut(&chunk), started.clone(), gate.clone()));
+                    ends = Some(if step_first {
+                        let step = spawn!((|x: &mut Data| x[0])(InOut(&chunk)); name = "first");
+                        let task = spawn!((|x: u64| x)(step.clone()); name = "second");
+                        (step, task)
+                    } else {
+                        let task = spawn!((|_: ()| 1u64)(input.clone()); name = "first");
+                        let step =
+                            spawn!((|x: &mut Data, y: u64| x[0] + y)(InOut(&chunk), task.clone()); name = "second");
+                        (task, step)
+                    });
+                }));
+                assert!(futures::poll!(&mut block).is_pending());
+                started.pass().await;
+                if run == 0 {
+                    gate.open();
+                    block.await.unwrap();
+                    continue;
+                }
+                drop(block);
+                let (first, second) = ends.unwrap();
+                assert_eq!(outcome(first.await), ("cancelled", "first".to_owned()), "run {run}");
+                assert_eq!(outcome(second.await), ("depends", "first".to_owned()), "run {run}");
+                gate.open();
+                drop(chunk.recover().await.unwrap());
+                input.await.unwrap();
+            }
+            assert_eq!((plan.stats().replayed, plan.stats().left), (6, 0));
+        }
+    });
+}
+
+#[test]
 fn a_failure_reaches_what_comes_after_it_and_an_out_heals() {
     on_all_workers(|_| async {
         for by_part in [false, true] {
@@ -539,6 +592,48 @@ fn a_step_that_waits_for_a_step_after_it_is_a_deadlock_as_in_a_block() {
         }
         datadeps(body(true)).await.unwrap();
         assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (3, 3));
+    });
+}
+
+#[test]
+fn a_deadlock_in_a_run_that_has_left_its_graph_is_told_and_later_runs_go_by_the_graph() {
+    on_all_workers(|_| async {
+        let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
+        let body = async |leaves: bool| {
+            let issued = Gate::new();
+            let (inner, all) = (b.clone(), issued.clone());
+            spawn!((move |a: &mut u64| {
+                *a += 1;
+                all.block();
+                // Behind what is spawned last, which waits for this one.
+                !leaves || {
+                    let child = spawn!((|b: &u64| *b)(In(&inner)));
+                    matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
+                }
+            })(InOut(&a)));
+            if leaves {
+                spawn!((|b: &mut u64| *b += 10)(InOut(&b))); // No step of the plan.
+            }
+            let last = spawn!((|a: &u64, b: &mut u64| *b += *a)(In(&a), InOut(&b)));
+            issued.open();
+            last
+        };
+        // Steps by the graph and runs that have left it so far, and what is in `b`. The run after such a one records anew.
+        let runs = [
+            (false, 0, 0, 1),
+            (false, 2, 0, 3),
+            (true, 3, 1, 16),
+            (false, 3, 1, 20),
+            (false, 5, 1, 25),
+            (true, 6, 2, 41),
+        ];
+        for (run, (leaves, replayed, mismatches, sum)) in runs.into_iter().enumerate() {
+            plan.run(body(leaves)).await.unwrap().await.unwrap();
+            let stats = plan.stats();
+            assert_eq!((stats.replayed, stats.mismatches), (replayed, mismatches), "run {run}");
+            assert_eq!(*b.read().await.unwrap(), sum, "run {run}");
+        }
+        assert_eq!(*a.read().await.unwrap(), 6);
     });
 }
 

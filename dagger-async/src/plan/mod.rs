@@ -10,7 +10,7 @@
 //! 1. A run by the graph gives what a run without it gives: steps are matched one by one, and what is not the same goes to
 //!    the queues, behind the places of the run.
 //! 2. From the outside a run by the graph is one access to each chunk: others come before it or after it. Therefore it
-//!    is left as soon as its body might wait for others: when it awaits anything but room, or takes a guard.
+//!    is left as soon as somebody comes to wait behind it, on whom its body might wait.
 //! 3. One run at a time; who comes too early gets an error.
 
 mod count;
