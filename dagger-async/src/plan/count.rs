@@ -1,12 +1,16 @@
-//! The two counts that a run by a graph stands on: what a step still waits for, and, of a frozen one, who runs steps.
+//! The counts that a run by a graph stands on: what a step still waits for, how many steps are left, and, of a frozen run, who runs
+//! steps.
 //!
 //! 1. Of those that count a step down one is told that it is ready, and sees what all of them have done.
 //! 2. A step counts from the start again as soon as it is ready: the next to count it down comes in another run, after this one.
 //! 3. The count of runners rises only by who is counted in it, so it reaches zero once, and whoever brings it there sees what
 //!    all of them have done.
 //! 4. A step that is made ready for others has somebody who looks for it: publish, fence, look at the other side, on both sides.
+//! 5. A run that was closed comes to its end once, and whoever brings it there sees what all steps have done. Whoever is not told that
+//!    it was he does not look at the run again: it may be gone.
 
 use crate::sync::{AtomicU32, fence};
+use crossbeam_utils::CachePadded;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 /// How many inputs of a step are not there: predecessors that are not over, and its issue, where it is issued.
@@ -92,6 +96,58 @@ impl Runners {
     /// One that rests is counted out. True: it was the last.
     pub(super) fn leave(&self) -> bool {
         self.count.fetch_sub(1, AcqRel) == 1
+    }
+}
+
+/// How many steps of a run are issued and not completed, and whether more may be issued (invariant 5).
+///
+/// Each thread counts what it completes for itself, until the run is closed: one count for all would be a cache line that two threads
+/// want for every step.
+pub(super) struct Unfinished {
+    /// Completed while the run was open, by thread; then `CLOSED`.
+    completed: Box<[CachePadded<AtomicU32>]>,
+    /// `OPEN`, less what was completed by then; from the close on, what is left.
+    left: CachePadded<AtomicU32>,
+}
+
+/// More than a run has steps.
+const OPEN: u32 = 1 << 31;
+const CLOSED: u32 = 1 << 31;
+/// Threads beyond share: what a close has to look at.
+const THREADS_MAX: usize = 16;
+
+impl Unfinished {
+    pub(super) fn new(threads: usize) -> Unfinished {
+        let counts = threads.clamp(1, THREADS_MAX).next_power_of_two();
+        Unfinished {
+            completed: (0..counts).map(|_| CachePadded::new(AtomicU32::new(0))).collect(),
+            left: CachePadded::new(AtomicU32::new(OPEN)),
+        }
+    }
+
+    /// For another run, after the end of this one.
+    pub(super) fn reopen(&mut self) {
+        self.completed.iter().for_each(|completed| completed.store(0, Relaxed));
+        self.left.store(OPEN, Relaxed);
+    }
+
+    /// A step is completed, by the thread with this number (of any number there may be several). True: the run is over.
+    #[inline]
+    pub(super) fn complete(&self, thread: usize) -> bool {
+        let completed = &self.completed[thread & (self.completed.len() - 1)];
+        // It is never opened again meanwhile: this step is not counted yet.
+        let is_closed = completed.load(Relaxed) & CLOSED != 0;
+        if !is_closed && completed.fetch_add(1, AcqRel) & CLOSED == 0 {
+            return false; // Who closes the run adds it up.
+        }
+        self.left.fetch_sub(1, AcqRel) == 1
+    }
+
+    /// No more than so many steps are issued. True: the run is over.
+    pub(super) fn close(&self, issued: u32) -> bool {
+        let completed: u32 = self.completed.iter().map(|completed| completed.swap(CLOSED, AcqRel)).sum();
+        let rest = OPEN - (issued - completed);
+        self.left.fetch_sub(rest, AcqRel) == rest
     }
 }
 
@@ -210,5 +266,39 @@ mod models {
             other.join().unwrap();
             assert!(is_seen.load(Relaxed));
         });
+    }
+
+    /// Steps are completed by two threads, with a count for each or one for both, while a third one issues the second step and closes.
+    #[test]
+    fn loom_a_closed_run_ends_once_and_whoever_ends_it_sees_all_steps() {
+        for threads in [1, 2] {
+            loom::model(move || {
+                let shared =
+                    Arc::new((Unfinished::new(threads), [(); 2].map(|()| UnsafeCell::new(0)), Mutex::new(0)));
+                let over = |shared: &(Unfinished, [UnsafeCell<u32>; 2], Mutex<u32>)| {
+                    *shared.2.lock().unwrap() += 1;
+                    for step in &shared.1 {
+                        // SAFETY: a model: loom reports what is not so.
+                        assert_eq!(step.with(|step| unsafe { *step }), 1, "it ends after each step");
+                    }
+                };
+                let complete = |at: usize| {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        // SAFETY: as above.
+                        shared.1[at].with_mut(|step| unsafe { *step += 1 });
+                        if shared.0.complete(at) {
+                            over(&shared);
+                        }
+                    })
+                };
+                let steps = [complete(0), complete(1)];
+                if shared.0.close(2) {
+                    over(&shared);
+                }
+                steps.into_iter().for_each(|step| step.join().unwrap());
+                assert_eq!(*shared.2.lock().unwrap(), 1);
+            });
+        }
     }
 }

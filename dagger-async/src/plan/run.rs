@@ -1,12 +1,12 @@
 //! One run of a plan by its graph: which steps are issued, and which wait for which.
 //!
 //! ```text
-//!   start     a place at each chunk of the plan, if nobody is there            unclosed = BIAS
-//!   issue     node names its task, missing −= 1: not 0? one more input
-//!   complete  successors' missing −= 1: 0? told      node names nobody         unclosed −= 1
+//!   start     a place at each chunk of the plan, if nobody is there
+//!   issue     node names its task, missing −= 1: not 0? one more input         one more unfinished
+//!   complete  successors' missing −= 1: 0? told      node names nobody         one less
 //!   contest   somebody waits behind a place: nothing more is issued; each chunk is given back with its last step
-//!   close     nothing more is issued                                           unclosed −= BIAS − issued
-//!   unclosed = 0: the places that are left are given back
+//!   close     nothing more is issued
+//!   closed, and none is unfinished: the places that are left are given back
 //! ```
 //! 1. While a run has its place at a chunk, every other access to it that conflicts waits behind; so the order among its own
 //!    steps is the graph's alone, and they need no places.
@@ -18,16 +18,15 @@
 //!    node at that moment ([`LOOKED_AT`]). Issue and completion publish the node before they look whether the run is
 //!    contested, the contest before it looks at the nodes: of an issue and a contest at once one sees the other, and the
 //!    issue takes itself back.
-//! 5. The run lives until `unclosed` is zero: a step that is not completed, and the one who issues, may use it.
+//! 5. The run lives until it is closed and none is unfinished: a step that is not completed, and the one who issues, may use it.
 
-use super::count::Missing;
+use super::count::{Missing, Unfinished};
 use super::graph::Graph;
 use crate::chunk::{self, Core, Held, Other, Ticket, Tickets};
-use crate::pool::Pool;
+use crate::pool::{Pool, local};
 use crate::scoped::Failures;
 use crate::sync::{prefetch, relax};
 use crate::task::{Linker, RawTask, TaskRef, Work};
-use crossbeam_utils::CachePadded;
 use dagger_core::Place;
 use parking_lot::Mutex;
 use std::ptr::{NonNull, null_mut};
@@ -38,8 +37,6 @@ use std::sync::atomic::{
 };
 use std::task::{Context, Poll, Waker};
 
-/// In `unclosed` until the run is closed: more than a plan has steps.
-const BIAS: u32 = 1 << 31;
 /// In place of a node's place in the order of spawns: a block lists its task.
 const LISTED: u32 = u32::MAX;
 /// So many steps before its issue the node of one is asked for: others have counted it down last.
@@ -51,8 +48,7 @@ const LOOKED_AT: usize = 1;
 pub(crate) struct Run {
     graph: Arc<Graph>,
     nodes: Box<[Node]>,
-    /// Apart: every completion changes it, and who issues looks at the rest.
-    unclosed: CachePadded<AtomicU32>,
+    unfinished: Unfinished,
     is_contested: AtomicBool,
     /// At the chunks of the graph, in their order.
     places: Mutex<Vec<ChunkPlace>>,
@@ -64,7 +60,7 @@ pub(crate) struct Run {
     pool: *const Pool,
     /// Of the pool, where it is counted until it is over.
     planned: Arc<AtomicUsize>,
-    /// Invariant 5: dropped by whoever brings `unclosed` to zero.
+    /// Invariant 5: dropped by whoever brings the run to its end.
     me: Mutex<Option<Arc<Run>>>,
 }
 
@@ -155,21 +151,24 @@ impl Run {
     /// Begins a run, if nobody accesses the chunks of the graph at this moment. `before`: the one before, of which all steps
     /// were completed, if it may be used again.
     pub(super) fn start(graph: &Arc<Graph>, pool: &Pool, before: Option<Arc<Run>>) -> Option<Arc<Run>> {
-        let nodes = match before.and_then(Arc::into_inner) {
-            Some(before) => before.nodes,
+        let (nodes, unfinished) = match before.and_then(Arc::into_inner) {
+            Some(mut before) => {
+                before.unfinished.reopen();
+                (before.nodes, before.unfinished)
+            }
             None => {
                 let node = |step| {
                     let inputs = graph.order.predecessors(step).len() as u32 + 1;
                     let (missing, at) = (Missing::new(inputs), AtomicU32::new(LISTED));
                     Node { missing, at, task: AtomicPtr::new(null_mut()) }
                 };
-                (0..graph.steps.len()).map(node).collect()
+                ((0..graph.steps.len()).map(node).collect(), Unfinished::new(pool.processors.len()))
             }
         };
         let run = Arc::new(Run {
             graph: graph.clone(),
             nodes,
-            unclosed: CachePadded::new(AtomicU32::new(BIAS)),
+            unfinished,
             is_contested: AtomicBool::new(false),
             places: Mutex::new(Vec::with_capacity(graph.chunks.len())),
             is_over: AtomicBool::new(false),
@@ -278,7 +277,7 @@ impl Run {
         if this.is_contested.load(SeqCst) {
             this.give_back_at(step as usize, tickets);
         }
-        if this.unclosed.fetch_sub(1, AcqRel) == 1 {
+        if local::with(|local| this.unfinished.complete(local.thread.get())) {
             this.end(tickets).finish(); // It is not used any more.
         }
     }
@@ -320,8 +319,7 @@ impl Run {
 
     /// No more steps are issued than these.
     pub(super) fn close(self: &Arc<Self>, issued: usize) {
-        let rest = BIAS - issued as u32;
-        if self.unclosed.fetch_sub(rest, AcqRel) == rest {
+        if self.unfinished.close(issued as u32) {
             let mut work = Work::new();
             let over = self.end(&mut work.tickets);
             work.drain();
