@@ -11,6 +11,7 @@
 
 use crate::sync::{AtomicU32, fence};
 use crossbeam_utils::CachePadded;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 /// How many inputs of a step are not there: predecessors that are not over, and its issue, where it is issued.
@@ -104,9 +105,9 @@ impl Runners {
 /// Each thread counts what it completes for itself, until the run is closed: one count for all would be a cache line that two threads
 /// want for every step.
 pub(super) struct Unfinished {
-    /// Completed while the run was open, by thread; then `CLOSED`.
+    /// Completed while it was open, by thread; then `CLOSED`.
     completed: Box<[CachePadded<AtomicU32>]>,
-    /// `OPEN`, less what was completed by then; from the close on, what is left.
+    /// `OPEN` until the close is over, less what is completed at counts that are closed already; then what is left.
     left: CachePadded<AtomicU32>,
 }
 
@@ -117,8 +118,9 @@ const CLOSED: u32 = 1 << 31;
 const THREADS_MAX: usize = 16;
 
 impl Unfinished {
-    pub(super) fn new(threads: usize) -> Unfinished {
-        let counts = threads.clamp(1, THREADS_MAX).next_power_of_two();
+    /// Of a run with so many steps.
+    pub(super) fn new(threads: usize, steps: usize) -> Unfinished {
+        let counts = threads.min(steps).clamp(1, THREADS_MAX).next_power_of_two();
         Unfinished {
             completed: (0..counts).map(|_| CachePadded::new(AtomicU32::new(0))).collect(),
             left: CachePadded::new(AtomicU32::new(OPEN)),
@@ -127,20 +129,29 @@ impl Unfinished {
 
     /// For another run, after the end of this one.
     pub(super) fn reopen(&mut self) {
-        self.completed.iter().for_each(|completed| completed.store(0, Relaxed));
-        self.left.store(OPEN, Relaxed);
+        self.completed.iter_mut().for_each(|completed| set(completed, 0));
+        set(&mut self.left, OPEN);
     }
 
     /// A step is completed, by the thread with this number (of any number there may be several). True: the run is over.
+    ///
+    /// # Safety
+    /// It lives until the step is counted: so long, and no longer, no argument may refer to it.
     #[inline]
-    pub(super) fn complete(&self, thread: usize) -> bool {
-        let completed = &self.completed[thread & (self.completed.len() - 1)];
-        // It is never opened again meanwhile: this step is not counted yet.
+    pub(super) unsafe fn complete(this: NonNull<Unfinished>, thread: usize) -> bool {
+        let this = this.as_ptr();
+        // SAFETY: it lives. From the counting on nothing of it is used but by the one who is told that the run is over: of what is passed
+        // on here every byte may be written, and freed, by others.
+        let (completed, left): (&AtomicU32, &AtomicU32) = unsafe {
+            let completed = &(*this).completed;
+            (&completed[thread & (completed.len() - 1)], &(*this).left)
+        };
+        // It is not opened again meanwhile: this step is not counted yet.
         let is_closed = completed.load(Relaxed) & CLOSED != 0;
         if !is_closed && completed.fetch_add(1, AcqRel) & CLOSED == 0 {
             return false; // Who closes the run adds it up.
         }
-        self.left.fetch_sub(1, AcqRel) == 1
+        left.fetch_sub(1, AcqRel) == 1
     }
 
     /// No more than so many steps are issued. True: the run is over.
@@ -148,6 +159,16 @@ impl Unfinished {
         let completed: u32 = self.completed.iter().map(|completed| completed.swap(CLOSED, AcqRel)).sum();
         let rest = OPEN - (issued - completed);
         self.left.fetch_sub(rest, AcqRel) == rest
+    }
+}
+
+/// Sets a count that nobody else looks at.
+fn set(count: &mut AtomicU32, value: u32) {
+    #[cfg(dagger_loom)]
+    count.with_mut(|count| *count = value);
+    #[cfg(not(dagger_loom))]
+    {
+        *count.get_mut() = value;
     }
 }
 
@@ -268,36 +289,50 @@ mod models {
         });
     }
 
-    /// Steps are completed by two threads, with a count for each or one for both, while a third one issues the second step and closes.
+    /// Steps are completed by two threads, with a count for each or one for both, while a third one closes. Whoever is told that it is
+    /// over opens it again: nobody else looks at it from then on, or loom says so.
     #[test]
     fn loom_a_closed_run_ends_once_and_whoever_ends_it_sees_all_steps() {
+        struct Shared {
+            unfinished: UnsafeCell<Unfinished>,
+            steps: [UnsafeCell<u32>; 2],
+            ends: Mutex<u32>,
+        }
+        fn over(shared: &Shared) {
+            *shared.ends.lock().unwrap() += 1;
+            for step in &shared.steps {
+                // SAFETY: a model: loom reports what is not so.
+                assert_eq!(step.with(|step| unsafe { *step }), 1, "it ends after each step");
+            }
+            // SAFETY: as above. Of the counts themselves: they are what may be looked at by others.
+            shared.unfinished.with(|unfinished| unsafe { (*unfinished.cast_mut()).reopen() });
+        }
         for threads in [1, 2] {
             loom::model(move || {
-                let shared =
-                    Arc::new((Unfinished::new(threads), [(); 2].map(|()| UnsafeCell::new(0)), Mutex::new(0)));
-                let over = |shared: &(Unfinished, [UnsafeCell<u32>; 2], Mutex<u32>)| {
-                    *shared.2.lock().unwrap() += 1;
-                    for step in &shared.1 {
-                        // SAFETY: a model: loom reports what is not so.
-                        assert_eq!(step.with(|step| unsafe { *step }), 1, "it ends after each step");
-                    }
-                };
+                let shared = Arc::new(Shared {
+                    unfinished: UnsafeCell::new(Unfinished::new(threads, 2)),
+                    steps: [(); 2].map(|()| UnsafeCell::new(0)),
+                    ends: Mutex::new(0),
+                });
                 let complete = |at: usize| {
                     let shared = shared.clone();
                     thread::spawn(move || {
                         // SAFETY: as above.
-                        shared.1[at].with_mut(|step| unsafe { *step += 1 });
-                        if shared.0.complete(at) {
+                        shared.steps[at].with_mut(|step| unsafe { *step += 1 });
+                        let unfinished = NonNull::new(shared.unfinished.with(<*const _>::cast_mut)).unwrap();
+                        // SAFETY: as above.
+                        if unsafe { Unfinished::complete(unfinished, at) } {
                             over(&shared);
                         }
                     })
                 };
                 let steps = [complete(0), complete(1)];
-                if shared.0.close(2) {
+                // SAFETY: as above.
+                if shared.unfinished.with(|unfinished| unsafe { (*unfinished).close(2) }) {
                     over(&shared);
                 }
                 steps.into_iter().for_each(|step| step.join().unwrap());
-                assert_eq!(*shared.2.lock().unwrap(), 1);
+                assert_eq!(*shared.ends.lock().unwrap(), 1);
             });
         }
     }

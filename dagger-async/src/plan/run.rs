@@ -162,7 +162,10 @@ impl Run {
                     let (missing, at) = (Missing::new(inputs), AtomicU32::new(LISTED));
                     Node { missing, at, task: AtomicPtr::new(null_mut()) }
                 };
-                ((0..graph.steps.len()).map(node).collect(), Unfinished::new(pool.processors.len()))
+                (
+                    (0..graph.steps.len()).map(node).collect(),
+                    Unfinished::new(pool.processors.len(), graph.steps.len()),
+                )
             }
         };
         let run = Arc::new(Run {
@@ -277,7 +280,9 @@ impl Run {
         if this.is_contested.load(SeqCst) {
             this.give_back_at(step as usize, tickets);
         }
-        if local::with(|local| this.unfinished.complete(local.thread.get())) {
+        let thread = local::with(|local| local.thread.get());
+        // SAFETY: as above, until it is counted.
+        if unsafe { Unfinished::complete(NonNull::from(&this.unfinished), thread) } {
             this.end(tickets).finish(); // It is not used any more.
         }
     }

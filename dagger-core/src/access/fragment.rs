@@ -37,16 +37,30 @@ impl Class {
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// How an entry stands in the fragment of its own area, and the next one of its class that waits there.
+/// How an entry stands in the fragment of its own area.
 #[derive(Clone, Copy)]
 pub(super) struct OwnPlace {
     /// It is granted when so many conflicting places have been released.
     threshold: u32,
+    /// While it waits, the next one of its class that does; then that it is granted, to read or to write. Of an entry that is
+    /// nobody's, the next such.
     pub(super) next: u32,
 }
 
 impl OwnPlace {
     pub(super) const NOWHERE: OwnPlace = OwnPlace { threshold: 0, next: NONE };
+
+    /// In `next`: no key is so large.
+    #[inline(always)]
+    fn granted(writes: bool) -> u32 {
+        if writes { NONE - 1 } else { NONE - 2 }
+    }
+
+    /// Whether it is granted, to write or not.
+    #[inline(always)]
+    pub(super) fn is_granted(&self, writes: bool) -> bool {
+        self.next == OwnPlace::granted(writes)
+    }
 }
 
 /// A foreign place that waits: `entry` gets it when `threshold` conflicting places have been released.
@@ -109,15 +123,7 @@ impl Fragment {
         // Apart, so that each is computed for one class.
         let (threshold, granted) =
             if writes { self.issue(Class::OwnWrite) } else { self.issue(Class::OwnRead) };
-        (OwnPlace { threshold, next: NONE }, granted)
-    }
-
-    /// Whether this own place, which is not given back yet, is granted.
-    #[inline(always)]
-    pub(super) fn is_granted(&self, place: &OwnPlace, writes: bool) -> bool {
-        // Nothing that conflicts with it can be released while it is.
-        let class = if writes { Class::OwnWrite } else { Class::OwnRead };
-        self.released.conflicting(class) == place.threshold
+        (OwnPlace { threshold, next: if granted { OwnPlace::granted(writes) } else { NONE } }, granted)
     }
 
     /// An entry waits for its own place behind all others of its class.
@@ -131,10 +137,10 @@ impl Fragment {
         self.last[list] = key;
     }
 
-    /// The keys of the own places that wait, to write or not, in program order.
-    pub(super) fn waiting<T>(&self, writes: bool, entries: &[impl Own<T>]) -> impl Iterator<Item = u32> {
+    /// The keys of the own places that wait to write, in program order.
+    pub(super) fn waiting_to_write<T>(&self, entries: &[impl Own<T>]) -> impl Iterator<Item = u32> {
         let entry = |key: u32| entries.get(key as usize).map(|_| key);
-        std::iter::successors(entry(self.first[usize::from(writes)]), move |&key| {
+        std::iter::successors(entry(self.first[Class::OwnWrite as usize]), move |&key| {
             entry(entries[key as usize].entry().place.next)
         })
     }
@@ -171,6 +177,7 @@ impl Fragment {
             && own.entry().place.threshold == reached
         {
             next = own.entry().place.next;
+            own.entry_mut().place.next = OwnPlace::granted(class == Class::OwnWrite);
             own.grant(ready);
         }
         self.first[list] = next;
@@ -214,12 +221,7 @@ impl Fragment {
 
     /// Whether some place of this class is taken, waiting or granted.
     pub(super) fn has(&self, class: Class) -> bool {
-        self.live(class) != 0
-    }
-
-    /// How many places of this class are taken, waiting or granted.
-    pub(super) fn live(&self, class: Class) -> u32 {
-        self.issued.of(class).wrapping_sub(self.released.of(class))
+        self.issued.of(class) != self.released.of(class)
     }
 }
 

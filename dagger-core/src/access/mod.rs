@@ -265,7 +265,8 @@ impl<T> AccessQueue<T> {
     fn now(&self) -> Moment {
         let (places, writes) = self.whole.issued();
         let last = self.parts.as_ref().map_or(0, |parts| parts.last_writes);
-        // Where an access to a part is live, fewer than 2³² wrote since the last such: one to the whole waits for it, or it for that.
+        // Where an access to a part with elements is live, fewer than 2³² wrote since the last such: one to the whole waits for it, or it
+        // for that.
         let writes = last.wrapping_add(u64::from(writes.wrapping_sub(last as u32)));
         Moment { places: u64::from(self.epoch) << 32 | u64::from(places), writes }
     }
@@ -289,14 +290,15 @@ impl<T> AccessQueue<T> {
     /// Ends a granted access and calls `ready` for the ticket of every access that is granted by that.
     ///
     /// The order of these calls is not the program order. Releasing what was not granted is an error of the
-    /// caller: debug builds panic, others ignore it.
+    /// caller: debug builds panic, others ignore it. So it is with a second release, unless the place has come to mean another access
+    /// of the same kind.
     #[inline(always)]
     pub fn release(&mut self, place: Place, ready: &mut impl FnMut(&T)) {
         if place.is_part() {
             return self.release_part(place, ready);
         }
         let (writes, entries) = (place.writes(), self.entries.all());
-        let granted = |entry: &Entry<T>| self.whole.is_granted(&entry.place, writes).then_some(());
+        let granted = |entry: &Entry<T>| entry.place.is_granted(writes).then_some(());
         let Some(()) = remove(entries, place.key(), &mut self.free, granted) else { return not_granted() };
         if writes {
             self.whole.give(Class::OwnWrite, entries, ready);
@@ -322,7 +324,9 @@ impl<T> AccessQueue<T> {
             return not_granted();
         };
         let entries = entries.all();
-        let granted = |part: &PartEntry<T>| (part.missing == 0).then_some((part.own, part.writes));
+        let granted = |part: &PartEntry<T>| {
+            (part.missing == 0 && part.writes == place.writes()).then_some((part.own, part.writes))
+        };
         let Some((own, writes)) = remove(entries, place.key(), free, granted) else { return not_granted() };
         let Some(slot) = slots.get_mut(own as usize) else {
             self.nothing -= 1;
@@ -357,10 +361,7 @@ impl<T> AccessQueue<T> {
     pub fn is_granted(&self, place: Place) -> bool {
         let key = place.key();
         match (place.is_part(), &self.parts) {
-            (false, _) => {
-                let entry = self.entries.get(key);
-                entry.is_some_and(|entry| self.whole.is_granted(&entry.place, place.writes()))
-            }
+            (false, _) => self.entries.get(key).is_some_and(|entry| entry.place.is_granted(place.writes())),
             (true, Some(parts)) => parts.entries.get(key).is_some_and(|part| part.missing == 0),
             (true, None) => false,
         }
@@ -370,14 +371,18 @@ impl<T> AccessQueue<T> {
     ///
     /// For diagnosis: it looks at every live access.
     pub fn blockers(&self, place: Place, visit: &mut dyn FnMut(&T)) {
-        let live = self.live();
-        let Some(waits) = live.iter().find(|access| access.place == place) else { return };
-        let before = live.iter().filter(|access| {
+        if self.is_granted(place) {
+            return;
+        }
+        let mut live = self.live();
+        let Some(at) = live.iter().position(|access| access.place == place) else { return };
+        let waits = live.swap_remove(at);
+        live.retain(|access| {
             access.order() < waits.order()
                 && (access.writes || waits.writes)
                 && self.meet(access.own, waits.own)
         });
-        before.for_each(|access| visit(access.ticket));
+        visit_in_order(live, visit);
     }
 
     /// Visits the oldest of the live accesses, granted or waiting, and says whether they write: one that does, or all that came before the
@@ -385,49 +390,47 @@ impl<T> AccessQueue<T> {
     ///
     /// It looks at every live access.
     pub fn oldest(&self, visit: &mut dyn FnMut(&T, bool)) {
+        if self.is_idle() {
+            return;
+        }
         let live = self.live();
-        let first = live.iter().position(|access| access.order().1).unwrap_or(live.len());
-        live.iter().take(first.max(1)).for_each(|access| visit(access.ticket, access.writes));
+        let first = live.iter().filter(|access| access.order().1).min_by_key(|access| access.order());
+        let is_before = |access: &&Live<'_, T>| first.is_none_or(|first| access.order() < first.order());
+        let mut before = live.iter().filter(is_before).peekable();
+        let alone = if before.peek().is_none() { first } else { None };
+        before.chain(alone).for_each(|access| visit(access.ticket, access.writes));
     }
 
     /// Visits the tickets of the accesses that wait, in program order; where several that only read follow each other, these in any.
     pub fn waiting(&self, visit: &mut dyn FnMut(&T)) {
-        self.live().iter().filter(|access| access.waits).for_each(|access| visit(access.ticket));
+        let mut live = self.live();
+        live.retain(|access| access.waits);
+        visit_in_order(live, visit);
     }
 
     /// Visits the tickets of the accesses that are granted, in the order of [`waiting`](AccessQueue::waiting).
     pub fn granted(&self, visit: &mut dyn FnMut(&T)) {
-        self.live().iter().filter(|access| !access.waits).for_each(|access| visit(access.ticket));
+        let mut live = self.live();
+        live.retain(|access| !access.waits);
+        visit_in_order(live, visit);
     }
 
-    /// The live accesses, in the order of [`waiting`](AccessQueue::waiting).
+    /// The live accesses, in no order.
     fn live(&self) -> Vec<Live<'_, T>> {
         let now = self.now();
         let parts = || self.parts.iter().flat_map(|parts| parts.entries.iter());
-        // Whether an access to the whole writes is not written down there: who waits is in one of two lists, and beside one that is
-        // granted and writes no other is.
-        let mut waits = vec![None; self.entries.as_slice().len()];
-        let mut writers = 0;
-        for key in self.whole.waiting(false, self.entries.as_slice()) {
-            waits[key as usize] = Some(false);
+        // Whether one that waits for the whole will write says the list that it is in.
+        let entries = self.entries.as_slice();
+        let mut will_write = vec![false; entries.len()];
+        for key in self.whole.waiting_to_write(entries) {
+            will_write[key as usize] = true;
         }
-        for key in self.whole.waiting(true, self.entries.as_slice()) {
-            (waits[key as usize], writers) = (Some(true), writers + 1);
-        }
-        let writer_is_granted = self.whole.live(Class::OwnWrite) > writers;
         let wholes = || {
             self.entries.iter().map(|(key, entry, ticket)| {
-                let waits = waits[key as usize];
-                let writes = waits.unwrap_or(writer_is_granted);
+                let writes = entry.place.is_granted(true) || will_write[key as usize];
+                let waits = !entry.place.is_granted(writes);
                 let age = u64::from(self.whole.since(&entry.place, writes));
-                Live {
-                    ticket,
-                    place: Place::new(key, writes),
-                    writes,
-                    waits: waits.is_some(),
-                    own: WHOLE,
-                    age,
-                }
+                Live { ticket, place: Place::new(key, writes), writes, waits, own: WHOLE, age }
             })
         };
         // Of those that write, how many places were taken since.
@@ -449,9 +452,7 @@ impl<T> AccessQueue<T> {
             let (place, waits) = (Place::of_part(key, writes), part.missing != 0);
             Live { ticket, place, writes, waits, own: part.own, age }
         });
-        let mut live: Vec<Live<'_, T>> = wholes.chain(parts).collect();
-        live.sort_by_key(Live::order);
-        live
+        wholes.chain(parts).collect()
     }
 
     /// Whether two fragments with live accesses overlap.
@@ -465,6 +466,11 @@ impl<T> AccessQueue<T> {
         };
         a == b || a == WHOLE || b == WHOLE || knows(a, b) || knows(b, a)
     }
+}
+
+fn visit_in_order<T>(mut accesses: Vec<Live<'_, T>>, visit: &mut dyn FnMut(&T)) {
+    accesses.sort_by_key(Live::order);
+    accesses.into_iter().for_each(|access| visit(access.ticket));
 }
 
 /// What others than the caller should not have to pay for.

@@ -410,7 +410,7 @@ impl Core {
         });
     }
 
-    /// Calls `visit` with each task that waits here, in program order, under the lock.
+    /// Calls `visit` with each task that waits here, in the order of their places, under the lock; readers side by side in any.
     pub(crate) fn visit_waiting_tasks(&self, visit: &mut dyn FnMut(RawTask)) {
         self.lock().queue.waiting(&mut |ticket| {
             if let Whose::Task(task) = ticket.whose() {

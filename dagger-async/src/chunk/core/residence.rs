@@ -126,3 +126,41 @@ impl Held {
         is_here.then(|| self.chunk.value().cast_const())
     }
 }
+
+#[cfg(all(test, not(dagger_loom)))]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#[test]
+fn the_next_use_is_that_of_the_first_task_wherever_it_stands_in_the_queue() {
+    use crate::chunk::{Chunk, ChunkCell};
+    use crate::prelude::*;
+    let runtime = Runtime::builder().threads(1).pin(false).build().unwrap();
+    runtime.block_on(async {
+        let chunk = Chunk::new(7u64);
+        let next_use = || ChunkCell::core_of(&chunk.0).next_use();
+        assert_eq!(next_use(), None);
+        let (first, second) = (chunk.read().await.unwrap(), chunk.read().await.unwrap());
+        assert_eq!(next_use(), Some((0, false)), "a guard will soon");
+        // What is given back first is taken first: the reader that comes first stands behind the other.
+        drop(second);
+        drop(first);
+        let (open, gate) = tokio::sync::watch::channel(false);
+        let read = |gate: tokio::sync::watch::Receiver<bool>| {
+            spawn!(async (|x: &u64| {
+                let (x, mut gate) = (*x, gate);
+                async move {
+                    gate.wait_for(|open| *open).await.unwrap();
+                    x
+                }
+            })(In(&chunk)))
+        };
+        let readers = [read(gate.clone()), read(gate)];
+        let writer = spawn!((|x: &mut u64| *x += 1)(InOut(&chunk)));
+        assert_eq!(next_use(), Some((readers[0].id().get(), false)));
+        open.send_replace(true);
+        for reader in readers {
+            assert_eq!(reader.await.unwrap(), 7);
+        }
+        writer.await.unwrap();
+        assert_eq!(next_use(), None);
+    });
+}
