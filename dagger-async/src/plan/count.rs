@@ -136,12 +136,12 @@ impl Unfinished {
     /// A step is completed, by the thread with this number (of any number there may be several). True: the run is over.
     ///
     /// # Safety
-    /// It lives until the step is counted: so long, and no longer, no argument may refer to it.
+    /// It lives until the step is counted; it may be gone when this returns, which a reference as an argument would forbid.
     #[inline]
     pub(super) unsafe fn complete(this: NonNull<Unfinished>, thread: usize) -> bool {
         let this = this.as_ptr();
-        // SAFETY: it lives. From the counting on nothing of it is used but by the one who is told that the run is over: of what is passed
-        // on here every byte may be written, and freed, by others.
+        // SAFETY: it lives. After the counting only the one who is told that the run is over uses it, and the counts themselves, which are
+        // passed on by reference, may be freed meanwhile: they are atomic throughout.
         let (completed, left): (&AtomicU32, &AtomicU32) = unsafe {
             let completed = &(*this).completed;
             (&completed[thread & (completed.len() - 1)], &(*this).left)

@@ -27,7 +27,7 @@ pub(super) struct PartEntry<T> {
 }
 
 /// How many places of the whole had been taken, and how many of those by writers.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Moment {
     pub(super) places: u64,
     pub(super) writes: u64,
