@@ -72,7 +72,6 @@ fn a_guard_stands_where_it_was_called_for_not_where_it_is_awaited() {
     });
 }
 
-/// Write, read, read, write, called for in this order and awaited in every order.
 #[test]
 fn one_end_lets_many_readers_and_guards_in_and_its_successors_go_on() {
     on_all_workers(|_rt| async {
@@ -99,6 +98,7 @@ fn one_end_lets_many_readers_and_guards_in_and_its_successors_go_on() {
     });
 }
 
+/// Write, read, read, write, called for in this order and awaited in every order.
 #[test]
 fn guards_come_in_the_order_of_their_calls_whatever_the_order_of_their_awaits() {
     on_all_workers(|_rt| async {

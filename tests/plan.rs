@@ -567,31 +567,39 @@ fn a_region_that_lies_outside_is_refused_when_its_turn_comes() {
     });
 }
 
+/// Adds one to `a`, then `a` to `b`; before that, ten to `b` if there is `another` task. The first says whether a wait in it that closes a
+/// cycle, if it has one, is told to be that.
+async fn issue_cycle(a: &Chunk<u64>, b: &Chunk<u64>, waits: bool, another: bool) -> (DTask<bool>, DTask<()>) {
+    let issued = Gate::new();
+    let (inner, all) = (b.clone(), issued.clone());
+    let told = spawn!((move |a: &mut u64| {
+        *a += 1;
+        all.block();
+        waits && {
+            // Behind what is spawned last, which waits for this one.
+            let child = spawn!((|b: &u64| *b)(In(&inner)));
+            matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
+        }
+    })(InOut(a)));
+    if another {
+        spawn!((|b: &mut u64| *b += 10)(InOut(b)));
+    }
+    let last = spawn!((|a: &u64, b: &mut u64| *b += *a)(In(a), InOut(b)));
+    issued.open();
+    (told, last)
+}
+
 #[test]
 fn a_step_that_waits_for_a_step_after_it_is_a_deadlock_as_in_a_block() {
     on_all_workers(|_| async {
         let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
-        let body = async |inside: bool| {
-            let issued = Gate::new();
-            let (inner, all) = (b.clone(), issued.clone());
-            spawn!((move |a: &mut u64| {
-                *a += 1;
-                all.block();
-                !inside || {
-                    // Behind the step below, which waits for this one.
-                    let child = spawn!((|b: &u64| *b)(In(&inner)));
-                    matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
-                }
-            })(InOut(&a)));
-            let after = spawn!((|a: &u64, b: &mut u64| *b = *a)(In(&a), InOut(&b)));
-            issued.open();
-            after
-        };
-        for inside in [false, true] {
-            plan.run(body(inside)).await.unwrap();
+        for waits in [false, true] {
+            let (told, last) = plan.run(issue_cycle(&a, &b, waits, false)).await.unwrap();
+            assert_eq!((told.await.unwrap(), last.await.unwrap()), (waits, ()));
         }
-        datadeps(body(true)).await.unwrap();
-        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (3, 3));
+        let (told, last) = datadeps(issue_cycle(&a, &b, true, false)).await.unwrap();
+        assert_eq!((told.await.unwrap(), last.await.unwrap()), (true, ()));
+        assert_eq!((*a.read().await.unwrap(), *b.read().await.unwrap()), (3, 6));
     });
 }
 
@@ -599,25 +607,6 @@ fn a_step_that_waits_for_a_step_after_it_is_a_deadlock_as_in_a_block() {
 fn a_deadlock_in_a_run_that_has_left_its_graph_is_told_and_later_runs_go_by_the_graph() {
     on_all_workers(|_| async {
         let (a, b, plan) = (Chunk::new(0u64), Chunk::new(0u64), Plan::new());
-        let body = async |leaves: bool| {
-            let issued = Gate::new();
-            let (inner, all) = (b.clone(), issued.clone());
-            spawn!((move |a: &mut u64| {
-                *a += 1;
-                all.block();
-                // Behind what is spawned last, which waits for this one.
-                !leaves || {
-                    let child = spawn!((|b: &u64| *b)(In(&inner)));
-                    matches!(child.blocking_wait(), Err(Error::Deadlock { .. }))
-                }
-            })(InOut(&a)));
-            if leaves {
-                spawn!((|b: &mut u64| *b += 10)(InOut(&b))); // No step of the plan.
-            }
-            let last = spawn!((|a: &u64, b: &mut u64| *b += *a)(In(&a), InOut(&b)));
-            issued.open();
-            last
-        };
         // Steps by the graph and runs that have left it so far, and what is in `b`. The run after such a one records anew.
         let runs = [
             (false, 0, 0, 1),
@@ -628,7 +617,8 @@ fn a_deadlock_in_a_run_that_has_left_its_graph_is_told_and_later_runs_go_by_the_
             (true, 6, 2, 41),
         ];
         for (run, (leaves, replayed, mismatches, sum)) in runs.into_iter().enumerate() {
-            plan.run(body(leaves)).await.unwrap().await.unwrap();
+            let (told, last) = plan.run(issue_cycle(&a, &b, leaves, leaves)).await.unwrap();
+            assert_eq!((told.await.unwrap(), last.await.unwrap()), (leaves, ()), "run {run}");
             let stats = plan.stats();
             assert_eq!((stats.replayed, stats.mismatches), (replayed, mismatches), "run {run}");
             assert_eq!(*b.read().await.unwrap(), sum, "run {run}");

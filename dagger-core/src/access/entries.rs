@@ -75,6 +75,13 @@ impl<T> Own<T> for Entry<T> {
     }
 }
 
+impl<T> PartEntry<T> {
+    /// Whether it is granted, to write or not.
+    pub(super) fn is_granted(&self, writes: bool) -> bool {
+        self.missing == 0 && self.writes == writes
+    }
+}
+
 impl<T> Own<T> for PartEntry<T> {
     const NOBODYS: Self = PartEntry {
         entry: Entry::NOBODYS,

@@ -215,9 +215,7 @@ impl<T> AccessQueue<T> {
     pub fn enqueue_whole(&mut self, ticket: T, writes: bool) -> (Place, bool) {
         // Before the entry is made, so that it is written once.
         let (place, granted) = self.whole.take_own(writes);
-        if self.whole.issued().0 == 0 {
-            self.epoch = self.epoch.wrapping_add(1);
-        }
+        self.note_epoch();
         let (key, entry) = self.entries.take(&mut self.free);
         entry.put(ticket, place);
         if !granted {
@@ -228,7 +226,7 @@ impl<T> AccessQueue<T> {
 
     fn enqueue_part(&mut self, ticket: T, writes: bool, area: &Area) -> (Place, bool) {
         let came = self.now();
-        let AccessQueue { whole, parts, epoch, .. } = self;
+        let AccessQueue { whole, parts, .. } = self;
         let parts = &mut **parts.get_or_insert_default();
         parts.last_writes = came.writes;
         let own = parts.find_or_add(area);
@@ -252,13 +250,21 @@ impl<T> AccessQueue<T> {
             slot.fragment.line_up(writes, key, entries.all());
         }
         missing += u32::from(!whole.take_foreign(writes, key));
-        *epoch = epoch.wrapping_add(u32::from(whole.issued().0 == 0));
         for i in 0..slots[own as usize].older.len() {
             let older = slots[own as usize].older[i] as usize;
             missing += u32::from(!slots[older].fragment.take_foreign(writes, key));
         }
         entries.all()[key as usize].missing = missing;
+        self.note_epoch();
         (Place::of_part(key, writes), missing == 0)
+    }
+
+    /// A place of the whole has been taken.
+    #[inline(always)]
+    fn note_epoch(&mut self) {
+        if self.whole.issued().0 == 0 {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
     }
 
     /// What the counts of the whole are, in full.
@@ -324,10 +330,9 @@ impl<T> AccessQueue<T> {
             return not_granted();
         };
         let entries = entries.all();
-        let granted = |part: &PartEntry<T>| {
-            (part.missing == 0 && part.writes == place.writes()).then_some((part.own, part.writes))
-        };
-        let Some((own, writes)) = remove(entries, place.key(), free, granted) else { return not_granted() };
+        let writes = place.writes();
+        let granted = |part: &PartEntry<T>| part.is_granted(writes).then_some(part.own);
+        let Some(own) = remove(entries, place.key(), free, granted) else { return not_granted() };
         let Some(slot) = slots.get_mut(own as usize) else {
             self.nothing -= 1;
             return;
@@ -359,10 +364,10 @@ impl<T> AccessQueue<T> {
     /// Whether this access is live and granted.
     #[must_use]
     pub fn is_granted(&self, place: Place) -> bool {
-        let key = place.key();
+        let (key, writes) = (place.key(), place.writes());
         match (place.is_part(), &self.parts) {
-            (false, _) => self.entries.get(key).is_some_and(|entry| entry.place.is_granted(place.writes())),
-            (true, Some(parts)) => parts.entries.get(key).is_some_and(|part| part.missing == 0),
+            (false, _) => self.entries.get(key).is_some_and(|entry| entry.place.is_granted(writes)),
+            (true, Some(parts)) => parts.entries.get(key).is_some_and(|part| part.is_granted(writes)),
             (true, None) => false,
         }
     }

@@ -240,12 +240,14 @@ fn a_place_that_has_come_to_mean_another_kind_of_access_is_not_released() {
         let released = std::panic::catch_unwind(std::panic::AssertUnwindSafe(release));
         assert_eq!(released.is_err(), cfg!(debug_assertions));
     };
-    for writes in [true, false] {
+    for (writes, area) in
+        [true, false].into_iter().flat_map(|writes| [(writes, Area::Whole), (writes, part(0, 2))])
+    {
         let mut queue = AccessQueue::new();
-        let (first, _) = queue.enqueue(1, writes, &Area::Whole);
+        let (first, _) = queue.enqueue(1, writes, &area);
         queue.release(first, &mut |_| {});
         refuses(&mut queue, first);
-        let (second, _) = queue.enqueue(2, !writes, &Area::Whole);
+        let (second, _) = queue.enqueue(2, !writes, &area);
         assert_eq!(first.key(), second.key());
         refuses(&mut queue, first);
         assert!(queue.is_granted(second) && !queue.is_granted(first));
