@@ -2,11 +2,13 @@
 
 use dagger_async::prelude::*;
 use dagger_tests::{Gate, runtime, watched};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Waker};
 
-/// Many more than workers.
-const THREADS: usize = 40;
+/// More than there are queues of their own for.
+const THREADS: usize = 100;
 
 fn add(count: &AtomicUsize) {
     count.fetch_add(1, SeqCst);
@@ -63,6 +65,66 @@ fn what_a_thread_has_spawned_before_its_end_is_run() {
         busy.blocking_wait().unwrap();
         rt.block_on(rt.idle());
         assert_eq!(count.load(SeqCst), 3 * THREADS * 7);
+    });
+}
+
+#[test]
+fn more_than_a_queue_of_its_own_holds_is_run_as_well() {
+    const TASKS: usize = 30_000;
+    watched(|| {
+        let rt = runtime(1);
+        let count = Arc::new(AtomicUsize::new(0));
+        for _ in 0..2 {
+            let gate = Gate::new();
+            let held = gate.clone();
+            let busy = rt.block_on(async { spawn!((move || held.block())()) });
+            let before = count.load(SeqCst);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| spawn_counting(&rt, &count, TASKS));
+                }
+            });
+            assert_eq!(count.load(SeqCst), before);
+            gate.open();
+            busy.blocking_wait().unwrap();
+            rt.block_on(rt.idle());
+            assert_eq!(count.load(SeqCst), before + 2 * TASKS);
+        }
+    });
+}
+
+/// Spawns when its thread is about to be gone.
+struct Last(Arc<Runtime>, Arc<AtomicUsize>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let count = self.1.clone();
+        // Polled by hand: Tokio has no context for a thread whose locals are gone.
+        let body = self.0.run(async { drop(spawn!((move || add(&count))())) });
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(std::pin::pin!(body).poll(&mut cx).is_ready());
+    }
+}
+
+thread_local!(static BEFORE: RefCell<Option<Last>> = const { RefCell::new(None) });
+thread_local!(static AFTER: RefCell<Option<Last>> = const { RefCell::new(None) });
+
+#[test]
+fn a_thread_that_is_ending_may_submit() {
+    watched(|| {
+        let (rt, count) = (runtime(2), Arc::new(AtomicUsize::new(0)));
+        let (here, other) = (rt.clone(), count.clone());
+        let last = move || Last(here.clone(), other.clone());
+        std::thread::spawn(move || {
+            // What the runtime keeps for this thread is made between the two, so one of them goes when that is gone.
+            BEFORE.with(|cell| *cell.borrow_mut() = Some(last()));
+            drop(last());
+            AFTER.with(|cell| *cell.borrow_mut() = Some(last()));
+        })
+        .join()
+        .unwrap();
+        rt.block_on(rt.idle());
+        assert_eq!(count.load(SeqCst), 3);
     });
 }
 

@@ -1,7 +1,7 @@
 //! One name for the primitives of the lock-free parts, so that loom can stand in for them.
 //!
-//! Under `--cfg dagger_loom` the state word, the reference counts and the sleep protocol run on loom's
-//! atomics and their models (`cargo test -p dagger-async --lib loom`) explore every interleaving.
+//! Under `--cfg dagger_loom` the state word, the reference counts, the sleep protocol and the other counts and marks that are agreed on
+//! without a lock run on loom's atomics, and their models (`cargo test -p dagger-async --lib loom`) explore every interleaving.
 //! The cfg is ours: plain `--cfg loom` would also change Tokio.
 
 #[cfg(dagger_loom)]

@@ -4,6 +4,7 @@
 //!    points to outlives it.
 //! 2. `pool` is kept alive by the one who set it: whoever runs here may use it without counting.
 
+use super::submissions::Own;
 use super::{Place, Pool};
 use crate::options::Options;
 use crate::scoped::Frame;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 thread_local! {
     static LOCAL: Local = const {
         Local { place: Cell::new(null()), employer: Cell::new(null()), pool: Cell::new(null()), task: Cell::new(None), lost_place: Cell::new(false), thread: Cell::new(usize::MAX),
-            depth: Cell::new(0), searched: Cell::new(0), layer: Cell::new(null()), queue: Cell::new(null()) }
+            depth: Cell::new(0), searched: Cell::new(0), layer: Cell::new(null()), queue: Cell::new(null()), own: Cell::new(null()) }
     };
 }
 
@@ -40,6 +41,8 @@ pub(crate) struct Local {
     layer: Cell<*const Arc<Options>>,
     /// The `in_order` or `bulk` block whose body is being polled.
     queue: Cell<*const Frame>,
+    /// Where it has submitted last, as no worker.
+    own: Cell<*const Own>,
 }
 
 /// Runs `f` with this thread's state.
@@ -110,6 +113,17 @@ impl Local {
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.layer.get().is_null() && self.queue().is_none_or(Frame::is_plain)
+    }
+
+    /// What this thread has at the pool to which it has submitted last.
+    #[inline]
+    pub(super) fn own_submissions(&self) -> Option<&Own> {
+        // SAFETY: set by `submissions.rs` to what this thread keeps until it ends, where it sets another one, or the pool has; callers do not
+        // keep it across another submission.
+        unsafe { self.own.get().as_ref() }
+    }
+    pub(super) fn set_own_submissions(&self, own: *const Own) {
+        self.own.set(own);
     }
 
     /// The thread works for `pool`, on no task, until the guard is dropped. The caller keeps the pool for as long.

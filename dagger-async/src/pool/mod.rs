@@ -1,7 +1,7 @@
 //! The workers of a runtime and what they share.
 //!
 //! ```text
-//!   outside ──▶ injector ─┐            ┌ steal ┐
+//!   outside ▶ submissions ─┐            ┌ steal ┐
 //!   spawn in a task ──▶ own queue ─▶ worker ─▶ body ─▶ slot (next successor)
 //!   scope or priority ──▶ lanes of a domain ─┘
 //!   may block ──▶ spare threads ◀── place of a worker whose body blocks
@@ -22,6 +22,7 @@ mod sleep;
 mod spares;
 mod stall;
 mod standby;
+mod submissions;
 pub(crate) mod window;
 pub(crate) mod worker;
 
@@ -33,7 +34,7 @@ use crate::options::Placement;
 use crate::record;
 use crate::residency;
 use crate::task::{self, RawTask, TaskRef};
-use crossbeam_deque::{Injector, Stealer, Worker};
+use crossbeam_deque::{Stealer, Worker};
 use crossbeam_utils::CachePadded;
 use dagger_core::Processor;
 use dagger_core::record::What;
@@ -51,6 +52,7 @@ use std::sync::atomic::{
     fence,
 };
 use std::time::Duration;
+use submissions::Submissions;
 use tokio::sync::Notify;
 
 /// What a pool is made with.
@@ -74,14 +76,16 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) processors: Vec<Processor>,
     pin: bool,
-    injector: Injector<RawTask>,
+    /// Of threads that are no workers.
+    submissions: Arc<Submissions>,
     stealers: Box<[Stealer<RawTask>]>,
     pub(crate) domains: Domains,
     sleep: Sleep,
     standby: Standby,
     pub(crate) spares: Spares,
     pub(crate) reactor: Reactor,
-    /// One for each worker, written by it alone, and one that all other threads share.
+    /// One for each worker, written by it alone, and one that all other threads share (spawns of most of them are counted with what they
+    /// submit).
     counts: Box<[CachePadded<Counts>]>,
     /// Runs of plans by their graphs that go on: they count themselves.
     pub(crate) planned: Arc<AtomicUsize>,
@@ -140,7 +144,7 @@ impl Pool {
             name: config.name,
             processors: config.processors,
             pin: config.pin,
-            injector: Injector::new(),
+            submissions: Submissions::new(),
             stealers,
             domains: Domains::new(workers),
             sleep: Sleep::new(workers),
@@ -204,7 +208,7 @@ impl Pool {
     /// A thread that is no worker is about to wait, perhaps for what it has pushed. The worker of its own CPU can begin as soon
     /// as it does; one that was woken on another CPU may take ten times as long to get there.
     pub(crate) fn wake_near(&self) {
-        if !self.pin || self.injector.is_empty() {
+        if !self.pin || self.submissions.is_empty() {
             return;
         }
         let Some(here) = affinity::here() else { return };
@@ -228,6 +232,7 @@ impl Pool {
     pub(crate) fn spawned(&self, local: &Local) {
         match local.place_of(self) {
             Some(place) => bump(&self.counts[place.index].spawned),
+            None if self.submissions.count_spawned(local) => {}
             None => _ = self.shared_counts().spawned.fetch_add(1, SeqCst),
         }
     }
@@ -276,12 +281,12 @@ impl Pool {
         let finished: u64 = self.counts.iter().map(|counts| counts.finished.load(Acquire)).sum();
         fence(SeqCst);
         let spawned: u64 = self.counts.iter().map(|counts| counts.spawned.load(Acquire)).sum();
-        spawned.wrapping_sub(finished)
+        spawned.wrapping_add(self.submissions.spawned()).wrapping_sub(finished)
     }
 
     /// There is a plain task in some queue.
     pub(crate) fn has_work_beside(&self) -> bool {
-        !self.injector.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
+        !self.submissions.is_empty() || self.stealers.iter().any(|stealer| !stealer.is_empty())
     }
 
     /// Changes whenever a worker spawns or ends a task.
@@ -292,7 +297,8 @@ impl Pool {
 
     /// Changes whenever a task is spawned or ends.
     fn total_progress(&self) -> u64 {
-        (0..self.counts.len()).map(|shard| self.progress(shard)).fold(0, u64::wrapping_add)
+        let shards = (0..self.counts.len()).map(|shard| self.progress(shard));
+        shards.fold(self.submissions.spawned(), u64::wrapping_add)
     }
 
     /// A worker has come for tasks for another round.
@@ -338,10 +344,7 @@ impl Pool {
                         self.sleep.wake_one_beside(|| place.is_alone());
                     }
                 }
-                None => {
-                    self.injector.push(task);
-                    self.sleep.wake_one();
-                }
+                None => self.submissions.push(task, local, &self.sleep),
             },
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   pick:   each lane's oldest, once in 61 picks
-//!           priority > 0   slot   own queue, injector / lanes of priority 0   steal   priority < 0
+//!           priority > 0   slot   own queue, submissions / lanes of priority 0   steal   priority < 0
 //! ```
 //! 1. A place belongs to one thread at a time and moves to another when its thread blocks.
 //! 2. The slot holds the successor that the last completion made ready; after [`STREAK_MAX`] in a row it queues.
-//! 3. On each of the first picks of a round of 61 another source (injector, own queue, then each lane) gives its
+//! 3. On each of the first picks of a round of 61 another source (submissions, own queue, then each lane) gives its
 //!    oldest task, whatever its priority: nothing waits for ever.
 
 use super::Pool;
@@ -41,6 +41,8 @@ pub(crate) struct Place {
     streak: Cell<u32>,
     tick: Cell<u32>,
     round: Cell<usize>,
+    /// Whose turn it is of those that have submitted something.
+    turn: Cell<u32>,
     random: Cell<u32>,
     /// A body just returned to the worker's loop: what its completion makes ready may use the slot.
     pub(crate) finishing: Cell<bool>,
@@ -62,6 +64,7 @@ impl Place {
             streak: Cell::new(0),
             tick: Cell::new(0),
             round: Cell::new(0),
+            turn: Cell::new(0),
             random: Cell::new(0x9E37_79B9 ^ (index as u32 + 1)),
             finishing: Cell::new(false),
             domains: RefCell::new((0, Vec::new())),
@@ -131,7 +134,7 @@ impl Place {
     #[inline]
     fn pick_plain(&self, pool: &Pool) -> Option<RawTask> {
         match self.flush_and_pop(pool) {
-            None => self.take_injected(pool),
+            None => self.take_submitted(pool),
             task => task,
         }
     }
@@ -145,7 +148,7 @@ impl Place {
         let picked = if !pool.domains.are_empty() {
             self.pick_by_lanes(pool, tick)
         } else if tick == 0
-            && let Some(task) = self.take_injected(pool)
+            && let Some(task) = self.take_submitted(pool)
         {
             Some(task)
         } else {
@@ -166,7 +169,7 @@ impl Place {
     pub(super) fn give_back(&self, pool: &Pool) {
         let mut gave = false;
         while let Some(task) = self.queue.pop().or_else(|| self.slot.take()) {
-            pool.injector.push(task);
+            pool.submissions.share_quietly(task);
             gave = true;
         }
         if gave {
@@ -213,7 +216,7 @@ impl Place {
             return Some(task);
         }
         self.flush_slot(pool);
-        if let Some(task) = self.queue.pop().or_else(|| self.take_injected(pool)) {
+        if let Some(task) = self.queue.pop().or_else(|| self.take_submitted(pool)) {
             return Some(task);
         }
         if best == 0 { from_best() } else { None }
@@ -222,7 +225,7 @@ impl Place {
     /// Invariant 3.
     fn pick_fairly(&self, pool: &Pool, domains: &[Arc<Domain>], turn: usize) -> Option<RawTask> {
         match turn {
-            0 if !pool.injector.is_empty() => self.take_injected(pool),
+            0 => self.take_submitted(pool),
             1 => self.queue.pop(),
             _ => {
                 let lanes: usize = domains.iter().map(|domain| domain.lanes()).sum();
@@ -243,17 +246,9 @@ impl Place {
         }
     }
 
-    fn take_injected(&self, pool: &Pool) -> Option<RawTask> {
-        if pool.injector.is_empty() {
-            return None;
-        }
-        loop {
-            match pool.injector.steal_batch_and_pop(&self.queue) {
-                Steal::Success(task) => return Some(task),
-                Steal::Empty => return None,
-                Steal::Retry => {}
-            }
-        }
+    #[inline]
+    fn take_submitted(&self, pool: &Pool) -> Option<RawTask> {
+        pool.submissions.take(&self.turn, &self.queue, &pool.sleep)
     }
 
     /// True if the queue has no second task.
@@ -317,7 +312,7 @@ impl Place {
     /// somebody `watches` them.
     pub(crate) fn sees_work(&self, pool: &Pool, watches: bool) -> bool {
         let enough = if watches { PLENTY } else { 1 };
-        if !pool.injector.is_empty() || pool.stealers.iter().any(|stealer| stealer.len() >= enough) {
+        if !pool.submissions.is_empty() || pool.stealers.iter().any(|stealer| stealer.len() >= enough) {
             return true;
         }
         // Not by the count of lane tasks: `sleep` relies on what the lanes themselves publish.

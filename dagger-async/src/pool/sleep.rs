@@ -165,6 +165,12 @@ impl Sleep {
     #[inline]
     pub(crate) fn wake_one(&self) {
         fence(SeqCst);
+        self.wake_one_after_fence();
+    }
+
+    /// As [`wake_one`](Self::wake_one): since the push there was a fence.
+    #[inline]
+    pub(crate) fn wake_one_after_fence(&self) {
         if self.sleeping.load(Relaxed) == 0 || self.searching.load(Relaxed) != 0 {
             return;
         }

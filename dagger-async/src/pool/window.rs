@@ -128,7 +128,7 @@ impl Pool {
     }
 
     fn has_ready(&self) -> bool {
-        !self.injector.is_empty()
+        !self.submissions.is_empty()
             || !self.domains.are_empty()
             || self.stealers.iter().any(|queue| !queue.is_empty())
     }
