@@ -7,16 +7,16 @@ use dagger_core::Topology;
 
 /// What was measured, and with which state of the machine around it.
 pub struct Log {
-    json: bool,
     probe: Option<Probe>,
     others: Others,
     lines: Vec<Line>,
 }
 
 impl Log {
-    /// Lines go to the standard output, or to the standard error where a table follows.
-    pub fn new(json: bool) -> Log {
-        Log { json, probe: Probe::new(&Topology::detect()), others: Others::new(), lines: Vec::new() }
+    /// Each line goes to the standard output as it comes.
+    #[allow(clippy::new_without_default, reason = "it measures the machine")]
+    pub fn new() -> Log {
+        Log { probe: Probe::new(&Topology::detect()), others: Others::new(), lines: Vec::new() }
     }
 
     /// All lines so far.
@@ -35,10 +35,7 @@ impl Log {
         for line in lines {
             // Not what a peer's program says of itself: some count from the start of the machine in their first line.
             let line = line.with("others_pct", others).with("rep", rep).with_pingpong(pingpong);
-            match self.json {
-                true => println!("{line}"),
-                false => eprintln!("{line}"),
-            }
+            println!("{line}");
             self.lines.push(line);
         }
     }

@@ -62,16 +62,19 @@ fn every_sample_is_a_line_of_json() {
 }
 
 #[test]
-fn without_json_it_is_a_table() {
+fn without_json_a_table_follows_beside_the_lines() {
     let output = Command::new(env!("CARGO_BIN_EXE_taskbench"))
         .args(["--quick", "--samples", "1", "--threads", "1", "--from", "outside", "chain:50"])
         .args(["--peers", "no/such/directory"])
         .output()
         .unwrap();
     assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{lines}");
+    let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("| chain n=50 threads=1 |") && text.contains("| dagger outside"), "{text}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no peers of no/such/directory"));
+    assert!(text.contains("no peers of no/such/directory"));
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn measure(options: &Options) {
     let programs = Programs::or_none(options.peers.as_deref());
     let mut cores = vec![None];
     cores.extend(options.blas_core.as_deref().map(Some));
-    let mut log = Log::new(options.json);
+    let mut log = Log::new();
     let mut said = Vec::new();
     for (threads, algorithm, n) in each(options) {
         let ours = Ours::start(threads, options.tile);
@@ -105,13 +105,13 @@ fn measure(options: &Options) {
         }
     }
     if !options.json {
-        println!(
+        eprintln!(
             "GFLOP/s, median [min–max]; better by: ours ÷ the best peer; *: other processes ran too; {}",
             cpu_model()
         );
         if !said.is_empty() {
-            println!("OpenBLAS (version/core whose kernels it uses): {}", said.join(", "));
+            eprintln!("OpenBLAS (version/core whose kernels it uses): {}", said.join(", "));
         }
-        print!("\n{}", report::table(log.lines(), Better::More, |line| line.bench.clone()));
+        eprint!("\n{}", report::table(log.lines(), Better::More, |line| line.bench.clone()));
     }
 }

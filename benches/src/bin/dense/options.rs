@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub(crate) const USAGE: &str = "\
 usage: dense [--json] [--sizes 2048,4096,8192] [--threads 2] [--only cholesky,matmul] [--tile n] [--samples 5]
              [--peers DIR] [--blas-core NAME] [--describe]
-  --json       one JSON object a line for each sample, as it comes, instead of a table at the end
+  --json       no table at the end: only the lines, a JSON object for each sample as it comes
   --sizes      orders of the matrices
   --threads    numbers of workers (default: one for each usable CPU)
   --only       of cholesky,matmul

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> io::Result<()> {
-    let mut log = Log::new(options.json);
+    let mut log = Log::new();
     if options.only.contains(&Part::Files) {
         files(options, &mut log)?;
     }
@@ -60,17 +60,20 @@ fn measure(options: &Options) -> io::Result<()> {
         cholesky(options, &mut log)?;
     }
     if !options.json {
-        println!(
+        eprintln!(
             "median [min–max]; better by: ours ÷ the other; *: other processes ran too; {}",
             cpu_model()
         );
         let (times, speeds): (Vec<Line>, Vec<Line>) =
             log.lines().iter().cloned().partition(|line| ["GB", "s"].contains(&line.unit.as_str()));
-        print!(
+        eprint!(
             "\n{}",
             report::table(&speeds, Better::More, |line| format!("{} ({})", line.bench, line.unit))
         );
-        print!("\n{}", report::table(&times, Better::Less, |line| format!("{} ({})", line.bench, line.unit)));
+        eprint!(
+            "\n{}",
+            report::table(&times, Better::Less, |line| format!("{} ({})", line.bench, line.unit))
+        );
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub(crate) const USAGE: &str = "\
 usage: store [--json] [--gib 4] [--dir DIR] [--object-mib 2] [--limit-mib 256] [--threads 2] [--samples 3]
              [--flush none,disk] [--only files,cholesky]
-  --json        one JSON object a line for each sample, as it comes, instead of a table at the end
+  --json        no table at the end: only the lines, a JSON object for each sample as it comes
   --gib         what is spilled and reloaded in a sample, in GiB
   --dir         where: a folder of its own is made there and removed (default: the system's for temporary files)
   --object-mib  of each object, in MiB

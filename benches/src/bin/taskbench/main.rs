@@ -60,10 +60,10 @@ fn main() -> ExitCode {
     arguments::run(options::USAGE, Options::parse, measure)
 }
 
-/// Measures everything in turn. Lines are printed as they come, a table at the end.
+/// Measures everything in turn. Lines are printed as they come, a table at the end on the standard error.
 fn measure(options: &Options) {
     let programs = Programs::or_none(options.peers.as_deref());
-    let mut log = Log::new(options.json);
+    let mut log = Log::new();
     for &threads in &options.threads {
         let runtime = Runtime::builder().threads(threads).build().expect("the system gives us threads");
         let peak = options
@@ -92,12 +92,12 @@ fn measure(options: &Options) {
         }
     }
     if !options.json {
-        println!(
+        eprintln!(
             "ns a task, of metg µs; median [min–max]; better by: the best peer that builds its graph in each run ÷ ours; \
              *: other processes ran too; {}\n",
             cpu_model()
         );
-        print!("{}", report::table(log.lines(), Better::Less, |line| line.bench.clone()));
+        eprint!("{}", report::table(log.lines(), Better::Less, |line| line.bench.clone()));
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// What `--help` and a wrong argument print.
 pub(crate) const USAGE: &str = "\
 usage: taskbench [--json] [--threads 1,2] [--samples 5] [--only NAME,..] [--from SIDE,..] [--peers DIR] [--quick] [NAME..]
-  --json     one JSON object a line for each sample, as it comes, instead of a table at the end
+  --json     no table at the end: only the lines, a JSON object for each sample as it comes
   --threads  numbers of workers (default: 1 and one for each usable CPU)
   --samples  of each figure (default 5)
   --only     names, as after the options
