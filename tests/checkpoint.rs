@@ -9,11 +9,11 @@ mod support;
 
 use dagger_async::prelude::*;
 use dagger_async::store::register;
-use dagger_tests::{Failure, Gate, watched};
+use dagger_tests::{Failure, Gate, keep_log, logged, watched};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
-use support::{Folder, Place, Slow, Unique, keep_log, logged};
+use support::{Folder, Place, Slow, Unique};
 
 /// Counts the bodies that run.
 #[derive(Clone, Default)]

@@ -2,17 +2,13 @@
 //! wait that could not end says.
 
 use dagger_async::prelude::*;
-use dagger_tests::{Failure, Gate, isolated, on_all_workers, on_workers, runtime, watched};
+use dagger_tests::{Failure, Gate, isolated, keep_log, logged, on_all_workers, on_workers, runtime, watched};
 use futures::executor::block_on;
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, poll};
-use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
 
 type Numbers = Chunk<Vec<i64>>;
 
@@ -927,46 +923,11 @@ fn a_guard_that_outlives_a_runtime_lets_the_tasks_of_another_go_on() {
     });
 }
 
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// Keeps the warnings of the process.
-struct Keep;
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let _ = write!(self.0, "{field}={value:?} ");
-    }
-}
-
-impl Subscriber for Keep {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() == Level::WARN
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        LINES.lock().unwrap().push(text.0);
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-fn reports(name: &str) -> Vec<String> {
-    LINES.lock().unwrap().iter().filter(|line| line.contains(name)).cloned().collect()
-}
-
 /// Waits for the first report of the runtime of this name; the time is the subject here.
 fn first_report(name: &str) -> String {
     let start = Instant::now();
     loop {
-        if let Some(report) = reports(name).into_iter().next() {
+        if let Some(report) = logged(name).into_iter().next() {
             return report;
         }
         assert!(start.elapsed() < Duration::from_secs(30), "no report although nothing moved for long");
@@ -975,8 +936,7 @@ fn first_report(name: &str) -> String {
 }
 
 fn stall_watched(name: &str) -> Runtime {
-    static SUBSCRIBED: Once = Once::new();
-    SUBSCRIBED.call_once(|| tracing::subscriber::set_global_default(Keep).unwrap());
+    keep_log();
     let after = Duration::from_millis(100);
     Runtime::builder().threads(2).pin(false).name(name).stall_after(after).build().unwrap()
 }
@@ -1000,7 +960,7 @@ fn a_guard_held_across_a_block_that_writes_its_chunk_is_named_by_the_stall_watch
                 let timeout = tokio::time::timeout(Duration::from_millis(5), &mut block);
                 match timeout.await {
                     Ok(block) => break Ok(block),
-                    Err(_) if !reports(name).is_empty() => break Err(block),
+                    Err(_) if !logged(name).is_empty() => break Err(block),
                     Err(_) => {}
                 }
             };

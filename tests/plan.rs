@@ -1,7 +1,9 @@
 //! Plans: blocks that run again by the graph of their first run. Whatever happens, a run gives what a block gives.
 
 use dagger_async::{PlanStats, prelude::*};
-use dagger_tests::{Census, Gate, Random, on_all_workers, watched};
+use dagger_tests::{
+    Census, Gate, Random, isolated, keep_log, logged, on_all_workers, on_workers, runtime, watched,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -208,6 +210,85 @@ fn a_program_that_is_the_same_follows_the_graph_from_its_second_run_on() {
         let stats = plan.stats();
         assert_eq!((stats.steps, stats.runs, stats.replayed), (6, 20, 19 * 6));
         assert_eq!((stats.mismatches, stats.left, stats.contended), (0, 0, 0));
+    });
+}
+
+#[test]
+fn what_has_become_of_each_run_is_counted() {
+    on_all_workers(|_| async {
+        let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+        let run = async |steps: u64| {
+            let block = async {
+                for n in 0..steps {
+                    spawn!(whole(InOut(&chunk), n));
+                }
+            };
+            plan.run(block).await.unwrap();
+        };
+        run(3).await;
+        run(3).await;
+        run(1).await;
+        run(0).await;
+        // A run that is dropped has not come to its end: it is no shorter one.
+        let mut dropped = Box::pin(plan.run(std::future::pending::<()>()));
+        assert!(futures::poll!(dropped.as_mut()).is_pending());
+        drop(dropped);
+        run(3).await;
+        let stats = plan.stats();
+        assert_eq!((stats.runs, stats.steps, stats.replayed), (6, 3, 7), "{stats:?}");
+        assert_eq!((stats.shorter, stats.mismatches, stats.unplanned), (2, 0, 0), "{stats:?}");
+        // What is longer is another block.
+        run(4).await;
+        run(4).await;
+        run(4).await;
+        let stats = plan.stats();
+        assert_eq!((stats.mismatches, stats.shorter, stats.replayed), (1, 2, 14), "{stats:?}");
+        assert_eq!(chunk.read().await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_run_under_a_recording_follows_no_graph_and_keeps_it() {
+    // Other tests would be recorded, too.
+    isolated("a_run_under_a_recording_follows_no_graph_and_keeps_it", || {
+        runtime(2).block_on(async {
+            let (chunk, plan) = (Chunk::new(vec![0u64; 1]), Plan::new());
+            for run in 0..4 {
+                let recording = (run == 2).then(dagger_async::record::start);
+                plan.run(async { spawn!(whole(InOut(&chunk), 1)) }).await.unwrap();
+                drop(recording.map(|recording| recording.stop()));
+            }
+            let stats = plan.stats();
+            assert_eq!((stats.runs, stats.unplanned, stats.replayed), (4, 1, 2), "{stats:?}");
+        });
+    });
+}
+
+#[test]
+fn a_block_that_cannot_be_planned_is_counted_each_time_and_its_task_named_once() {
+    keep_log();
+    on_workers(2, |_| async {
+        struct Pair {
+            first: u64,
+        }
+        let (chunk, pair, plan) = (Chunk::new(vec![0u64; 1]), Chunk::new(Pair { first: 1 }), Plan::new());
+        for n in 0..3 {
+            plan.run(async {
+                spawn!(whole(InOut(&chunk), n));
+                spawn!((|x: &mut u64| *x += 1)(InOut(&pair.field(field!(Pair, first)))); name = "unplannable");
+            })
+            .await
+            .unwrap();
+        }
+        let stats = plan.stats();
+        assert_eq!((stats.runs, stats.unplanned, stats.steps, stats.replayed), (3, 3, 0, 0));
+        let said = logged("unplannable");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("a plan runs its block as `datadeps` does") && said[0].contains("a field"),
+            "{said:?}"
+        );
+        assert_eq!(pair.read().await.unwrap().first, 4);
     });
 }
 

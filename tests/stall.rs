@@ -6,14 +6,12 @@
 )]
 
 use dagger_async::prelude::*;
+use dagger_tests::{keep_log, logged, logged_as};
 use futures::FutureExt;
 use futures::executor::block_on;
-use std::fmt::Write;
-use std::sync::{Mutex, MutexGuard, Once, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::Level;
 
 /// Runs a test on a thread of its own and fails by its name when it hangs.
 fn guarded(body: impl FnOnce() + Send + 'static) {
@@ -32,67 +30,17 @@ fn guarded(body: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// One event, with all its fields in one text.
-#[derive(Clone, Debug)]
-struct Line {
-    level: Level,
-    text: String,
-}
-
-static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
-
-fn lines() -> MutexGuard<'static, Vec<Line>> {
-    LINES.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// Keeps every event of the process.
-struct Keep;
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let _ = write!(self.0, "{field}={value:?} ");
-    }
-}
-
-impl Subscriber for Keep {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event()
-    }
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        lines().push(Line { level: *event.metadata().level(), text: text.0 });
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
 const AFTER: Duration = Duration::from_millis(200);
 
 /// A runtime whose stall reports this test sees, by its name.
 fn watched(name: &str) -> Runtime {
-    static SUBSCRIBED: Once = Once::new();
-    // For all threads: the reports come from the runtime's own.
-    SUBSCRIBED.call_once(|| tracing::subscriber::set_global_default(Keep).unwrap());
+    keep_log();
     Runtime::builder().threads(2).pin(false).name(name).stall_after(AFTER).build().unwrap()
 }
 
 /// The warnings that name this runtime.
 fn reports(name: &str) -> Vec<String> {
-    let of_this = lines()
-        .iter()
-        .filter(|line| line.level == Level::WARN && line.text.contains(name))
-        .cloned()
-        .collect();
-    let of_this: Vec<Line> = of_this;
-    of_this.into_iter().map(|line| line.text).collect()
+    logged_as(Level::WARN, name)
 }
 
 /// Waits for the first report; the time is the subject here.
@@ -270,10 +218,7 @@ fn a_watched_runtime_ends_in_the_middle_of_a_stall() {
 fn a_failure_that_nobody_can_see_is_logged_once_at_error_level() {
     guarded(|| {
         let rt = watched("unseen");
-        let errors = |name: &str| {
-            let lines = lines();
-            lines.iter().filter(|line| line.level == Level::ERROR && line.text.contains(name)).count()
-        };
+        let errors = |name: &str| logged_as(Level::ERROR, name).len();
         rt.block_on(async {
             drop(spawn!((|| -> i32 { panic!("x") })(); name = "dropped before"));
             let task = spawn!((|| -> i32 { panic!("x") })(); name = "dropped after");
@@ -298,7 +243,7 @@ fn a_failure_that_nobody_can_see_is_logged_once_at_error_level() {
         assert_eq!(errors("dropped before"), 1);
         assert_eq!(errors("dropped after"), 1);
         assert_eq!(errors("awaited"), 0);
-        assert_eq!(errors("passed on"), 1, "{:?}", lines());
+        assert_eq!(errors("passed on"), 1, "{:?}", logged("passed on"));
         assert_eq!(errors("was cancelled"), 0);
     });
 }

@@ -10,6 +10,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 pub mod faulty;
+mod log;
+
+pub use log::{keep_log, logged, logged_as};
 
 use dagger_async::prelude::*;
 use std::fmt;

@@ -109,6 +109,8 @@ impl Graph {
     }
 }
 
+/// Steps and accesses have numbers of 32 bits, with room for marks.
+const STEPS_MAX: usize = 1 << 30;
 const INTRICATE: &str = "it accesses a chunk with a scope, a field, a region of your own kind, or two regions of a chunk that may \
                          overlap, or it was refused";
 const ONCE: &str = "it is not said that it can be called again: write `spawn!(f(..); repeatable = true)`";
@@ -119,24 +121,24 @@ pub(super) struct Recording {
     steps: Vec<Step>,
     accesses: Vec<StepAccess>,
     chunks: HashMap<CorePtr, RecordedChunk>,
-    /// Some step cannot be planned.
-    intricate: bool,
+    /// The first task that cannot be a step.
+    refused: Option<TaskInfo>,
     /// What the steps take, if they are timed.
     times: Option<Arc<Times>>,
     /// What a frozen graph keeps beside, if this is to be one.
-    copies: Option<Copies>,
+    copies: Option<StepCalls>,
 }
 
 /// The calls of the steps.
 #[derive(Default)]
-pub(super) struct Copies {
-    pub(super) steps: Vec<Copy>,
+pub(super) struct StepCalls {
+    pub(super) steps: Vec<StepCall>,
     /// Why the first step that cannot be kept is none.
     refusal: Option<Error>,
 }
 
 /// The call of a step.
-pub(super) struct Copy {
+pub(super) struct StepCall {
     pub(super) call: Box<dyn CallsAgain>,
     /// The task that has made it first.
     pub(super) task: TaskInfo,
@@ -144,7 +146,7 @@ pub(super) struct Copy {
     pub(super) site: &'static Location<'static>,
 }
 
-impl Copies {
+impl StepCalls {
     fn refuse(&mut self, task: Option<TaskInfo>, why: &str) {
         let what = if task.is_some() { "it" } else { "what runs inside the block" };
         self.refusal.get_or_insert_with(|| Error::Options {
@@ -166,7 +168,7 @@ impl Recording {
 
     /// Of what is to be frozen.
     pub(super) fn freezing() -> Recording {
-        Recording { copies: Some(Copies::default()), ..Recording::new(Some(Arc::default())) }
+        Recording { copies: Some(StepCalls::default()), ..Recording::new(Some(Arc::default())) }
     }
 
     /// What is recorded cannot be frozen, because of this task, if it is one.
@@ -181,7 +183,7 @@ impl Recording {
         match (&mut self.copies, call) {
             (Some(copies), Ok(Some(call))) => {
                 let (name, site) = (record::name_of(&task), task.origin.location());
-                copies.steps.push(Copy { call, task: task.info(), name, site });
+                copies.steps.push(StepCall { call, task: task.info(), name, site });
             }
             (Some(copies), Ok(None)) => copies.refuse(Some(task.info()), ONCE),
             (Some(copies), Err(())) => {
@@ -192,7 +194,7 @@ impl Recording {
     }
 
     /// The calls of the steps, if these can be frozen.
-    pub(super) fn take_copies(&mut self) -> Result<Vec<Copy>, Error> {
+    pub(super) fn take_copies(&mut self) -> Result<Vec<StepCall>, Error> {
         let copies = self.copies.take().unwrap_or_default();
         copies.refusal.map_or(Ok(copies.steps), Err)
     }
@@ -204,6 +206,7 @@ impl Recording {
 
     /// Notes a spawn, before its places are taken.
     pub(super) fn note(&mut self, task: RawTask, accesses: &[Held]) {
+        let mut is_intricate = false;
         for held in accesses {
             let known = self.chunks.entry(held.chunk).or_insert_with(|| RecordedChunk {
                 chunk: PlanChunk {
@@ -216,7 +219,7 @@ impl Recording {
             });
             known.chunk.writes |= held.mode.writes();
             known.has_parts |= held.part().is_some();
-            self.intricate |= held.is_intricate();
+            is_intricate |= held.is_intricate();
         }
         // What is apart as declared is apart whatever length the chunk has in a later run.
         let meet = |one: &Held, other: &Held| {
@@ -228,18 +231,17 @@ impl Recording {
             .iter()
             .enumerate()
             .flat_map(|(at, one)| accesses[at + 1..].iter().map(move |other| (one, other)));
-        self.intricate |= pairs.any(|(one, other)| meet(one, other));
-        if self.intricate {
-            self.refuse(Some(task), INTRICATE);
+        if is_intricate || pairs.any(|(one, other)| meet(one, other)) {
+            self.refuse_planning(task);
         }
         let (first, count) = (self.accesses.len() as u32, accesses.len() as u32);
         self.steps.push(Step { site: task.origin.address(), first, count });
         self.accesses.extend(accesses.iter().map(StepAccess::of));
     }
 
-    /// The spawn that was noted last, of this task, could not be planned.
-    pub(super) fn is_intricate(&mut self, task: RawTask) {
-        self.intricate = true;
+    /// This task cannot be a step.
+    pub(super) fn refuse_planning(&mut self, task: RawTask) {
+        self.refused.get_or_insert_with(|| task.info());
         self.refuse(Some(task), INTRICATE);
     }
 
@@ -248,11 +250,20 @@ impl Recording {
         self.steps.len()
     }
 
-    /// The graph, if there is one that can be run.
-    pub(super) fn finish(mut self) -> Option<Graph> {
-        // Each access has a number of 32 bits.
-        if self.intricate || self.steps.is_empty() || u32::try_from(self.accesses.len()).is_err() {
-            return None;
+    /// The graph, if there are steps.
+    ///
+    /// # Errors
+    /// [`Error::Options`]: why it cannot be run.
+    pub(super) fn finish(mut self) -> Result<Option<Graph>, Error> {
+        if let Some(task) = self.refused {
+            return Err(Error::Options { root: Some(task.into()), message: INTRICATE.into() });
+        }
+        if self.steps.len() > STEPS_MAX || u32::try_from(self.accesses.len()).is_err() {
+            let message = "the block has more than 2³⁰ tasks with data, or 2³² accesses";
+            return Err(Error::Options { root: None, message: message.into() });
+        }
+        if self.steps.is_empty() {
+            return Ok(None);
         }
         let mut order = Order::of(
             self.steps.iter().map(|step| self.accesses[step.accesses()].iter().map(StepAccess::ordered)),
@@ -276,12 +287,12 @@ impl Recording {
         let sites: Vec<usize> = self.steps.iter().map(|step| step.site).collect();
         let ranking = Ranking::of(&mut order, &sites, self.times.as_deref());
         let chunks: Vec<PlanChunk> = chunks.into_iter().map(|known| known.chunk).collect();
-        Some(Graph {
+        Ok(Some(Graph {
             steps: self.steps.into(),
             accesses: self.accesses.into(),
             order,
             chunks: chunks.into(),
             ranking,
-        })
+        }))
     }
 }

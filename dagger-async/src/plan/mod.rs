@@ -38,7 +38,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use times::Times;
@@ -52,14 +52,14 @@ const PARTIAL_MAX: u32 = 2;
 /// chunks is compared with the one recorded at its position (call site, chunks, regions, modes), and if it is the same its
 /// predecessors are known: no queue is entered and no region looked at. Spawns without accesses to chunks do not matter.
 ///
-/// What differs falls back to a normal run from there on, with the same result, and is counted in
-/// [`stats`](Plan::stats); the run after it records anew. A run falls back for its rest, too, when somebody else comes to
+/// What differs falls back to a normal run from there on, with the same result; the run after it records anew. A run falls back for its rest, too, when somebody else comes to
 /// wait for one of its chunks (a guard, a task outside the plan); and from the start when others access its chunks at that
-/// moment, or a recording is on.
+/// moment, or a recording is on. All of these, and runs that end before the last recorded step, are counted in [`stats`](Plan::stats).
 ///
 /// Results, errors, cancellation and poison are those of a [`datadeps`](crate::datadeps()) block. A plan keeps the chunks
 /// that it has recorded. Chunks with a scope, fields, regions of your own kind, and accesses of one task that may overlap
-/// depending on a length are not planned: a block with such runs normally every time.
+/// depending on a length are not planned: a block with such runs normally every time, and a warning (`tracing`, target `dagger`) says once
+/// which task it is.
 ///
 /// ```
 /// use dagger_async::prelude::*;
@@ -94,6 +94,10 @@ struct Inner {
     mismatches: AtomicU64,
     contended: AtomicU64,
     left: AtomicU64,
+    shorter: AtomicU64,
+    unplanned: AtomicU64,
+    /// Somebody was told why the block cannot be planned.
+    is_told: AtomicBool,
 }
 
 #[derive(Default)]
@@ -121,6 +125,10 @@ pub struct PlanStats {
     pub left: u64,
     /// Runs that did not begin by the graph because others accessed its chunks at that moment.
     pub contended: u64,
+    /// Runs that followed the graph and ended before its last step. It is kept.
+    pub shorter: u64,
+    /// Runs that neither followed the graph nor left one: the block is none that can be planned, or there was a recording on.
+    pub unplanned: u64,
     /// How long the recorded block is expected to take at least, however many processors there are; zero unless the plan is
     /// [`ranked`](Plan::ranked) and something is recorded.
     pub critical_path: Duration,
@@ -183,10 +191,19 @@ impl Plan {
             Phase::Empty | Phase::Running => (0, 0, 0),
         };
         let (critical_path, work) = (Duration::from_nanos(critical_path), Duration::from_nanos(work));
-        let Inner { runs, replayed, mismatches, contended, left, .. } = &*self.0;
-        let [runs, replayed, mismatches, contended, left] =
-            [runs, replayed, mismatches, contended, left].map(|count| count.load(Relaxed));
-        PlanStats { steps, runs, replayed, mismatches, left, contended, critical_path, work }
+        let counted = |count: &AtomicU64| count.load(Relaxed);
+        PlanStats {
+            steps,
+            runs: counted(&self.0.runs),
+            replayed: counted(&self.0.replayed),
+            mismatches: counted(&self.0.mismatches),
+            left: counted(&self.0.left),
+            contended: counted(&self.0.contended),
+            shorter: counted(&self.0.shorter),
+            unplanned: counted(&self.0.unplanned),
+            critical_path,
+            work,
+        }
     }
 }
 
@@ -365,7 +382,7 @@ impl Issue {
             // SAFETY: the task is being spawned, by the caller.
             let accesses = unsafe { task.new_accesses() };
             if is_refused || accesses.iter().any(Held::is_intricate) {
-                recording.is_intricate(task);
+                recording.refuse_planning(task);
             }
         }
     }
@@ -463,7 +480,8 @@ fn begin(plan: &Inner, graph: Option<Arc<Graph>>, before: Option<Arc<Run>>, issu
     let issuing = match (&graph, &run) {
         (_, Some(run)) => Issuing::Following { run: run.clone(), next: 0 },
         (Some(_), None) => {
-            plan.contended.fetch_add(u64::from(followed.is_some()), Relaxed);
+            let counted = if followed.is_some() { &plan.contended } else { &plan.unplanned };
+            counted.fetch_add(1, Relaxed);
             Issuing::Normally
         }
         (None, None) => {
@@ -489,15 +507,30 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
         issue.end()
     });
     match issuing {
-        Issuing::Recording(recording) if finished && recording.len() < u32::MAX as usize / 4 => {
-            recorded = recording.finish().map(Arc::new);
+        Issuing::Recording(recording) if finished => {
+            recorded = match recording.finish() {
+                Ok(graph) => graph.map(Arc::new),
+                Err(refused) => {
+                    plan.unplanned.fetch_add(1, Relaxed);
+                    if !plan.is_told.swap(true, Relaxed) {
+                        quietly(
+                            || tracing::warn!(target: "dagger", "a plan runs its block as `datadeps` does: {refused}"),
+                        );
+                    }
+                    None
+                }
+            };
             if recorded.as_ref().is_some_and(|graph| graph.ranking.is_partial)
                 && plan.partial.fetch_add(1, Relaxed) < PARTIAL_MAX
             {
                 recorded = None;
             }
         }
-        Issuing::Followed { replayed } => _ = plan.replayed.fetch_add(replayed as u64, Relaxed),
+        Issuing::Followed { replayed } => {
+            plan.replayed.fetch_add(replayed as u64, Relaxed);
+            let is_shorter = finished && recorded.as_ref().is_some_and(|graph| replayed < graph.steps.len());
+            plan.shorter.fetch_add(u64::from(is_shorter), Relaxed);
+        }
         Issuing::Left { why, replayed } => {
             plan.replayed.fetch_add(replayed as u64, Relaxed);
             match why {

@@ -17,7 +17,7 @@ mod run;
 mod ways;
 
 use super::count::Missing;
-use super::graph::{Copy, Graph, Recording, StepAccess};
+use super::graph::{Graph, Recording, StepAccess, StepCall};
 use super::{Issue, Issuing};
 use crate::call::CallsAgain;
 use crate::chunk::{
@@ -50,7 +50,7 @@ use ways::Ways;
 /// functions, their by-value arguments, and the order that their accesses give. [`run`](Frozen::run) calls all of it again. What
 /// changes from run to run lies in chunks. The block itself does not run again: what it does beside spawning happens once, and
 /// where it awaited something a run does not. A [`Plan`](crate::Plan) issues its block in every run, which takes new scalars
-/// and closures and any task; a frozen graph costs a tenth of that.
+/// and closures and any task; a frozen graph costs a half to a tenth of that.
 ///
 /// Every task of the block must be a call that can be made again and accesses a chunk: `spawn!(f(..); repeatable = true)`, where
 /// function and by-value arguments are `Clone`. Not futures, results of tasks as arguments, scopes, timeouts; and not chunks with a
@@ -237,15 +237,7 @@ impl Inner {
 
     fn new(mut recording: Recording) -> Result<Inner> {
         let copies = recording.take_copies()?;
-        if recording.len() > 1 << 30 {
-            return Err(too_large());
-        }
-        let is_empty = recording.len() == 0;
-        let graph = match recording.finish() {
-            Some(graph) => graph,
-            None if is_empty => Graph::default(),
-            None => return Err(too_large()), // Not reached: what is intricate was refused with its task.
-        };
+        let graph = recording.finish()?.unwrap_or_default();
         let (count, order) = (graph.steps.len(), &graph.order);
         if graph.ranking.is_partial {
             let message =
@@ -260,7 +252,7 @@ impl Inner {
         let mut steps = Vec::with_capacity(count);
         let mut tasks = Vec::with_capacity(count);
         let (mut successors, mut all_moves) = (Vec::new(), Vec::new());
-        for (number, Copy { call, task, name, site }) in copies.into_iter().enumerate().take(count) {
+        for (number, StepCall { call, task, name, site }) in copies.into_iter().enumerate().take(count) {
             for access in graph.accesses(number) {
                 let mode = &mut modes[access.index as usize];
                 *mode = Some(mode_of_all(*mode, access));
