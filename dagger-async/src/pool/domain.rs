@@ -7,10 +7,13 @@
 //! 1. `best` is the highest lane with a task in it, or `EMPTY`: workers look at it without the lock.
 //! 2. Domains are found by their set, made on first need and kept as long as the pool: programs use few scopes.
 //! 3. The domain of all workers is the first; it holds the plain-scope tasks with a priority or rank other than 0.
+//! 4. A lane from which nothing was taken for [`OVERDUE`] picks goes before all others; one such is looked for each [`EVERY`] picks. So a
+//!    lane waits for 61 picks at most, and eight for each other one that has waited as long; until then the order is that of priorities.
 
 use crate::task::RawTask;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -20,6 +23,13 @@ use std::sync::{Arc, OnceLock};
 /// The tasks of one priority and rank. Those of higher priority are greater, and among them those of higher rank.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lane(i64);
+
+/// Overdue lanes are looked for each time so many picks have been made.
+pub(super) const EVERY: u32 = 8;
+/// So many picks after it was served last a lane with tasks is overdue.
+pub(super) const OVERDUE: u32 = 61 - EVERY;
+/// Lanes that are looked at each time, in turn.
+const LOOKS: usize = 16;
 
 /// No task at all.
 pub(crate) const EMPTY: Lane = Lane(i64::MIN);
@@ -42,8 +52,50 @@ pub(crate) struct Domain {
     /// Worker indices, ascending.
     pub(crate) workers: Box<[usize]>,
     best: AtomicI64,
-    lanes_len: AtomicUsize,
-    lanes: Mutex<BTreeMap<Lane, VecDeque<RawTask>>>,
+    lanes: Mutex<Lanes>,
+}
+
+/// The tasks of a domain.
+struct Lanes {
+    /// None is empty.
+    by_lane: BTreeMap<Lane, Waiting>,
+    /// Picks of its workers so far, as far as they were told.
+    picks: u64,
+    /// The lane that was looked at last.
+    hand: Lane,
+}
+
+/// The tasks of a lane.
+struct Waiting {
+    tasks: VecDeque<RawTask>,
+    /// How many picks there had been when it was served last, or came to have tasks.
+    since: u64,
+}
+
+impl Lanes {
+    /// The oldest task of a lane.
+    fn take(&mut self, lane: Lane) -> Option<RawTask> {
+        let waiting = self.by_lane.get_mut(&lane)?;
+        let task = waiting.tasks.pop_front();
+        waiting.since = self.picks;
+        if waiting.tasks.is_empty() {
+            self.by_lane.remove(&lane);
+        }
+        task
+    }
+
+    /// The next lane that has waited for too long.
+    fn overdue(&mut self) -> Option<Lane> {
+        let (after, up_to) = ((Excluded(self.hand), Unbounded), ..=self.hand);
+        let in_turn = self.by_lane.range(after).chain(self.by_lane.range(up_to));
+        for (&lane, waiting) in in_turn.take(LOOKS) {
+            self.hand = lane;
+            if self.picks.saturating_sub(waiting.since) >= u64::from(OVERDUE) {
+                return Some(lane);
+            }
+        }
+        None
+    }
 }
 
 impl Domain {
@@ -53,8 +105,7 @@ impl Domain {
             total,
             workers,
             best: AtomicI64::new(EMPTY.0),
-            lanes_len: AtomicUsize::new(0),
-            lanes: Mutex::new(BTreeMap::new()),
+            lanes: Mutex::new(Lanes { by_lane: BTreeMap::new(), picks: 0, hand: EMPTY }),
         }
     }
 
@@ -64,51 +115,42 @@ impl Domain {
         Lane(self.best.load(Acquire))
     }
 
-    /// How many lanes have tasks.
-    pub(crate) fn lanes(&self) -> usize {
-        self.lanes_len.load(Relaxed)
-    }
-
     pub(crate) fn push(&self, task: RawTask, lane: Lane) {
         let mut lanes = self.lanes.lock();
-        lanes.entry(lane).or_default().push_back(task);
+        let since = lanes.picks;
+        let waiting = lanes.by_lane.entry(lane).or_insert_with(|| Waiting { tasks: VecDeque::new(), since });
+        waiting.tasks.push_back(task);
         self.total.fetch_add(1, Relaxed); // Before `best` says so.
         self.publish(&lanes);
     }
 
     /// The oldest task of the highest lane.
     pub(crate) fn pop(&self) -> Option<RawTask> {
+        self.take(|lanes| lanes.by_lane.last_key_value().map(|(&lane, _)| lane))
+    }
+
+    /// Another [`EVERY`] picks were made. The oldest task of a lane that has waited for too long, if one `is_wanted`.
+    pub(super) fn pop_overdue(&self, is_wanted: bool) -> Option<RawTask> {
+        self.take(|lanes| {
+            lanes.picks += u64::from(EVERY);
+            if is_wanted { lanes.overdue() } else { None }
+        })
+    }
+
+    fn take(&self, choose: impl FnOnce(&mut Lanes) -> Option<Lane>) -> Option<RawTask> {
         if self.best() == EMPTY {
             return None;
         }
         let mut lanes = self.lanes.lock();
-        let mut lane = lanes.last_entry()?;
-        let task = lane.get_mut().pop_front();
-        if lane.get().is_empty() {
-            lane.remove();
-        }
+        let lane = choose(&mut lanes)?;
+        let task = lanes.take(lane);
         self.total.fetch_sub(1, Relaxed);
         self.publish(&lanes);
         task
     }
 
-    /// The oldest task of the lane with this index, counted from the lowest.
-    pub(crate) fn pop_lane(&self, index: usize) -> Option<RawTask> {
-        let mut lanes = self.lanes.lock();
-        let which = *lanes.keys().nth(index)?;
-        let lane = lanes.get_mut(&which)?;
-        let task = lane.pop_front();
-        if lane.is_empty() {
-            lanes.remove(&which);
-        }
-        self.total.fetch_sub(1, Relaxed);
-        self.publish(&lanes);
-        task
-    }
-
-    fn publish(&self, lanes: &BTreeMap<Lane, VecDeque<RawTask>>) {
-        self.lanes_len.store(lanes.len(), Relaxed);
-        let best = lanes.last_key_value().map_or(EMPTY, |(&lane, _)| lane);
+    fn publish(&self, lanes: &Lanes) {
+        let best = lanes.by_lane.last_key_value().map_or(EMPTY, |(&lane, _)| lane);
         self.best.store(best.0, Release);
     }
 }
@@ -229,4 +271,55 @@ fn domains_are_found_by_their_workers_and_by_their_keys() {
     }
     assert_eq!(*domains.get(domains.everyone()).workers, [0, 1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(domains.with(0).len(), 1 + sets.iter().filter(|workers| workers.contains(&0)).count());
+}
+
+#[cfg(all(test, not(dagger_loom)))]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+mod order {
+    use super::*;
+
+    /// Tasks that are only looked at, by number.
+    fn task(number: usize) -> RawTask {
+        RawTask::from_data(std::ptr::without_provenance((number + 1) * 64))
+    }
+
+    /// The lanes of so many picks from a domain in which none of these ever runs out, as a worker makes them.
+    fn picks(lanes: &[Lane], picks: usize) -> Vec<Lane> {
+        let domain = Domain::new([0].into(), Arc::default());
+        let number = |task: RawTask| task.as_ptr().addr() / 64 - 1;
+        (0..lanes.len()).for_each(|lane| domain.push(task(lane), lanes[lane]));
+        let pick = |at: usize| {
+            let overdue = (at as u32).is_multiple_of(EVERY).then(|| domain.pop_overdue(true)).flatten();
+            let lane = number(overdue.or_else(|| domain.pop()).unwrap());
+            domain.push(task(lane), lanes[lane]);
+            lanes[lane]
+        };
+        (0..picks).map(pick).collect()
+    }
+
+    #[test]
+    fn priorities_are_an_order_and_each_lane_has_its_turn() {
+        for count in [1, 2, 5, 20, 100, 1000] {
+            let lanes: Vec<Lane> = (0..count).map(|lane| Lane::of(lane, 0)).collect();
+            let picks = picks(&lanes, 50_000);
+            let highest = *lanes.last().unwrap();
+            let early = picks.iter().position(|&lane| lane != highest).unwrap_or(picks.len());
+            assert!(early >= 48, "{count} lanes: pick {early} was not of the highest priority");
+            let others = picks.iter().filter(|&&lane| lane != highest).count();
+            let most = picks.len() / EVERY as usize;
+            assert!(
+                others <= most.min(picks.len() * (count as usize - 1) / 48),
+                "{others} with {count} lanes"
+            );
+            let bound = 61 + EVERY as usize * count as usize + count as usize / LOOKS * EVERY as usize;
+            for lane in lanes {
+                let mut last = 0;
+                for (at, _) in picks.iter().enumerate().filter(|&(_, &picked)| picked == lane) {
+                    assert!(at - last <= bound, "{count} lanes: one waited for {} picks", at - last);
+                    last = at;
+                }
+                assert!(picks.len() - last <= bound, "{count} lanes: one waits for ever");
+            }
+        }
+    }
 }

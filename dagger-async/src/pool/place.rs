@@ -1,16 +1,17 @@
 //! The place of a worker: its queue, and in which order it takes tasks.
 //!
 //! ```text
-//!   pick:   each lane's oldest, once in 61 picks
+//!   pick:   what has waited for 61 picks
 //!           priority > 0   slot   own queue, submissions / lanes of priority 0   steal   priority < 0
 //! ```
 //! 1. A place belongs to one thread at a time and moves to another when its thread blocks.
 //! 2. The slot holds the successor that the last completion made ready; after [`STREAK_MAX`] in a row it queues.
-//! 3. On each of the first picks of a round of 61 another source (submissions, own queue, then each lane) gives its
-//!    oldest task, whatever its priority: nothing waits for ever.
+//! 3. While there are tasks in lanes, a lane, the own queue or what was submitted goes first, whatever its priority, if nothing was taken
+//!    from it for some fifty picks: nothing waits for ever, and a few tasks run in the order of their priorities. Otherwise what was
+//!    submitted has one pick in 61.
 
 use super::Pool;
-use super::domain::{Domain, EMPTY};
+use super::domain::{Domain, EMPTY, EVERY, OVERDUE};
 use super::patience::{self, Patience};
 use super::standby::Attendance;
 use crate::record;
@@ -24,7 +25,7 @@ use std::time::Instant;
 
 /// Picks of the slot in a row.
 const STREAK_MAX: u32 = 16;
-/// Picks in a round of the fairness rule.
+/// Picks in a round, at whose begin what was submitted comes first.
 const ROUND: u32 = 61;
 /// Queues of this length are stolen from at once, unless that is done too often; shorter ones when the thief's patience has ended
 /// (`patience.rs`).
@@ -40,7 +41,9 @@ pub(crate) struct Place {
     slot: Cell<Option<RawTask>>,
     streak: Cell<u32>,
     tick: Cell<u32>,
-    round: Cell<usize>,
+    /// Picks since its queue was last empty or taken from, and since what was submitted was, while there are tasks in lanes.
+    queue_waits: Cell<u32>,
+    submissions_wait: Cell<u32>,
     /// Whose turn it is of those that have submitted something.
     turn: Cell<u32>,
     random: Cell<u32>,
@@ -63,7 +66,8 @@ impl Place {
             slot: Cell::new(None),
             streak: Cell::new(0),
             tick: Cell::new(0),
-            round: Cell::new(0),
+            queue_waits: Cell::new(0),
+            submissions_wait: Cell::new(0),
             turn: Cell::new(0),
             random: Cell::new(0x9E37_79B9 ^ (index as u32 + 1)),
             finishing: Cell::new(false),
@@ -116,11 +120,10 @@ impl Place {
         let tick = self.tick.get();
         if tick + 1 == ROUND {
             self.tick.set(0);
-            self.round.set(self.round.get().wrapping_add(1));
         } else {
             self.tick.set(tick + 1);
         }
-        if tick > 1 && pool.domains.are_empty() {
+        if tick != 0 && pool.domains.are_empty() {
             // Most picks: plain tasks only, and nobody's turn.
             return match self.take_slot() {
                 None => self.pick_plain(pool),
@@ -196,7 +199,7 @@ impl Place {
     fn pick_by_lanes(&self, pool: &Pool, tick: u32) -> Option<RawTask> {
         self.refresh(pool);
         let domains = &self.domains.borrow().1;
-        if let Some(task) = self.pick_fairly(pool, domains, tick as usize) {
+        if let Some(task) = self.pick_overdue(pool, domains, tick) {
             return Some(task);
         }
         let best = domains.iter().map(|domain| domain.best()).max().unwrap_or(EMPTY).priority();
@@ -216,34 +219,39 @@ impl Place {
             return Some(task);
         }
         self.flush_slot(pool);
-        if let Some(task) = self.queue.pop().or_else(|| self.take_submitted(pool)) {
+        if let Some(task) = self.queue.pop() {
+            self.queue_waits.set(0);
+            return Some(task);
+        }
+        if let Some(task) = self.take_submitted(pool) {
+            self.submissions_wait.set(0);
             return Some(task);
         }
         if best == 0 { from_best() } else { None }
     }
 
-    /// Invariant 3.
-    fn pick_fairly(&self, pool: &Pool, domains: &[Arc<Domain>], turn: usize) -> Option<RawTask> {
-        match turn {
-            0 => self.take_submitted(pool),
-            1 => self.queue.pop(),
-            _ => {
-                let lanes: usize = domains.iter().map(|domain| domain.lanes()).sum();
-                let turns = ROUND as usize - 2;
-                let mut lane = turn.checked_sub(2)?;
-                if lanes > turns {
-                    // More lanes than turns: each round goes on where the one before ended.
-                    lane = (lane + self.round.get().wrapping_mul(turns)) % lanes;
-                }
-                for domain in domains {
-                    match domain.lanes() {
-                        lanes if lane < lanes => return domain.pop_lane(lane),
-                        lanes => lane -= lanes,
-                    }
-                }
-                None
+    /// What nothing was taken from for too long (invariant 3).
+    fn pick_overdue(&self, pool: &Pool, domains: &[Arc<Domain>], tick: u32) -> Option<RawTask> {
+        let is_overdue = |waits: &Cell<u32>, is_empty: bool| {
+            let is_overdue = !is_empty && waits.get() >= OVERDUE;
+            waits.set(if is_empty || is_overdue { 0 } else { waits.get() + 1 });
+            is_overdue
+        };
+        // Both are counted in each pick.
+        let queue = is_overdue(&self.queue_waits, self.queue.is_empty());
+        let submissions = is_overdue(&self.submissions_wait, pool.submissions.is_empty());
+        let plain = || queue.then(|| self.queue.pop()).flatten();
+        let submitted = || submissions.then(|| self.take_submitted(pool)).flatten();
+        let mut picked = plain().or_else(submitted);
+        if tick.is_multiple_of(EVERY) {
+            // All of them are told of the picks, and each is the first now and then.
+            let first = (tick / EVERY) as usize % domains.len().max(1);
+            for domain in domains.iter().cycle().skip(first).take(domains.len()) {
+                let overdue = domain.pop_overdue(picked.is_none());
+                picked = picked.or(overdue);
             }
         }
+        picked
     }
 
     #[inline]

@@ -5,7 +5,7 @@
 //! 2. A thread without a job for [`KEEP`] ends, so a burst leaves nothing behind.
 //! 3. When the pool is closed and empty the threads end.
 
-use super::domain::{Domain, Lane};
+use super::domain::{Domain, EVERY, Lane};
 use super::{Local, Place, Pool, local, worker};
 use crate::error::quietly;
 use crate::task::{self, RawTask};
@@ -36,7 +36,7 @@ struct State {
     /// Threads that run a blocking task, and tasks that wait for one.
     at_task: usize,
     queued: usize,
-    /// Blocking tasks taken so far, for the fairness rule of the workers.
+    /// Blocking tasks taken so far.
     taken: usize,
     next_index: usize,
     ended: bool,
@@ -116,8 +116,9 @@ impl Spares {
         if state.at_task >= self.blocking_max {
             return None;
         }
-        // As with the workers: once in 61 picks the oldest of the lowest priority.
-        let task = if state.taken % 61 == 60 { self.blocking.pop_lane(0) } else { self.blocking.pop() }?;
+        let is_due = state.taken.is_multiple_of(EVERY as usize);
+        let overdue = if is_due { self.blocking.pop_overdue(true) } else { None };
+        let task = overdue.or_else(|| self.blocking.pop())?;
         state.taken += 1;
         state.queued -= 1;
         state.at_task += 1;
