@@ -850,6 +850,59 @@ fn a_reader_that_waits_for_a_reader_behind_a_writer_is_told_so() {
 
 // Guards that stay.
 
+/// A task of this kind that waits, at its end or inside its body, for a chunk that somebody outside holds for ever.
+fn waiting_by_order(kind: &str, chunk: &Chunk<Vec<i64>>, plan: &Arc<Plan>) -> BoxFuture<'static, DTask<()>> {
+    let (chunk, plan) = (chunk.clone(), plan.clone());
+    let all = move |chunk: &Chunk<Vec<i64>>| spawn!(add(InOut(&chunk.slice(..)), 1));
+    let block = move |chunk: Chunk<Vec<i64>>| async move { datadeps(async { all(&chunk) }).await.map(drop) };
+    let ended = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Shutdown { .. })), "{result:?}");
+    match kind {
+        "block" => async move { spawn(async move { ended(block(chunk).await) }) }.boxed(),
+        "block in a block" => {
+            let outer = async move { datadeps(async { block(chunk).await.map(drop) }).await.map(drop) };
+            async move { spawn(async move { ended(outer.await) }) }.boxed()
+        }
+        "plan" => async move { spawn(async move { ended(plan.run(async { all(&chunk) }).await.map(drop)) }) }
+            .boxed(),
+        "blocked" => async move { spawn!((move || ended(block_on(block(chunk))))()) }.boxed(),
+        _ => async move {
+            in_order(async {
+                all(&chunk);
+                spawn!((|| ())())
+            })
+            .await
+        }
+        .boxed(),
+    }
+}
+
+#[test]
+fn what_waits_by_order_behind_a_leaked_guard_ends_with_its_runtime() {
+    for way in ["shutdown", "drop"] {
+        for kind in ["block", "block in a block", "plan", "blocked", "in order"] {
+            watched(move || {
+                // One that blocks its thread has that worker for itself.
+                let workers = if kind == "blocked" { 2 } else { 1 };
+                let rt = Runtime::builder().threads(workers).pin(false).build().unwrap();
+                let (chunk, plan) = (numbers(4), Arc::new(Plan::new()));
+                let run = plan.run(async { drop(spawn!(add(InOut(&chunk.slice(..)), 1))) });
+                rt.block_on(run).unwrap();
+                let guard = block_on(chunk.write()).unwrap();
+                let waiting = rt.block_on(waiting_by_order(kind, &chunk, &plan));
+                // The worker has come to the end of what the body does before.
+                rt.block_on(async { spawn!((|| ())()).await.unwrap() });
+                match way {
+                    "shutdown" => block_on(rt.shutdown()),
+                    _ => drop(rt),
+                }
+                let result = waiting.blocking_wait();
+                assert!(matches!(result, Ok(()) | Err(Error::Shutdown { .. })), "{way} {kind}: {result:?}");
+                drop(guard);
+            });
+        }
+    }
+}
+
 #[test]
 fn tasks_behind_a_leaked_guard_end_with_their_runtime() {
     for way in ["shutdown", "drop"] {

@@ -453,8 +453,8 @@ impl Pool {
         }
     }
 
-    /// Ends the registered tasks, and those that wait, directly or through others, for a chunk that is held outside tasks
-    /// (a guard may never be dropped) or by a registered one.
+    /// Ends the registered tasks, and those that wait, directly or through others, for one of them or for a chunk that is held by one or
+    /// outside tasks (a guard may never be dropped).
     fn end_waiting(&self) {
         let mut blocked = self.registered_tasks();
         crate::chunk::visit_waiting_behind_guards(&mut |task, _| blocked.push(TaskRef::new(task)));

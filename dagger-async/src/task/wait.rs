@@ -383,9 +383,11 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
     }
 }
 
-/// Calls `visit` with each task that waits for a chunk which `task` accesses, or will.
+/// Calls `visit` with each task that waits for `task` (those that only come after it in order wait even when it was ended, until its body
+/// is gone) or for a chunk which it accesses, or will.
 pub(crate) fn visit_waiting_behind(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
     let guard = task.state.lock();
+    visit_successors(task, &guard, visit);
     for access in task.accesses(&guard).iter().filter(|access| access.has_place()) {
         access.core().visit_waiting_tasks(visit);
     }
