@@ -91,7 +91,7 @@ fn compare(
             // Tasks that the programs and the runtime make for their own ends.
             let fine = match edge.cause {
                 EdgeCause::Argument => ["(|| 7)", "maker"].contains(&from.as_str()),
-                EdgeCause::Order => from == "gate" || to == "end of block" || program.order == Order::Linear,
+                EdgeCause::Order => from == "gate" || program.order == Order::Linear,
                 EdgeCause::Awaited => numbers[edge.to].is_some_and(|to| all[&to].task.inner.is_some()),
                 // It writes the chunk before all others.
                 EdgeCause::Data { .. } => from == "Chunk::from_task",

@@ -855,7 +855,8 @@ fn waiting_by_order(kind: &str, chunk: &Chunk<Vec<i64>>, plan: &Arc<Plan>) -> Bo
     let (chunk, plan) = (chunk.clone(), plan.clone());
     let all = move |chunk: &Chunk<Vec<i64>>| spawn!(add(InOut(&chunk.slice(..)), 1));
     let block = move |chunk: Chunk<Vec<i64>>| async move { datadeps(async { all(&chunk) }).await.map(drop) };
-    let ended = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Shutdown { .. })), "{result:?}");
+    let ended =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::Shutdown { .. })), "{result:?}");
     match kind {
         "block" => async move { spawn(async move { ended(block(chunk).await) }) }.boxed(),
         "block in a block" => {

@@ -3,6 +3,7 @@
 use dagger_async::prelude::*;
 use dagger_async::{record, spawn};
 use dagger_core::record::{Cause, End, Log, What};
+use dagger_tests::Gate;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
@@ -284,6 +285,43 @@ fn a_recorded_block_has_its_tasks_their_children_and_no_others() {
         let turns = records(log).filter(|what| matches!(what, What::Access { .. })).count();
         assert_eq!(turns, 12);
     }
+}
+
+#[test]
+fn a_trace_has_the_tasks_of_the_program_and_no_others() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rt = Runtime::builder().threads(2).pin(false).build().unwrap();
+    let (chunk, gate) = (Chunk::new(0u64), Gate::new());
+    rt.block_on(async {
+        // One task holds the others back until the block waits for them.
+        let (held, opens) = (gate.clone(), gate.clone());
+        let mut block = Box::pin(dagger_trace::trace::record(datadeps(async {
+            spawn!((move |x: &mut u64| { held.block(); *x += 1 })(InOut(&chunk)); name = "held");
+            for _ in 0..4 {
+                spawn!((|x: &mut u64| *x += 1)(InOut(&chunk)));
+            }
+        })));
+        assert!(futures::poll!(&mut block).is_pending());
+        opens.open();
+        let (result, trace) = block.await;
+        result.unwrap();
+        assert_eq!(trace.tasks.len(), 5, "{:?}", trace.tasks);
+        assert_eq!(trace.edges.len(), 4);
+        let steps = in_order(async {
+            bulk(async {
+                spawn!((|| 1)());
+                spawn!((|| 2)())
+            })
+            .await;
+            spawn!((|| 3)())
+        });
+        let (last, trace) = dagger_trace::trace::record(async { steps.await.await }).await;
+        assert_eq!(last.unwrap(), 3);
+        assert_eq!(trace.tasks.len(), 3, "{:?}", trace.tasks);
+        // The last comes after both of the bulk.
+        let edges: Vec<_> = trace.edges.iter().map(|edge| (edge.from, edge.to)).collect();
+        assert_eq!(edges, [(0, 2), (1, 2)]);
+    });
 }
 
 #[test]

@@ -530,7 +530,7 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
     let is_step = local::with(|local| local.queue().is_some_and(|queue| queue.is_step()));
     if is_step && !tasks.is_empty() {
         let after = After { tasks, ..After::NOTHING };
-        submit(make::f0(|| ()).body(), Origin::call(&SITE), None, after);
+        submit(make::f0(|| ()).body(), Origin::joint(&SITE), None, after);
     }
 }
 
@@ -538,7 +538,7 @@ pub(crate) fn end_step(tasks: &[TaskRef]) {
 pub(crate) fn end_of_block(tasks: &[TaskRef], ending: &Arc<Ending>) -> DTask<()> {
     static SITE: CallSite = CallSite::new("end of block");
     let after = After { tasks, ends: Some(ending) };
-    outside_blocks(|| submit(make::f0(|| ()).body(), Origin::call(&SITE), None, after))
+    outside_blocks(|| submit(make::f0(|| ()).body(), Origin::joint(&SITE), None, after))
 }
 
 /// Spawns a task that no block owns, with the options of none.

@@ -89,12 +89,14 @@ pub enum Name {
     Callee(&'static str),
     /// A name that was given.
     Given(TaskName),
+    /// No spawn of the program: a task of the runtime's own that ends after others, as a block does.
+    Joint(&'static str),
 }
 
 impl AsRef<str> for Name {
     fn as_ref(&self) -> &str {
         match self {
-            Name::Callee(name) => name,
+            Name::Callee(name) | Name::Joint(name) => name,
             Name::Given(name) => name,
         }
     }

@@ -17,7 +17,7 @@
 use crate::data;
 use crate::lane::{Doing, LaneWalk, Piece};
 use dagger_core::Area;
-use dagger_core::record::{Cause, End, Log, Move, Record, What};
+use dagger_core::record::{Cause, End, Log, Move, Name, Record, What};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -55,7 +55,8 @@ pub struct Trace {
     /// In the order of their spawns. Those whose spawn is not in the recording are first.
     pub tasks: Vec<Task>,
     /// Which task came after which, by the later one. Those by data are only the immediate ones: what follows from two
-    /// others is left out where that is cheap to see.
+    /// others is left out where that is cheap to see. Who waited for a block came after its tasks; where a step of an `in_order` block
+    /// came after a `bulk` of very many, only after the one that ended last.
     pub edges: Vec<Edge>,
     /// When threads slept, lane by lane.
     pub idle: Vec<Idle>,
@@ -295,9 +296,14 @@ impl Trace {
     }
 }
 
+/// Edges that a joint is replaced by, at most.
+const JOINED_MAX: usize = 10_000;
+
 /// A task, and what needs the others to be known.
 struct Known {
     task: Task,
+    /// None of the program's: what came after it came after its inputs.
+    is_joint: bool,
     /// The parent's id.
     parent: u64,
     /// The time of its first record.
@@ -345,7 +351,7 @@ impl Build {
                 end: None,
                 accesses: Vec::new(),
             };
-            self.known.push(Known { task, parent: 0, first: at });
+            self.known.push(Known { task, is_joint: false, parent: 0, first: at });
             self.known.len() - 1
         });
         self.known[known].first = self.known[known].first.min(at);
@@ -370,6 +376,7 @@ impl Build {
                 let known = &mut self.known[known];
                 if known.task.spawned.is_none() {
                     known.task.name = name.as_ref().to_owned();
+                    known.is_joint = matches!(name, Name::Joint(_));
                     known.task.site = format!("{}:{}", site.file(), site.line());
                     known.task.spawned = Some(At { lane, at });
                     known.parent = *parent;
@@ -455,6 +462,64 @@ impl Build {
         }
     }
 
+    /// Puts edges from the inputs of each joint in place of those from the joint, and forgets it.
+    fn dissolve_joints(&mut self) {
+        let mut inputs: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
+        let mut outputs: FxHashMap<u64, usize> = FxHashMap::default();
+        let is_joint = |known: usize| self.known[known].is_joint;
+        for &(known, input, _) in &self.after {
+            if is_joint(known) {
+                inputs.entry(self.known[known].task.id).or_default().push(input);
+            } else if self.by_id.get(&input).copied().is_some_and(is_joint) {
+                *outputs.entry(input).or_default() += 1;
+            }
+        }
+        let joints: FxHashSet<u64> =
+            self.known.iter().filter(|known| known.is_joint).map(|known| known.task.id).collect();
+        if joints.is_empty() {
+            return;
+        }
+        // What comes before each joint that something comes after, through others as well.
+        let ended = |id: &u64| self.by_id.get(id).and_then(|&known| self.known[known].task.ended);
+        let mut before: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
+        for (&joint, &outputs) in &outputs {
+            let (mut found, mut seen, mut open) = (Vec::new(), FxHashSet::from_iter([joint]), vec![joint]);
+            while let Some(next) = open.pop() {
+                for &input in inputs.get(&next).into_iter().flatten() {
+                    match () {
+                        () if !seen.insert(input) => {}
+                        () if joints.contains(&input) => open.push(input),
+                        () => found.push(input),
+                    }
+                }
+            }
+            if found.len().saturating_mul(outputs) > JOINED_MAX {
+                found = found.into_iter().max_by_key(ended).into_iter().collect();
+            }
+            before.insert(joint, found);
+        }
+        let mut after = Vec::with_capacity(self.after.len());
+        for &(known, input, cause) in &self.after {
+            match before.get(&input) {
+                _ if is_joint(known) => {}
+                Some(found) => after.extend(found.iter().map(|&input| (known, input, cause))),
+                None => after.push((known, input, cause)),
+            }
+        }
+        // Those that are left move together.
+        let mut left = 0..self.known.len();
+        let place: Vec<Option<usize>> =
+            self.known.iter().map(|known| if known.is_joint { None } else { left.next() }).collect();
+        self.after = after
+            .into_iter()
+            .filter_map(|(known, input, cause)| Some((place[known]?, input, cause)))
+            .collect();
+        self.touches.retain_mut(|touch| place[touch.known].inspect(|&known| touch.known = known).is_some());
+        self.known.retain(|known| !known.is_joint);
+        self.by_id =
+            self.known.iter().enumerate().map(|(known, Known { task, .. })| (task.id, known)).collect();
+    }
+
     fn finish(mut self, log: &Log, lanes: Vec<LaneInfo>) -> Trace {
         for (known, run) in std::mem::take(&mut self.begun_before) {
             let task = &mut self.known[known].task;
@@ -462,6 +527,7 @@ impl Build {
                 task.runs.push(run); // else it never ran: it ended without
             }
         }
+        self.dissolve_joints();
         self.touches.sort_by_key(|touch| (touch.chunk, touch.turn));
         for touch in &self.touches {
             let part = touch.part.as_deref().map_or_else(|| "whole".into(), Area::to_string);

@@ -20,7 +20,7 @@ use super::ticks;
 use super::words::{self, Aside, Sink, WORDS_MAX};
 use crate::pool::local;
 use crate::task::Origin;
-use dagger_core::record::{Lane, Name, Record, What};
+use dagger_core::record::{Lane, Record, What};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ impl Writer {
         match self.labels[place] {
             Some(label) if label.origin == address && std::ptr::eq(label.body, body) => label.aside,
             _ => {
-                let aside = self.aside(Aside::Label(Name::Callee(origin.name(body)), origin.location()));
+                let aside = self.aside(Aside::Label(origin.record_name(body), origin.location()));
                 self.labels[place] = Some(Label { origin: address, body, aside });
                 aside
             }
@@ -326,7 +326,7 @@ impl Written {
 mod tests {
     use super::*;
     use crate::record;
-    use dagger_core::record::Move;
+    use dagger_core::record::{Move, Name};
     use std::sync::atomic::AtomicBool;
 
     /// Recordings see the whole process: one test at a time.

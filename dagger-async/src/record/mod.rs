@@ -139,7 +139,7 @@ pub(crate) fn spawned(task: &Header, pool: &Pool) {
 /// The name of a task that has not run, as it is written down.
 pub(crate) fn name_of(task: &Header) -> Name {
     match task.spec.as_ref().and_then(|spec| spec.name().cloned()) {
-        None => Name::Callee(task.origin.name((task.vtable.body_name)())),
+        None => task.origin.record_name((task.vtable.body_name)()),
         Some(name) => Name::Given(name),
     }
 }

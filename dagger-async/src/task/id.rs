@@ -1,5 +1,6 @@
 //! Ids and origins: which task is this, and which line of the program made it.
 
+use dagger_core::record::Name;
 use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroU64;
@@ -75,6 +76,7 @@ unsafe impl Sync for Origin {}
 const CALL: usize = 0;
 const FILLED: usize = 1;
 const FUTURE: usize = 2;
+const JOINT: usize = 3;
 const KINDS: usize = 3;
 const _: () = assert!(align_of::<CallSite>() > KINDS && align_of::<Location<'static>>() > KINDS);
 
@@ -83,6 +85,10 @@ impl Origin {
     #[inline]
     pub(crate) fn call(site: &'static CallSite) -> Self {
         Origin(NonNull::from(site).cast())
+    }
+    /// A task of the runtime's own that only comes after others.
+    pub(crate) fn joint(site: &'static CallSite) -> Self {
+        Origin(NonNull::from(site).cast().map_addr(|address| address | JOINT))
     }
     /// `Chunk::from_task`, called here.
     pub(crate) fn filled(location: &'static Location<'static>) -> Self {
@@ -105,8 +111,8 @@ impl Origin {
     fn parts(self) -> Result<&'static CallSite, &'static Location<'static>> {
         let pointer = self.0.as_ptr().map_addr(|address| address & !KINDS);
         match self.kind() {
-            // SAFETY: made by `call` of such a reference.
-            CALL => Ok(unsafe { &*pointer.cast() }),
+            // SAFETY: made by `call` or `joint` of such a reference.
+            CALL | JOINT => Ok(unsafe { &*pointer.cast() }),
             // SAFETY: made by `tagged` of such a reference.
             _ => Err(unsafe { &*pointer.cast() }),
         }
@@ -119,6 +125,12 @@ impl Origin {
     /// The address of what says where it was spawned: the same for each run of one `spawn!`.
     pub(crate) fn address(self) -> usize {
         self.0.addr().get() & !KINDS
+    }
+
+    /// As a recording has it.
+    pub(crate) fn record_name(self, future: &'static str) -> Name {
+        let name = self.name(future);
+        if self.kind() == JOINT { Name::Joint(name) } else { Name::Callee(name) }
     }
 
     /// The name of a task that was given none: the callee as written, or for a future the function that made it.

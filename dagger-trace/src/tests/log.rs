@@ -128,6 +128,54 @@ fn edges_say_why() {
     assert_eq!(parts, ["whole", "0..3", "3..6"]);
 }
 
+#[test]
+fn what_came_after_a_joint_came_after_its_inputs() {
+    let spawn = |task, name: &'static str| {
+        let name = if name == "joint" { Name::Joint(name) } else { Name::Callee(name) };
+        What::Spawn { task, parent: 0, name, site: Location::caller() }
+    };
+    let after = |task, input, cause| What::After { task, input, cause };
+    let ran = |task| [What::Start { task }, What::End { task, end: End::Done }];
+    // 1 and 2 before a joint, that and 3 before another, which 6 awaits; and a step after each of very many.
+    let mut whats = vec![
+        spawn(6, "waits"),
+        What::Start { task: 6 },
+        spawn(1, "a"),
+        spawn(2, "b"),
+        spawn(3, "c"),
+        spawn(4, "joint"),
+        after(4, 1, Cause::Order),
+        after(4, 2, Cause::Order),
+        spawn(5, "joint"),
+        after(5, 4, Cause::Order),
+        after(5, 3, Cause::Order),
+        after(6, 5, Cause::Awaited),
+    ];
+    whats.extend((1..=5).flat_map(ran));
+    whats.push(What::End { task: 6, end: End::Done });
+    const MANY: u64 = 200;
+    let many = 100..100 + MANY;
+    whats.extend(many.clone().map(|task| spawn(task, "many")));
+    whats.push(spawn(99, "joint"));
+    whats.extend(many.clone().map(|task| after(99, task, Cause::Order)));
+    whats.extend(many.clone().rev().chain([99]).flat_map(ran)); // the first one ends last
+    let then = 1000..1000 + MANY;
+    whats.extend(then.clone().flat_map(|task| [spawn(task, "then"), after(task, 99, Cause::Order)]));
+    let records = whats.into_iter().enumerate().map(|(at, what)| Record { at: at as u64, what }).collect();
+    let trace = Trace::from_log(&log(1_000_000, vec![records], 0));
+    assert_eq!(trace.tasks.len() as u64, 4 + 2 * MANY);
+    assert!(trace.tasks.iter().all(|task| task.name != "joint"));
+    let edges: Vec<(u64, u64, EdgeCause)> = trace
+        .edges
+        .iter()
+        .map(|edge| (trace.tasks[edge.from].id, trace.tasks[edge.to].id, edge.cause))
+        .collect();
+    let awaited = [1, 2, 3].map(|input| (input, 6, EdgeCause::Awaited));
+    let last = then.map(|task| (100, task, EdgeCause::Order));
+    assert_eq!(edges, awaited.into_iter().chain(last).collect::<Vec<_>>());
+    check(&trace);
+}
+
 /// One worker's day: what it runs, one task inside another, and its sleep. Written down only from `from` until `until`.
 fn day(steps: &[(u64, u8)], from: u64, until: u64) -> Log {
     let mut records = Vec::new();
@@ -173,7 +221,7 @@ fn chaos() -> impl Strategy<Value = Log> {
             0 => What::Spawn {
                 task,
                 parent: other,
-                name: Name::Given("given".into()),
+                name: if other == 5 { Name::Joint("joint") } else { Name::Given("given".into()) },
                 site: Location::caller(),
             },
             1 => What::After { task, input: other, cause: Cause::Awaited },
