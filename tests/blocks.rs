@@ -813,6 +813,50 @@ fn awaiting_a_block_inside_a_bulk_is_a_deadlock_and_its_tasks_go_on() {
 }
 
 #[test]
+fn awaiting_a_guard_behind_what_a_bulk_holds_back_is_a_deadlock_inside_and_outside_tasks() {
+    let block = || async {
+        let (chunk, frozen) = (numbers(2), numbers(2));
+        let ((), frozen) = Frozen::record(async {
+            spawn!(add(InOut(&frozen.slice(..)), 1); repeatable = true);
+            spawn!(add(InOut(&chunk.slice(..)), 1); repeatable = true);
+        })
+        .await
+        .unwrap();
+        let (task, errors) = bulk(async {
+            let held = spawn!(add(InOut(&chunk.slice(..)), 1); name = "held");
+            // Behind one that is held back, through another.
+            let behind =
+                spawn!((|(): &(), x: &mut Vec<i64>| x.push(1))(&held, InOut(&chunk)); name = "behind");
+            let errors = [
+                chunk.read().await.map(drop),
+                chunk.write().await.map(drop),
+                access((In(&chunk),)).await.map(drop),
+                frozen.run().await,
+                held.clone().await,
+            ];
+            drop(behind);
+            (held, errors)
+        })
+        .await;
+        for error in errors {
+            let error = error.unwrap_err();
+            assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(
+                text.contains("`held`") && text.ends_with("the end of the `bulk` block that this wait is in"),
+                "{text}"
+            );
+        }
+        task.await.unwrap();
+        assert_eq!(*chunk.read().await.unwrap(), [2, 2, 1]);
+    };
+    on_all_workers(move |_| async move {
+        block().await;
+        spawn(block()).await.unwrap();
+    });
+}
+
+#[test]
 fn a_block_owns_the_tasks_of_a_bulk_inside() {
     everywhere(|_rt| async {
         let chunk = numbers(2);

@@ -996,6 +996,40 @@ fn stall_watched(name: &str) -> Runtime {
 }
 
 #[test]
+fn guards_that_wait_for_guards_are_named_by_the_stall_watch() {
+    watched(|| {
+        let rt = stall_watched("guard-behind-guard");
+        let (a, b) = (numbers(1), numbers(1));
+        let ((), frozen) = rt
+            .block_on(Frozen::record(async {
+                spawn!(add(InOut(&a.slice(..)), 1); repeatable = true);
+            }))
+            .unwrap();
+        // Its own, one of another that waits for it in turn, and a run of a frozen graph.
+        let (own, other, frozen_behind) = rt.block_on(async {
+            let (a, b, c) = (a.clone(), b.clone(), numbers(1));
+            let own = spawn(async move {
+                let _held = c.write().await.unwrap();
+                drop(c.read().await);
+            });
+            let _held_outside = std::mem::ManuallyDrop::new(a.read());
+            let first = b.write().await.unwrap();
+            let other = spawn(async move {
+                let _first = first;
+                drop(a.write().await);
+            });
+            (own, other, spawn(async move { frozen.run().await }))
+        });
+        let first = first_report("guard-behind-guard");
+        assert_eq!(first.matches("waits for a guard of a chunk of").count(), 3, "{first}");
+        assert!(first.contains("guards.rs:"), "{first}");
+        drop((own, other, frozen_behind));
+        drop(rt);
+        drop(b);
+    });
+}
+
+#[test]
 fn a_guard_held_across_a_block_that_writes_its_chunk_is_named_by_the_stall_watch() {
     watched(move || {
         let name = "held-outside";

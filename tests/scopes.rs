@@ -131,6 +131,28 @@ fn numa_nodes_are_scopes() {
 // Nowhere.
 
 #[test]
+fn scopes_that_have_nothing_in_common_are_all_named() {
+    on_all_workers(|_| async {
+        let options = Options::new().scope(Scope::thread(0)).result_scope(Scope::thread(1));
+        let chunk = Chunk::new_in(Scope::default(), 7_u64);
+        let error = options.spawn(async {}).await.unwrap_err();
+        let text = error.to_string();
+        let first = text.lines().next().unwrap();
+        let (scope, result_scope) = (Scope::thread(0), Scope::thread(1));
+        assert!(
+            first.ends_with(&format!("{scope} by its scope and {result_scope} by its result scope")),
+            "{text}"
+        );
+        let Error::NoProcessor { processors, .. } = &error else { panic!("{error}") };
+        // Each is excluded by one of them, not by what they have in common.
+        assert!(processors.iter().all(|(_, reason)| !reason.contains("empty")), "{text}");
+        let task = spawn!((|x: &u64| *x)(In(&chunk)); scope = Scope::thread(77));
+        let text = task.await.unwrap_err().to_string();
+        assert!(text.lines().next().unwrap().ends_with("by what it takes"), "{text}");
+    });
+}
+
+#[test]
 fn a_scope_without_processors_fails_the_task_and_says_why() {
     for_each_case(|case| async move {
         for (scope, names) in [

@@ -1068,6 +1068,10 @@ fn two_runtimes_shut_each_other_down() {
 #[test]
 fn a_runtime_needs_a_worker_and_a_name_that_threads_can_have() {
     guarded(|| {
+        for many in [usize::MAX, 1 << 42, (1 << 16) + 1] {
+            let error = Runtime::builder().threads(many).build().unwrap_err();
+            assert!(matches!(error, Error::Options { .. }) && error.to_string().contains("65536"), "{error}");
+        }
         let error = Runtime::builder().threads(0).build().unwrap_err();
         assert!(matches!(error, Error::Options { .. }), "{error}");
         assert!(error.root().is_none());

@@ -68,8 +68,10 @@ pub enum Error {
     NoProcessor {
         /// The task that has nowhere to run.
         root: Root,
-        /// What was asked for: scope and result scope together.
+        /// What was asked for: what is in all that was stated.
         asked: Scope,
+        /// What was stated, and where: the scope, the result scope, the scope of the chunks and results that it takes.
+        stated: Arc<[(&'static str, Scope)]>,
         /// The processors that there are, each with the reason why it does not fit.
         processors: Arc<[(Processor, String)]>,
     },
@@ -79,8 +81,11 @@ pub enum Error {
     Deadlock {
         /// The task that wanted to wait (the awaited one, when the wait was not made by a task).
         root: Root,
-        /// The cycle: each task waits for the next, the last for the first.
+        /// The cycle: each task waits for the next, the last for the first, or for the end of the `bulk` block inside which the wait
+        /// would be.
         path: Arc<[TaskInfo]>,
+        /// The last one waits for the end of that block.
+        in_bulk: bool,
     },
     /// Two arguments of a task touch the same elements, and one of them writes. The task never ran and poisons nothing.
     /// Declare one access that covers both, or disjoint regions.
@@ -328,8 +333,14 @@ impl fmt::Display for Error {
             Error::TimedOut { root, after } => {
                 write!(f, "{root} did not end within its timeout of {after:?}")
             }
-            Error::NoProcessor { root, asked, processors } => {
-                write!(f, "no processor for {root}: it asks for {asked}")?;
+            Error::NoProcessor { root, stated, processors, .. } => {
+                write!(f, "no processor for {root}: it asks for ")?;
+                for (nth, (what, scope)) in stated.iter().enumerate() {
+                    match stated.len() {
+                        1 => write!(f, "{scope}")?,
+                        _ => write!(f, "{}{scope} by {what}", if nth == 0 { "" } else { " and " })?,
+                    }
+                }
                 let shown = 16.min(processors.len());
                 for (processor, reason) in &processors[..shown] {
                     write!(f, "\n  {processor}: {reason}")?;
@@ -339,12 +350,13 @@ impl fmt::Display for Error {
                     more => write!(f, "\n  and {more} more"),
                 }
             }
-            Error::Deadlock { path, .. } => {
+            Error::Deadlock { path, in_bulk, .. } => {
                 write!(f, "waiting here would never end: ")?;
                 for task in path.iter() {
                     write!(f, "{task} waits for ")?;
                 }
                 match path.first() {
+                    _ if *in_bulk => f.write_str("the end of the `bulk` block that this wait is in"),
                     Some(first) if path.len() > 1 => write!(f, "`{}` (#{})", first.name(), first.id()),
                     _ => f.write_str("itself"),
                 }

@@ -86,7 +86,7 @@ pub mod region {
 /// Everything that a program needs: `use dagger_async::prelude::*;`.
 pub mod prelude {
     pub use crate::region::{
-        MatMut, MatRef, TriMut, TriRef, VecMut, VecRef, diag, index, lower, step, upper,
+        MatMut, MatRef, Region, TriMut, TriRef, VecMut, VecRef, diag, index, lower, step, upper,
     };
     pub use crate::{
         Await, CancelToken, Chunk, Current, DTask, Deps, Error, Frozen, In, InOut, Options, Out, Plan,

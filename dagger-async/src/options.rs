@@ -411,7 +411,7 @@ impl Placement {
 
 /// Options that cannot be met: the task fails with them.
 pub(crate) enum Refused {
-    NoProcessor { asked: Scope },
+    NoProcessor { asked: Scope, stated: Vec<(&'static str, Scope)> },
     Contradiction(String),
 }
 
@@ -494,15 +494,22 @@ fn place(set: &OptionSet, inputs: Option<Scope>, pool: &Pool) -> Result<Placemen
         let domain = (!is_common && !blocking).then(|| pool.domains.everyone());
         return Ok(Placement { domain, priority, rank, blocking, is_restricted: false });
     }
-    let asked = match (&set.scope, &set.result_scope, inputs) {
+    let asked = match (&set.scope, &set.result_scope, &inputs) {
         (Some(scope), None, None) => Cow::Borrowed(scope),
-        (.., Some(inputs)) => Cow::Owned(set.execution_scope() & inputs),
+        (.., Some(inputs)) => Cow::Owned(set.execution_scope() & inputs.clone()),
         (.., None) => Cow::Owned(set.execution_scope()),
     };
     let fitting = pool.processors.iter().enumerate().filter(|(_, processor)| asked.contains(processor));
     let workers: SmallVec<[usize; 16]> = fitting.map(|(index, _)| index).collect();
     if workers.is_empty() {
-        return Err(Refused::NoProcessor { asked: asked.into_owned() });
+        let asked = asked.into_owned();
+        let stated = [
+            ("its scope", set.scope.clone()),
+            ("its result scope", set.result_scope.clone()),
+            ("what it takes", inputs),
+        ];
+        let stated = stated.into_iter().filter_map(|(what, scope)| Some((what, scope?))).collect();
+        return Err(Refused::NoProcessor { asked, stated });
     }
     let everyone = workers.len() == pool.processors.len();
     if blocking && !everyone {
@@ -521,10 +528,13 @@ impl Refused {
         let root = task.info().into();
         match self {
             Refused::Contradiction(message) => Error::Options { root: Some(root), message: message.into() },
-            Refused::NoProcessor { asked } => {
-                let reason = |processor: &_| asked.explain(processor).unwrap_or_default();
+            Refused::NoProcessor { asked, stated } => {
+                // Of what was stated, rather than of what that has in common, which may be nothing at all.
+                let excludes = |processor: &_| stated.iter().find_map(|(_, scope)| scope.explain(processor));
+                let reason = |processor: &_| excludes(processor).or_else(|| asked.explain(processor));
+                let reason = |processor: &_| reason(processor).unwrap_or_default();
                 let processors = pool.processors.iter().map(|p| (p.clone(), reason(p))).collect();
-                Error::NoProcessor { root, asked, processors }
+                Error::NoProcessor { root, asked, stated: stated.into(), processors }
             }
         }
     }

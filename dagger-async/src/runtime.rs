@@ -186,6 +186,9 @@ pub(crate) fn default_pool() -> &'static Pool {
         .pool
 }
 
+/// Workers of a runtime, at most: more than any machine has, and what is kept for each still fits into memory.
+const THREADS_MAX: usize = 1 << 16;
+
 /// Settings of a [`Runtime`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
@@ -353,12 +356,15 @@ impl Builder {
     /// Starts the runtime.
     ///
     /// # Errors
-    /// [`Error::Options`]: zero threads, or the operating system refuses a thread or the reactor, or a store of checkpoints cannot
+    /// [`Error::Options`]: zero threads or more than 65,536, or the operating system refuses a thread or the reactor, or a store of checkpoints cannot
     /// be listed.
     pub fn build(self) -> Result<Runtime> {
         let refuse = |message: String| Err(Error::Options { root: None, message: message.into() });
         if self.threads == Some(0) {
             return refuse("`threads(0)`: a runtime needs at least one worker".to_owned());
+        }
+        if self.threads.is_some_and(|threads| threads > THREADS_MAX) {
+            return refuse(format!("`threads(..)`: a runtime has at most {THREADS_MAX} workers"));
         }
         if self.window == Some(0) {
             return refuse("`window(0)`: no task could ever be spawned".to_owned());

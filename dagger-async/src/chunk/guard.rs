@@ -151,22 +151,33 @@ impl Drop for Listed {
     }
 }
 
+fn listed() -> impl Iterator<Item = (Listing, &'static Location<'static>)> {
+    let copies = |shard: &Mutex<Slab<Entry>>| -> Vec<_> {
+        shard.lock().iter().map(|(_, entry)| (entry.places.clone(), entry.site)).collect()
+    };
+    LISTED.iter().flat_map(copies)
+}
+
+/// Where the guards of this chunk were taken, of those that hold it and of those that wait for it.
+pub(crate) fn sites_at(chunk: &core::Core) -> Vec<&'static Location<'static>> {
+    let mut sites = Vec::new();
+    for (places, site) in listed() {
+        places.visit(&mut |core, _| sites.extend(std::ptr::eq(core, chunk).then_some(site)));
+    }
+    sites
+}
+
 /// Calls `visit` with each task that waits for a chunk that somebody outside tasks holds or waits for, and what that is.
 pub(crate) fn visit_waiting_behind_guards(visit: &mut dyn FnMut(RawTask, &dyn fmt::Display)) {
-    for shard in &LISTED {
-        let entries: Vec<(Listing, &'static Location<'static>)> =
-            shard.lock().iter().map(|(_, entry)| (entry.places.clone(), entry.site)).collect();
-        for (places, site) in entries {
-            places.visit(&mut |core, mode| {
-                let what = if mode.writes() { "write" } else { "read" };
-                let (content, made) = (core.content, core.site);
-                let text = format_args!(
-                    "the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}"
-                )
-                .to_string();
-                core.visit_waiting_tasks(&mut |task| visit(task, &text));
-            });
-        }
+    for (places, site) in listed() {
+        places.visit(&mut |core, mode| {
+            let what = if mode.writes() { "write" } else { "read" };
+            let (content, made) = (core.content, core.site);
+            let text =
+                format_args!("the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}")
+                    .to_string();
+            core.visit_waiting_tasks(&mut |task| visit(task, &text));
+        });
     }
 }
 
@@ -350,14 +361,16 @@ impl<P: Places> Access<P> {
             .collect()))
     }
 
-    /// The task that waits here, or one that waits for it, holds what it waits for.
+    /// The task that waits here, or one that waits for it, holds what it waits for, or a block around that waits for who waits here.
     fn closes_cycle(&self) -> Option<Error> {
-        local::with(|local| local.task())?;
+        if local::with(|local| local.task().is_none() && local.queue().is_none()) {
+            return None;
+        }
         let mut blockers = Vec::new();
         for (held, _) in &self.held {
             held.visit_blockers(&mut |task| blockers.push(TaskRef::new(task)));
         }
-        let places = Arc::new(self.held.iter().filter_map(|(held, _)| held.waiting_place()).collect());
+        let places = || Arc::new(self.held.iter().filter_map(|(held, _)| held.waiting_place()).collect());
         task::await_guard(places, &blockers)
     }
 }

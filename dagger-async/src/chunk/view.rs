@@ -80,6 +80,14 @@ macro_rules! views {
             pub fn cols(&self) -> usize {
                 self.cols
             }
+            /// How many elements it has.
+            pub fn len(&self) -> usize {
+                self.rows * self.cols
+            }
+            /// True if it has none.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
             /// The distance between rows, in elements, for kernels that take pointers.
             pub fn row_stride(&self) -> isize {
                 self.strides[0]

@@ -76,7 +76,7 @@ async fn watch(pool: Weak<Pool>, after: Duration) {
     }
 }
 
-/// Who waits for whom; `None` if nobody waits for a task.
+/// Who waits for whom; `None` if nobody waits for a task or a chunk.
 fn report(pool: &Pool) -> Option<String> {
     let mut waits: Vec<(TaskRef, TaskRef)> = Vec::new();
     for task in pool.registered_tasks() {
@@ -92,6 +92,15 @@ fn report(pool: &Pool) -> Option<String> {
             behind.push(format!("{} waits for {guard}", task.info()));
         }
     });
+    for task in pool.registered_tasks() {
+        task::visit_awaited_places(task.raw(), &mut |place| {
+            if behind.len() <= LINES_MAX
+                && let Some(guard) = place.describe()
+            {
+                behind.push(format!("{} waits for {guard}", task.info()));
+            }
+        });
+    }
     let for_memory = crate::residency::describe_waiting(pool);
     if waits.is_empty() && behind.is_empty() && for_memory.is_none() {
         return None;

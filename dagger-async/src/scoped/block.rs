@@ -347,6 +347,7 @@ impl<F: Future> Future for Datadeps<F> {
                     return Poll::Ready(Err(Error::Deadlock {
                         root: held.clone().into(),
                         path: [held].into(),
+                        in_bulk: true,
                     }));
                 }
                 ending

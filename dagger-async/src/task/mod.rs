@@ -37,5 +37,7 @@ pub(crate) use run::end_unneeded;
 pub(crate) use run::{cancel_unstarted, end, end_by_shutdown, held_by, register, run, run_inline, tie};
 pub(crate) use state::{Locked, Phase};
 pub(crate) use tell::{Work, ready};
-pub(crate) use wait::{await_guard, stop_awaiting_guard, visit_waiting_behind, visit_waits};
+pub(crate) use wait::{
+    await_guard, stop_awaiting_guard, visit_awaited_places, visit_waiting_behind, visit_waits,
+};
 pub(crate) use waker::clone_to_leave;

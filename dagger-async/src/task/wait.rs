@@ -186,12 +186,11 @@ pub(super) enum Kind {
 #[inline(always)]
 pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error> {
     if local.queue().is_some_and(|queue| queue.holds(target)) {
-        let path = [target.info()];
-        return Some(Error::Deadlock { root: target.info().into(), path: Arc::new(path) });
+        return Some(deadlock(&[TaskRef::new(target)], true));
     }
     let me = local.task()?;
     if me == target {
-        return Some(deadlock(&[TaskRef::new(me)]));
+        return Some(deadlock(&[TaskRef::new(me)], false));
     }
     if kind == Kind::Block {
         // An await has done so when it left its waker. Of two that wait for each other, one sees the other's mark and,
@@ -223,7 +222,7 @@ pub(super) fn check(target: RawTask, kind: Kind, local: &Local) -> Option<Error>
     if !waited_for && local.queue().is_none() {
         return None;
     }
-    find_path(target, me, local).map(|path| deadlock(&path))
+    find_path(target, Some(me), local).map(|(path, in_bulk)| deadlock(&path, in_bulk))
 }
 
 /// True if somebody may wait for this task: for it, after it in order, or for a chunk that it holds, who is not counted.
@@ -255,7 +254,7 @@ pub(super) fn closes_cycle(me: RawTask) -> bool {
         }
     }
     let closes = |target: &TaskRef| {
-        target.raw() == me || local::with(|local| find_path(target.raw(), me, local)).is_some()
+        target.raw() == me || local::with(|local| find_path(target.raw(), Some(me), local)).is_some()
     };
     targets.iter().any(closes)
 }
@@ -277,14 +276,14 @@ pub(super) fn stop_waiting_for(target: RawTask, local: &Local) {
     drop(before);
 }
 
-fn deadlock(path: &[TaskRef]) -> Error {
+fn deadlock(path: &[TaskRef], in_bulk: bool) -> Error {
     let path: Arc<[TaskInfo]> = path.iter().map(|task| task.info()).collect();
-    Error::Deadlock { root: path[0].clone().into(), path }
+    Error::Deadlock { root: path[0].clone().into(), path, in_bulk }
 }
 
-/// The tasks from `goal` (which waits for `start`) to the last one that waits for `goal`, or for a task that the
-/// block around `goal` holds back.
-fn find_path(start: RawTask, goal: RawTask, local: &Local) -> Option<Vec<TaskRef>> {
+/// The tasks from `goal` (which waits for `start`; none: who does so is no task) to the last one that waits for `goal`, or that a `bulk`
+/// block around holds back. True: that one.
+fn find_path(start: RawTask, goal: Option<RawTask>, local: &Local) -> Option<(Vec<TaskRef>, bool)> {
     let mut came_from: HashMap<*const super::cell::Header, Option<TaskRef>> = HashMap::new();
     let mut open: SmallVec<[TaskRef; 1]> = smallvec![TaskRef::new(start)];
     while let Some(task) = open.pop() {
@@ -293,15 +292,15 @@ fn find_path(start: RawTask, goal: RawTask, local: &Local) -> Option<Vec<TaskRef
         if !held {
             waits_of(task.raw(), &mut |awaited| next.push(awaited));
         }
-        if held || next.iter().any(|awaited| awaited.raw() == goal) {
+        if held || next.iter().any(|awaited| Some(awaited.raw()) == goal) {
             let mut path = vec![task];
             while let Some(Some(before)) = path.last().and_then(|last| came_from.get(&last.raw().as_ptr())) {
                 let before = before.clone();
                 path.push(before);
             }
-            path.push(TaskRef::new(goal));
+            path.extend(goal.map(TaskRef::new));
             path.reverse();
-            return Some(path);
+            return Some((path, held));
         }
         for awaited in next {
             if local.searched.get() >= SEARCH_MAX {
@@ -404,10 +403,18 @@ pub(crate) fn stop_awaiting_guard() {
     drop(before);
 }
 
-/// The current task is about to await a guard whose places wait for these tasks: the error, if that would never end.
-pub(crate) fn await_guard(places: Arc<Vec<WaitingPlace>>, holders: &[TaskRef]) -> Option<Error> {
+/// A guard is about to be awaited here whose places wait for these tasks: the error, if that would never end.
+pub(crate) fn await_guard(
+    places: impl FnOnce() -> Arc<Vec<WaitingPlace>>,
+    holders: &[TaskRef],
+) -> Option<Error> {
     local::with(|local| {
-        let me = local.task()?;
+        let Some(me) = local.task() else {
+            local.queue()?; // Only a block around could wait for who waits here.
+            let path = holders.iter().find_map(|holder| find_path(holder.raw(), None, local));
+            return path.map(|(path, in_bulk)| deadlock(&path, in_bulk));
+        };
+        let places = places();
         let before = {
             let guard = me.state.lock();
             let awaiting = &mut me.guarded(&guard).rare().awaiting;
@@ -420,10 +427,10 @@ pub(crate) fn await_guard(places: Arc<Vec<WaitingPlace>>, holders: &[TaskRef]) -
         drop(before);
         for holder in holders {
             if holder.raw() == me {
-                return Some(deadlock(&[TaskRef::new(me)]));
+                return Some(deadlock(&[TaskRef::new(me)], false));
             }
-            if let Some(path) = find_path(holder.raw(), me, local) {
-                return Some(deadlock(&path));
+            if let Some((path, in_bulk)) = find_path(holder.raw(), Some(me), local) {
+                return Some(deadlock(&path, in_bulk));
             }
         }
         None
@@ -463,6 +470,18 @@ pub(super) fn watch_for_sole(task: RawTask, fresh: bool) {
             });
         }
     });
+}
+
+/// Calls `visit` with each place of the guard that a suspended task awaits.
+pub(crate) fn visit_awaited_places(task: RawTask, visit: &mut dyn FnMut(&WaitingPlace)) {
+    let places = {
+        let guard = task.state.lock();
+        match task.guarded(&guard).awaiting() {
+            Some(Awaiting::Guard(places)) if guard.phase() == Phase::Suspended => places.clone(),
+            _ => return,
+        }
+    };
+    places.iter().for_each(visit);
 }
 
 /// Who waits for this registered task, and for whom it waits. One that waits for a task that is done waits for the

@@ -27,7 +27,7 @@ pub(crate) use places::{check_merged, give_idle, take_at_rest, take_idle, take_p
 pub(crate) use ticket::{Other, Ticket, Tickets, Whose};
 
 use super::container::Parts;
-use super::guard::GuardWait;
+use super::guard::{self, GuardWait};
 use crate::error::{Error, Root};
 use crate::plan::Run;
 use crate::pool::Pool;
@@ -36,7 +36,7 @@ use crate::residency;
 use crate::sync::{SpinGuard, SpinLock};
 #[cfg(not(dagger_loom))]
 use crate::task::Header;
-use crate::task::RawTask;
+use crate::task::{RawTask, TaskRef};
 use dagger_core::record::What;
 use dagger_core::{AccessQueue, Area, Outside, Place, Poison, Scope, Shape};
 use std::mem::offset_of;
@@ -283,8 +283,8 @@ struct HeldPart {
 /// How to find out where the elements of a container lie.
 pub(crate) type Measure = unsafe fn(*mut u8, bool) -> Parts;
 
-/// The place of a guard that a task awaits. Looked at only while the task is suspended in that await, so that the place is
-/// still the same.
+/// The place of a guard that a task awaits. While the task is suspended in that await the place is still the same; a description may be of
+/// another one.
 pub(crate) struct WaitingPlace {
     chunk: Arc<dyn AnyChunk>,
     place: Place,
@@ -295,7 +295,28 @@ impl WaitingPlace {
     pub(crate) fn visit_blockers(&self, visit: &mut dyn FnMut(RawTask)) {
         self.chunk.core().visit_blockers(self.place, visit);
     }
+
+    /// The guard that it is for, and who may be before it; `None` if its turn has come.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let core = self.chunk.core();
+        if core.lock().queue.is_granted(self.place) {
+            return None;
+        }
+        let mut tasks = Vec::new();
+        self.visit_blockers(&mut |task| tasks.push(TaskRef::new(task)));
+        let tasks = tasks.iter().map(|task| task.info().to_string());
+        let guards = guard::sites_at(core).into_iter().map(|site| format!("a guard taken at {site}"));
+        let others: Vec<String> = tasks.chain(guards).take(DESCRIBED_MAX).collect();
+        let (content, made) = (core.content, core.site);
+        let others = others.join(", ");
+        Some(format!(
+            "a guard of a chunk of `{content}` (made at {made}), which is held or waited for by {others}"
+        ))
+    }
 }
+
+/// Others at a chunk that a description names.
+const DESCRIBED_MAX: usize = 8;
 
 /// What is wrong with a declared access.
 pub enum Refusal {
