@@ -13,6 +13,7 @@
 //! | `chain` | each task takes the handle of the one before; the last is awaited | 10⁵ |
 //! | `fan` | 100 times: a source, 1000 tasks that take its value, a sink that takes theirs | 100 × 1002 |
 //! | `one_by_one` | spawns an empty task and awaits it, again and again | 10⁵ |
+//! | `submitters` | four threads that are no workers, each as `independent` with a quarter of the tasks; from outside only | 10⁶ |
 //! | `data_chain` | one block; each task is `InOut` on the same chunk | 10⁵ |
 //! | `data_fan` | one block; 10 times: `InOut`, 1000 × `In`, `InOut` on one chunk | 10 × 1002 |
 //! | `data_random` | one block; each task is `In`, `In`, `InOut` on three of 100 chunks | 10⁵ |
@@ -67,7 +68,7 @@ fn measure(options: &Options) {
             topology.processors(0, threads).into_iter().map(|processor| processor.cpu).collect();
         let peers = peers::start(&options.peers, &cpus);
         for &side in &options.sides {
-            for &bench in &options.benches {
+            for &bench in options.benches.iter().filter(|bench| bench.is_from(side)) {
                 let work = Work::new(bench, options.quick);
                 let before = probe.as_ref().map(pingpong::Probe::transfer_ns);
                 let spreads = measure_row(&peers, work, side, options);

@@ -11,7 +11,7 @@ usage: overhead [--json] [--quick] [--threads 1,2] [--reps 7] [--only BENCH,..] 
   --quick    a tenth of the tasks or less, 3 repetitions unless --reps says otherwise, none of them uncounted
   --threads  numbers of workers (default: 1 and one for each usable CPU)
   --reps     repetitions that are counted (default 7)
-  --only     of independent,chain,fan,one_by_one,data_chain,data_fan,data_random,data_cholesky,
+  --only     of independent,chain,fan,one_by_one,submitters,data_chain,data_fan,data_random,data_cholesky,
              block,block_named,block_priority,block_scope,block_options
   --from     of inside,outside
   --peers    of dagger,tokio,async-executor,rayon,dagger+record (default: all but the last)
@@ -80,7 +80,7 @@ mod tests {
             (options.threads, options.reps, options.json, options.quick),
             (vec![1, 2], 7, false, false)
         );
-        assert_eq!((options.benches.len(), options.sides.len(), options.peers.len()), (13, 2, 4));
+        assert_eq!((options.benches.len(), options.sides.len(), options.peers.len()), (14, 2, 4));
         assert_eq!(parse("", 1).unwrap().threads, [1]);
     }
 

@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 /// One line, printed above the table.
 const LEGEND: &str = "independent: spawn all, await all; chain: each takes the handle of the one before; fan: 100 × \
-    (1 → 1000 → 1); one_by_one: spawn, await, again; block: of empty tasks, plain or with options; inside: the program is a task on a worker; outside: it runs on \
+    (1 → 1000 → 1); one_by_one: spawn, await, again; submitters: four threads outside, as independent; block: of empty tasks, plain or with options; inside: the program is a task on a worker; outside: it runs on \
     another thread; ping-pong: ns of a cache line between two CPUs, before–after";
 
 /// What `dagger` costs at most from inside, as a part of `tokio`.

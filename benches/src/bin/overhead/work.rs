@@ -14,6 +14,8 @@ pub(crate) enum Bench {
     Fan,
     /// Spawn one, await it.
     OneByOne,
+    /// [`SUBMITTERS`] threads that are no workers, each as in `Independent`, with a part of the tasks.
+    Submitters,
     /// Each `InOut` of the same datum, in one block.
     DataChain,
     /// `InOut`, `In` [`FAN_WIDTH`] times, `InOut` of one datum; round after round, in one block.
@@ -34,15 +36,19 @@ pub(crate) enum Bench {
     BlockOptions,
 }
 
+/// Threads that submit at once in [`Bench::Submitters`].
+pub(crate) const SUBMITTERS: u64 = 4;
+
 /// How many data [`Bench::DataRandom`] picks from.
 pub(crate) const DATA: usize = 100;
 
 impl Bench {
-    pub(crate) const ALL: [Bench; 13] = [
+    pub(crate) const ALL: [Bench; 14] = [
         Bench::Independent,
         Bench::Chain,
         Bench::Fan,
         Bench::OneByOne,
+        Bench::Submitters,
         Bench::DataChain,
         Bench::DataFan,
         Bench::DataRandom,
@@ -56,7 +62,13 @@ impl Bench {
 
     /// Of blocks, data and options: the peers here have no such things.
     pub(crate) fn is_ours(self) -> bool {
-        !matches!(self, Bench::Independent | Bench::Chain | Bench::Fan | Bench::OneByOne)
+        let also_theirs = [Bench::Independent, Bench::Chain, Bench::Fan, Bench::OneByOne, Bench::Submitters];
+        !also_theirs.contains(&self)
+    }
+
+    /// It can be run from this side.
+    pub(crate) fn is_from(self, side: Side) -> bool {
+        side == Side::Outside || self != Bench::Submitters
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -65,6 +77,7 @@ impl Bench {
             Bench::Chain => "chain",
             Bench::Fan => "fan",
             Bench::OneByOne => "one_by_one",
+            Bench::Submitters => "submitters",
             Bench::DataChain => "data_chain",
             Bench::DataFan => "data_fan",
             Bench::DataRandom => "data_random",
@@ -110,7 +123,7 @@ impl Work {
     /// The full size, or (`quick`) a tenth of it; a hundredth of `one_by_one`, which waits most of the time.
     pub(crate) fn new(bench: Bench, quick: bool) -> Work {
         let (full, part) = match bench {
-            Bench::Independent => (1_000_000, 10),
+            Bench::Independent | Bench::Submitters => (1_000_000, 10),
             Bench::Chain => (100_000, 10),
             Bench::Fan => (100, 10),
             Bench::OneByOne => (100_000, 100),

@@ -1,6 +1,6 @@
 //! async-executor's `StaticExecutor` (it keeps no list of its tasks, so it is the cheaper one) on threads of our own.
 
-use super::{Peer, pin, timed};
+use super::{Peer, pin, submitted, timed};
 use crate::work::{Bench, FAN_WIDTH, Side, Work};
 use async_executor::StaticExecutor;
 use futures::channel::oneshot;
@@ -53,6 +53,9 @@ impl Peer for AsyncExecutor {
     fn run(&self, work: Work, side: Side) -> Option<Duration> {
         if work.bench.is_ours() {
             return None;
+        }
+        if work.bench == Bench::Submitters {
+            return Some(submitted(work, |tasks| block_on(independent(self.executor, tasks))));
         }
         let program = timed(work, program(self.executor, work));
         Some(match side {

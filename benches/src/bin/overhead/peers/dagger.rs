@@ -1,6 +1,6 @@
 //! Ours.
 
-use super::{Peer, timed};
+use super::{Peer, submitted, timed};
 use crate::work::{Bench, DATA, FAN_WIDTH, Side, Work};
 use dagger_async::prelude::*;
 use dagger_async::spawn;
@@ -24,6 +24,11 @@ impl Peer for Dagger {
     }
 
     fn run(&self, work: Work, side: Side) -> Option<Duration> {
+        if work.bench == Bench::Submitters {
+            return Some(submitted(work, |tasks| {
+                self.runtime.block_on(independent(tasks)).expect("no task fails")
+            }));
+        }
         Some(self.runtime.block_on(async {
             match side {
                 Side::Inside => spawn(timed(work, program(work))).await.expect("the program ends"),
@@ -62,6 +67,7 @@ async fn program(work: Work) -> u64 {
         Bench::Chain => chain(work.count).await,
         Bench::Fan => fan(work.count).await,
         Bench::OneByOne => one_by_one(work.count).await,
+        Bench::Submitters => unreachable!("`run` has threads for it"),
         Bench::DataChain => data_chain(work.count).await,
         Bench::DataFan => data_fan(work.count).await,
         Bench::DataRandom => data_random(work.count).await,

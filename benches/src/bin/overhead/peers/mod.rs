@@ -8,7 +8,8 @@ mod dagger;
 mod rayon;
 mod tokio;
 
-use crate::work::{Side, Work};
+use crate::work::{SUBMITTERS, Side, Work};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// In the order in which they take turns.
@@ -56,6 +57,29 @@ async fn timed(work: Work, program: impl Future<Output = u64>) -> Duration {
     let time = start.elapsed();
     work.check(result);
     time
+}
+
+/// How long it takes until all is done that several threads submit at once. `submit` is the program of one of them, for so many tasks.
+fn submitted(work: Work, submit: impl Fn(u64) -> u64 + Sync) -> Duration {
+    let barrier = Barrier::new(SUBMITTERS as usize + 1);
+    std::thread::scope(|scope| {
+        let (barrier, submit) = (&barrier, &submit);
+        let thread = |number| {
+            // The first has what is left over.
+            let rest = if number == 0 { work.count % SUBMITTERS } else { 0 };
+            scope.spawn(move || {
+                barrier.wait();
+                submit(work.count / SUBMITTERS + rest)
+            })
+        };
+        let threads: Vec<_> = (0..SUBMITTERS).map(thread).collect();
+        barrier.wait();
+        let start = Instant::now();
+        let result = threads.into_iter().map(|thread| thread.join().expect("no task fails")).sum();
+        let time = start.elapsed();
+        work.check(result);
+        time
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Rayon: it has neither handles nor edges, so a scope that ends is the await, and results go to slots.
 
-use super::{Peer, pin};
+use super::{Peer, pin, submitted};
 use crate::work::{Bench, FAN_WIDTH, Side, Work};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::time::{Duration, Instant};
@@ -29,6 +29,9 @@ impl Peer for Rayon {
     fn run(&self, work: Work, side: Side) -> Option<Duration> {
         if work.bench.is_ours() {
             return None;
+        }
+        if work.bench == Bench::Submitters {
+            return Some(submitted(work, |tasks| independent(&self.pool, tasks)));
         }
         let program = match work.bench {
             Bench::Independent => independent,

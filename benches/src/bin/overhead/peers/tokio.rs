@@ -1,6 +1,6 @@
 //! Tokio's multi-thread runtime, without timer and I/O drivers.
 
-use super::{Peer, pin, timed};
+use super::{Peer, pin, submitted, timed};
 use crate::work::{Bench, FAN_WIDTH, Side, Work};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -32,6 +32,11 @@ impl Peer for Tokio {
     fn run(&self, work: Work, side: Side) -> Option<Duration> {
         if work.bench.is_ours() {
             return None;
+        }
+        if work.bench == Bench::Submitters {
+            return Some(submitted(work, |tasks| {
+                self.runtime.block_on(independent(tasks)).expect("no task fails")
+            }));
         }
         Some(self.runtime.block_on(async {
             match side {
