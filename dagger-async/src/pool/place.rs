@@ -41,7 +41,9 @@ pub(crate) struct Place {
     slot: Cell<Option<RawTask>>,
     streak: Cell<u32>,
     tick: Cell<u32>,
-    /// Picks since its queue was last empty or taken from, and since what was submitted was, while there are tasks in lanes.
+    /// There were tasks in lanes at the last pick.
+    has_lanes: Cell<bool>,
+    /// Picks since then, and since its queue was last empty or taken from, or what was submitted was.
     queue_waits: Cell<u32>,
     submissions_wait: Cell<u32>,
     /// Whose turn it is of those that have submitted something.
@@ -66,6 +68,7 @@ impl Place {
             slot: Cell::new(None),
             streak: Cell::new(0),
             tick: Cell::new(0),
+            has_lanes: Cell::new(false),
             queue_waits: Cell::new(0),
             submissions_wait: Cell::new(0),
             turn: Cell::new(0),
@@ -125,6 +128,7 @@ impl Place {
         }
         if tick != 0 && pool.domains.are_empty() {
             // Most picks: plain tasks only, and nobody's turn.
+            self.has_lanes.set(false);
             return match self.take_slot() {
                 None => self.pick_plain(pool),
                 task => task,
@@ -148,14 +152,14 @@ impl Place {
             pool.count_round(self.index);
             self.stands_by.set(!self.attendance.borrow_mut().ask(pool, ROUND));
         }
-        let picked = if !pool.domains.are_empty() {
-            self.pick_by_lanes(pool, tick)
-        } else if tick == 0
-            && let Some(task) = self.take_submitted(pool)
-        {
-            Some(task)
+        let picked = if pool.domains.are_empty() {
+            self.has_lanes.set(false);
+            match if tick == 0 { self.take_submitted(pool) } else { None } {
+                None => return self.pick_plain(pool),
+                submitted => submitted,
+            }
         } else {
-            return self.pick_plain(pool);
+            self.pick_by_lanes(pool, tick)
         };
         // While another body runs here the slot's task must lie in the queue.
         self.flush_slot(pool);
@@ -232,6 +236,10 @@ impl Place {
 
     /// What nothing was taken from for too long (invariant 3).
     fn pick_overdue(&self, pool: &Pool, domains: &[Arc<Domain>], tick: u32) -> Option<RawTask> {
+        if !self.has_lanes.replace(true) {
+            self.queue_waits.set(0);
+            self.submissions_wait.set(0);
+        }
         let is_overdue = |waits: &Cell<u32>, is_empty: bool| {
             let is_overdue = !is_empty && waits.get() >= OVERDUE;
             waits.set(if is_empty || is_overdue { 0 } else { waits.get() + 1 });
