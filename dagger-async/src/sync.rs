@@ -33,6 +33,11 @@ pub(crate) fn relax(round: u32) {
     }
 }
 
+/// Waits for so many turns of a loop.
+pub(crate) fn spin(turns: u32) {
+    (0..turns).for_each(|_| std::hint::spin_loop());
+}
+
 /// A cell whose accesses loom checks.
 #[cfg(not(dagger_loom))]
 pub(crate) use std::cell::UnsafeCell;

@@ -114,7 +114,7 @@ pub(super) struct Unfinished {
 /// More than a run has steps.
 const OPEN: u32 = 1 << 31;
 const CLOSED: u32 = 1 << 31;
-/// Threads beyond share: what a close has to look at.
+/// Counts of a run, at most, as a close looks at each: threads beyond share one with another.
 const THREADS_MAX: usize = 16;
 
 impl Unfinished {

@@ -51,18 +51,6 @@ pub(super) struct StepAccess {
     pub(super) silent: bool,
 }
 
-impl StepAccess {
-    /// As it stands in the order. What has no elements conflicts with nothing, but where they would be must not change
-    /// while that is looked at (as in the queue).
-    fn ordered(&self) -> (CorePtr, bool, &Area) {
-        match &self.part {
-            None => (self.chunk, self.mode.writes(), &Area::Whole),
-            Some(part) if part.is_empty() => (self.chunk, false, &Area::Whole),
-            Some(part) => (self.chunk, self.mode.writes(), part),
-        }
-    }
-}
-
 /// A chunk that a plan accesses, which the plan keeps.
 pub(super) struct PlanChunk {
     pub(super) core: CorePtr,
@@ -89,6 +77,16 @@ impl StepAccess {
                 (Some(planned), Some(part)) => **planned == *part,
                 _ => false,
             }
+    }
+
+    /// As it stands in the order. What has no elements conflicts with nothing, but where they would be must not change
+    /// while that is looked at (as in the queue).
+    fn ordered(&self) -> (CorePtr, bool, &Area) {
+        match &self.part {
+            None => (self.chunk, self.mode.writes(), &Area::Whole),
+            Some(part) if part.is_empty() => (self.chunk, false, &Area::Whole),
+            Some(part) => (self.chunk, self.mode.writes(), part),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Local {
     pub(crate) depth: Cell<u32>,
     /// The options of `with_options` in effect.
     layer: Cell<*const Arc<Options>>,
-    /// The `in_order` or `bulk` block whose body is being polled.
+    /// The innermost block whose body is being polled.
     queue: Cell<*const Frame>,
     /// Where it has submitted last, as no worker.
     own: Cell<*const Own>,

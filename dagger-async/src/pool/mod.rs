@@ -16,7 +16,7 @@ mod affinity;
 pub(crate) mod domain;
 pub(crate) mod local;
 pub(crate) mod patience;
-mod place;
+pub(crate) mod place;
 mod reactor;
 mod sleep;
 mod spares;

@@ -15,6 +15,7 @@
 //! 4. A thief that is back for more all the time keeps up with a worker that spawns: then each new task is next to one that runs, and
 //!    both want the same lines. Left alone for a while, who spawns comes ahead; what is taken then keeps the thief busy elsewhere.
 
+use crate::sync::spin;
 use std::time::{Duration, Instant};
 
 /// A worker whose steps take so long is helped out. Unoptimised they take up to twenty times as long.
@@ -57,7 +58,7 @@ impl Patience {
             return false;
         }
         if self.counted != before {
-            (0..MOMENT).for_each(|_| std::hint::spin_loop());
+            spin(MOMENT);
         }
         self.counted == before || steps() == made
     }

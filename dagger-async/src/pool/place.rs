@@ -15,6 +15,7 @@ use super::domain::{Domain, EMPTY, EVERY, OVERDUE};
 use super::patience::{self, Patience};
 use super::standby::Attendance;
 use crate::record;
+use crate::sync::spin;
 use crate::task::RawTask;
 use crossbeam_deque::{Steal, Worker};
 use dagger_core::record::What;
@@ -32,7 +33,7 @@ const ROUND: u32 = 61;
 const PLENTY: usize = 4;
 /// Turns of a waiting loop between two looks at somebody who has plenty and is left alone, half a microsecond or more: looking
 /// takes the lines of its queue away from it.
-const REST: u32 = 32;
+pub(crate) const REST: u32 = 32;
 
 /// What a worker owns.
 pub(crate) struct Place {
@@ -311,7 +312,7 @@ impl Place {
             }
         }
         if rests {
-            (0..REST).for_each(|_| std::hint::spin_loop());
+            spin(REST);
         }
         None
     }

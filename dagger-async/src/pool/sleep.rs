@@ -10,7 +10,7 @@
 //! 3. Whoever stops searching looks at the queues once more and wakes the next one if there is work (a burst
 //!    costs one wake at a time), so a pusher that saw a searcher may leave.
 //! 4. Each sleeper leaves the list once for each sleep: taken by a waker, who then delivers a token, or by itself when it
-//!    found work or whose time is up. The list's lock is taken only by those who sleep or wake, which cost far more than it does.
+//!    has found work or its time is up. The list's lock is taken only by those who sleep or wake, which cost far more than it does.
 //! 5. While some worker is awake one sleeper at most is the *watcher*, which sleeps for a limited time. When wakes for a
 //!    single task have been in vain several times in a row (the pusher took the task itself before the woken worker
 //!    came), such a push wakes nobody as long as there is a watcher: the task is taken by its pusher or, if that computes
@@ -302,6 +302,43 @@ mod models {
             };
             push(&shared.0, &shared.1);
             sleeper.join().unwrap();
+        });
+    }
+
+    /// A task that only worker 1 may take, while worker 0 sleeps, or wakes in vain.
+    #[test]
+    fn loom_a_push_for_one_worker_is_not_slept_through() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let shared = Arc::new((Sleep::new(2), Tasks::new(0), Tasks::new(0)));
+            let workers: Vec<_> = (0..2)
+                .map(|index| {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        let (sleep, tasks, done) = &*shared;
+                        sleep.start_search();
+                        while done.load(SeqCst) == 0 {
+                            if index == 1 && tasks.load(SeqCst) != 0 {
+                                sleep.found(|| false);
+                                done.store(1, SeqCst);
+                                sleep.wake_all();
+                                sleep.start_search();
+                            } else {
+                                let sees =
+                                    |_| index == 1 && tasks.load(SeqCst) != 0 || done.load(SeqCst) != 0;
+                                sleep.sleep(index, Duration::ZERO, sees);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            // Relaxed on purpose, as in `push`.
+            shared.1.store(1, Relaxed);
+            shared.0.wake_one_of(&[1]);
+            for worker in workers {
+                worker.join().unwrap();
+            }
         });
     }
 

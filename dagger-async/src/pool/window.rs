@@ -128,9 +128,7 @@ impl Pool {
     }
 
     fn has_ready(&self) -> bool {
-        !self.submissions.is_empty()
-            || !self.domains.are_empty()
-            || self.stealers.iter().any(|queue| !queue.is_empty())
+        !self.domains.are_empty() || self.has_work_beside()
     }
 
     /// True if a wait for room is over; a window that is full then has grown.

@@ -1,4 +1,4 @@
-//! [`in_order`] and [`bulk`].
+//! The frame of a block whose body is being polled, whatever kind it is; [`in_order`] and [`bulk`].
 
 use super::block::{Over, Owned};
 use super::counted::Counting;

@@ -120,7 +120,7 @@ struct Kept {
     workers: usize,
 }
 
-/// One call, and how many others it still waits for: half a cache line.
+/// One call, and how many others it still waits for: a cache line.
 #[repr(align(64))]
 struct Step {
     missing: Missing,

@@ -23,10 +23,11 @@ use crate::chunk::{ChunkCell, GuardWait, Outcome, Users};
 use crate::error::{Error, Result, TaskInfo, quietly};
 use crate::plan::count::Runners;
 use crate::pool::patience::Patience;
+use crate::pool::place::REST;
 use crate::pool::{Pool, local};
 use crate::record;
 use crate::spawn;
-use crate::sync::relax;
+use crate::sync::{relax, spin};
 use crate::task::{CallSite, Linker, RawTask, TaskId, TaskRef, clone_to_leave};
 use crossbeam_deque::{Steal, Stealer, Worker};
 use crossbeam_utils::CachePadded;
@@ -47,14 +48,12 @@ use std::time::{Duration, Instant};
 const TURN: Duration = Duration::from_micros(200);
 /// After so many steps it looks at the clock.
 const LOOK_EVERY: u64 = 16;
-/// So few steps of another runner are left to it for a moment, in a run that is shared,
+/// So few steps of another runner are left to it for a moment, in a run that is shared.
 const FEW: usize = 3;
-/// so many turns of a loop: about as long as it takes to come for them.
+/// That moment, in turns of a loop: about as long as it takes to come for them.
 const GRACE: u32 = 4;
 /// Steps that take so long are worth handing over, in a run that is not. Unoptimised they take up to fifty times as long.
 const SLOW: Duration = Duration::from_nanos(if cfg!(debug_assertions) { 5000 } else { 100 });
-/// Turns of a loop between two looks at runners that are left alone: looking takes lines from them.
-const REST: u32 = 32;
 /// How often a runner without a step looks at the queues of the others before it leaves: some microseconds.
 const LOOKS: u32 = 24;
 
@@ -478,10 +477,6 @@ impl Session {
         }
         called
     }
-}
-
-fn spin(turns: u32) {
-    (0..turns).for_each(|_| std::hint::spin_loop());
 }
 
 /// Writes down the steps of a run as tasks, with what each comes after.
