@@ -629,6 +629,29 @@ fn no_stream_of_tasks_starves_another_lane() {
 }
 
 #[test]
+fn what_was_submitted_gets_through_a_stream_of_a_priority_and_a_plain_one_together() {
+    guarded(|| {
+        let rt = runtime(1);
+        for _ in 0..20 {
+            let busy = occupy(&rt);
+            let (streams, at) = rt.block_on(async {
+                let streams =
+                    [Options::new().priority(9), Options::new()].map(|options| Stream::start(options, 3));
+                let picks = streams.each_ref().map(|stream| stream.picks.clone());
+                let count = move || picks.iter().map(|picks| picks.load(SeqCst)).sum::<usize>();
+                (streams, spawn!(count()))
+            });
+            drop(busy);
+            let at = at.blocking_wait().unwrap();
+            streams.iter().for_each(|stream| stream.stop.store(true, SeqCst));
+            rt.block_on(rt.idle());
+            // Of seven that were submitted each turn takes half.
+            assert!(at <= 4 * (61 + 8), "{at} picks came before a task that was submitted");
+        }
+    });
+}
+
+#[test]
 fn tasks_from_outside_get_through_a_stream_from_inside() {
     guarded(|| {
         let rt = runtime(1);

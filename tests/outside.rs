@@ -3,8 +3,8 @@
 use dagger_async::prelude::*;
 use dagger_tests::{Gate, runtime, watched};
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
 /// More than there are queues of their own for.
@@ -75,9 +75,14 @@ fn more_than_a_queue_of_its_own_holds_is_run_as_well() {
         let rt = runtime(1);
         let count = Arc::new(AtomicUsize::new(0));
         for _ in 0..2 {
-            let gate = Gate::new();
-            let held = gate.clone();
-            let busy = rt.block_on(async { spawn!((move || held.block())()) });
+            let (gate, started) = (Gate::new(), Gate::new());
+            let (held, starts) = (gate.clone(), started.clone());
+            let hold = move || {
+                starts.open();
+                held.block();
+            };
+            let busy = rt.block_on(async { spawn!(hold()) });
+            started.block();
             let before = count.load(SeqCst);
             std::thread::scope(|scope| {
                 for _ in 0..2 {
@@ -146,6 +151,51 @@ fn a_thread_may_submit_to_several_runtimes_in_turn_and_one_after_the_other() {
             other.block_on(other.idle());
         }
         assert_eq!(count.load(SeqCst), 5 * 603);
+    });
+}
+
+#[test]
+fn each_thread_that_has_submitted_has_its_turn() {
+    const THREADS: usize = 6;
+    const TASKS: usize = 2000;
+    watched(|| {
+        let rt = runtime(1);
+        let (gate, started) = (Gate::new(), Gate::new());
+        let (held, starts) = (gate.clone(), started.clone());
+        let hold = move || {
+            starts.open();
+            held.block();
+        };
+        let busy = rt.block_on(async { spawn!(hold()) });
+        started.block();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let submitted = std::sync::Barrier::new(THREADS);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (rt, order, submitted) = (&rt, &order, &submitted);
+                scope.spawn(move || {
+                    rt.block_on(async {
+                        for _ in 0..TASKS {
+                            let order = order.clone();
+                            spawn!((move || order.lock().unwrap().push(thread))());
+                        }
+                    });
+                    submitted.wait(); // Each has a queue of its own.
+                });
+            }
+        });
+        gate.open();
+        busy.blocking_wait().unwrap();
+        rt.block_on(rt.idle());
+        let order = std::mem::take(&mut *order.lock().unwrap());
+        assert_eq!(order.len(), THREADS * TASKS);
+        // Batches of at most 32, in turn: whoever has some left waits for one of each other thread.
+        for thread in 0..THREADS {
+            let at: Vec<usize> = (0..order.len()).filter(|&at| order[at] == thread).collect();
+            let longest = at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+            assert!(at[0] < 33 * THREADS, "thread {thread} has its first turn at {}", at[0]);
+            assert!(longest <= 33 * THREADS, "thread {thread} waits for {longest} others");
+        }
     });
 }
 

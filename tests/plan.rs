@@ -285,7 +285,7 @@ fn a_block_that_cannot_be_planned_is_counted_each_time_and_its_task_named_once()
         let said = logged("unplannable");
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
-            said[0].contains("a plan runs its block as `datadeps` does") && said[0].contains("a field"),
+            said[0].contains("and runs it as `datadeps` does") && said[0].contains("a field"),
             "{said:?}"
         );
         assert_eq!(pair.read().await.unwrap().first, 4);

@@ -321,6 +321,44 @@ fn a_trace_has_the_tasks_of_the_program_and_no_others() {
         // The last comes after both of the bulk.
         let edges: Vec<_> = trace.edges.iter().map(|edge| (edge.from, edge.to)).collect();
         assert_eq!(edges, [(0, 2), (1, 2)]);
+        // Bulks come after the one before, not after all.
+        let bulks = in_order(async {
+            for _ in 0..40 {
+                bulk(async {
+                    spawn!((|| 1)());
+                    spawn!((|| 2)());
+                })
+                .await;
+            }
+            spawn!((|| 3)())
+        });
+        let (_, trace) = dagger_trace::trace::record(async { bulks.await.await.unwrap() }).await;
+        assert_eq!(trace.tasks.len(), 81);
+        let edges: HashSet<_> = trace.edges.iter().map(|edge| (edge.from / 2, edge.to / 2)).collect();
+        assert_eq!(edges, (0..40).map(|bulk| (bulk, bulk + 1)).collect());
+        assert_eq!(trace.edges.len(), 39 * 4 + 2);
+        // Who awaits a block inside a task comes after all of its tasks, however many.
+        const MANY: usize = 3000;
+        let counter = chunk.clone();
+        let waits = async move {
+            spawn(async move {
+                let held = Gate::new();
+                let opens = held.clone();
+                datadeps(async {
+                    spawn!((move |x: &mut u64| { held.block(); *x += 1 })(InOut(&counter)); blocking = true);
+                    (1..MANY).for_each(|_| drop(spawn!((|x: &mut u64| *x += 1)(InOut(&counter)))));
+                    opens.open();
+                })
+                .await
+                .unwrap();
+            })
+            .await
+            .unwrap();
+        };
+        let (_, trace) = dagger_trace::trace::record(waits).await;
+        assert_eq!(trace.tasks.len(), 1 + MANY);
+        let awaited = trace.edges.iter().filter(|edge| edge.cause == dagger_trace::EdgeCause::Awaited);
+        assert!(awaited.clone().all(|edge| edge.to == 0) && awaited.count() > 0, "{:?}", trace.edges.len());
     });
 }
 

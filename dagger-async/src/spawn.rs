@@ -406,7 +406,8 @@ fn specify(said: Said<'_>, pool: &Pool, local: &Local) -> (Option<Kept<Spec>>, O
     #[cfg(feature = "store")]
     let ranked = ranked.filter(|_| found.is_none()); // Its body is not called then.
     spec.timed = ranked.and_then(Issue::timed);
-    if let Some(frame) = frame {
+    // What ends a step comes after the tasks of that, and these after the step before.
+    if let Some(frame) = frame.filter(|_| said.after.tasks.is_empty()) {
         frame.order(&mut ties, local.layer().is_some_and(|layer| layer.is_linear()));
     }
     for task in said.after.tasks {

@@ -84,6 +84,7 @@ pub struct Record {
 
 /// The name of a task.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Name {
     /// The callee as it is written, or the function that made a future.
     Callee(&'static str),

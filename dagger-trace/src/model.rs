@@ -296,7 +296,7 @@ impl Trace {
     }
 }
 
-/// Edges that a joint is replaced by, at most.
+/// Edges that a joint is replaced by, at most, if they are more than twice as many as it had.
 const JOINED_MAX: usize = 10_000;
 
 /// A task, and what needs the others to be known.
@@ -464,20 +464,20 @@ impl Build {
 
     /// Puts edges from the inputs of each joint in place of those from the joint, and forgets it.
     fn dissolve_joints(&mut self) {
-        let mut inputs: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
-        let mut outputs: FxHashMap<u64, usize> = FxHashMap::default();
-        let is_joint = |known: usize| self.known[known].is_joint;
-        for &(known, input, _) in &self.after {
-            if is_joint(known) {
-                inputs.entry(self.known[known].task.id).or_default().push(input);
-            } else if self.by_id.get(&input).copied().is_some_and(is_joint) {
-                *outputs.entry(input).or_default() += 1;
-            }
-        }
         let joints: FxHashSet<u64> =
             self.known.iter().filter(|known| known.is_joint).map(|known| known.task.id).collect();
         if joints.is_empty() {
             return;
+        }
+        let is_joint = |known: usize| self.known[known].is_joint;
+        let mut inputs: FxHashMap<u64, Vec<u64>> = FxHashMap::default();
+        let mut outputs: FxHashMap<u64, usize> = FxHashMap::default();
+        for &(known, input, _) in &self.after {
+            if is_joint(known) {
+                inputs.entry(self.known[known].task.id).or_default().push(input);
+            } else if joints.contains(&input) {
+                *outputs.entry(input).or_default() += 1;
+            }
         }
         // What comes before each joint that something comes after, through others as well.
         let ended = |id: &u64| self.by_id.get(id).and_then(|&known| self.known[known].task.ended);
@@ -493,7 +493,9 @@ impl Build {
                     }
                 }
             }
-            if found.len().saturating_mul(outputs) > JOINED_MAX {
+            // No more than twice the edges that there were are always fine.
+            let few = JOINED_MAX.max(2 * (found.len() + outputs));
+            if found.len().saturating_mul(outputs) > few {
                 found = found.into_iter().max_by_key(ended).into_iter().collect();
             }
             before.insert(joint, found);

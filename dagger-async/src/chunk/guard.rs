@@ -12,8 +12,9 @@ use super::core::{self, AnyChunk, Asker, Denied, Held, Mode, Outcome, Tickets};
 use super::select::{At, Contiguous, Kind, Whole};
 use super::{Chunk, ChunkCell};
 use crate::error::{Error, Result};
-use crate::pool::local;
+use crate::pool::{Local, local};
 use crate::residency;
+use crate::scoped::Frame;
 use crate::task::{self, RawTask, TaskRef, Work};
 use parking_lot::Mutex;
 use slab::Slab;
@@ -363,7 +364,8 @@ impl<P: Places> Access<P> {
 
     /// The task that waits here, or one that waits for it, holds what it waits for, or a block around that waits for who waits here.
     fn closes_cycle(&self) -> Option<Error> {
-        if local::with(|local| local.task().is_none() && local.queue().is_none()) {
+        let holds = |local: &Local| local.queue().is_some_and(Frame::holds_any);
+        if local::with(|local| local.task().is_none() && !holds(local)) {
             return None;
         }
         let mut blockers = Vec::new();
@@ -643,7 +645,8 @@ tuples!(A B C D E F G H);
 ///
 /// # Errors
 /// [`Error::Poisoned`], [`Error::OutOfBounds`], [`Error::Aliased`], [`Error::Foreign`], [`Error::Taken`]; and
-/// [`Error::Deadlock`] inside a task that holds, by its own arguments, what it would wait for.
+/// [`Error::Deadlock`] inside a task that holds, by its own arguments, what it would wait for, and inside a `bulk` block that holds back
+/// a task for which it would wait.
 #[track_caller]
 pub fn access<L: AccessList>(list: L) -> Access<L::Places> {
     Access::new(list.places())

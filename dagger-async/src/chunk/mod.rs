@@ -269,7 +269,8 @@ impl<T: Send + Sync + 'static> Chunk<T> {
     ///
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Taken`](crate::Error::Taken), and
-    /// [`Error::Deadlock`](crate::Error::Deadlock) inside a task that writes this chunk by its own arguments.
+    /// [`Error::Deadlock`](crate::Error::Deadlock) inside a task that writes this chunk by its own arguments, and inside a `bulk` block that
+    /// holds back a task for which it would wait.
     #[track_caller]
     pub fn read(&self) -> Access<Reading<T, Whole>> {
         Access::new(Reading(self.placed(Mode::In)))

@@ -127,7 +127,7 @@ pub struct PlanStats {
     pub contended: u64,
     /// Runs that followed the graph and ended before its last step. It is kept.
     pub shorter: u64,
-    /// Runs that neither followed the graph nor left one: the block is none that can be planned, or there was a recording on.
+    /// Runs of a block that could not be planned, and runs while there was a recording on.
     pub unplanned: u64,
     /// How long the recorded block is expected to take at least, however many processors there are; zero unless the plan is
     /// [`ranked`](Plan::ranked) and something is recorded.
@@ -514,7 +514,7 @@ fn end(plan: &Inner, state: &mut State, issue: Option<&Issue>, finished: bool) {
                     plan.unplanned.fetch_add(1, Relaxed);
                     if !plan.is_told.swap(true, Relaxed) {
                         quietly(
-                            || tracing::warn!(target: "dagger", "a plan runs its block as `datadeps` does: {refused}"),
+                            || tracing::warn!(target: "dagger", "a plan could not record its block, and runs it as `datadeps` does: {refused}"),
                         );
                     }
                     None

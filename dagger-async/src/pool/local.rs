@@ -1,6 +1,6 @@
 //! What a thread knows of where it is: worker, runtime, task, options in effect.
 //!
-//! 1. Every pointer is set for the length of a call on this thread's stack and put back after it, so that what it
+//! 1. Every pointer but `own` is set for the length of a call on this thread's stack and put back after it, so that what it
 //!    points to outlives it.
 //! 2. `pool` is kept alive by the one who set it: whoever runs here may use it without counting.
 
@@ -118,8 +118,8 @@ impl Local {
     /// What this thread has at the pool to which it has submitted last.
     #[inline]
     pub(super) fn own_submissions(&self) -> Option<&Own> {
-        // SAFETY: set by `submissions.rs` to what this thread keeps until it ends, where it sets another one, or the pool has; callers do not
-        // keep it across another submission.
+        // SAFETY: `submissions.rs` sets it to what this thread keeps, and to null before that goes, with the thread or when pools are
+        // forgotten, which is in `Submissions::own` alone: callers do not keep the reference across another call of that.
         unsafe { self.own.get().as_ref() }
     }
     pub(super) fn set_own_submissions(&self, own: *const Own) {

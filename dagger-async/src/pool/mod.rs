@@ -45,6 +45,7 @@ use slab::Slab;
 use sleep::Sleep;
 use spares::Spares;
 use standby::Standby;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
@@ -458,12 +459,13 @@ impl Pool {
     fn end_waiting(&self) {
         let mut blocked = self.registered_tasks();
         crate::chunk::visit_waiting_behind_guards(&mut |task, _| blocked.push(TaskRef::new(task)));
-        let mut seen = std::collections::HashSet::new();
+        let (mut seen, mut chunks) = (HashSet::new(), HashSet::new());
         while let Some(task) = blocked.pop() {
             if !seen.insert(task.id) {
                 continue;
             }
-            task::visit_waiting_behind(task.raw(), &mut |next| blocked.push(TaskRef::new(next)));
+            let is_new = &mut |chunk| chunks.insert(chunk);
+            task::visit_waiting_behind(task.raw(), is_new, &mut |next| blocked.push(TaskRef::new(next)));
             if std::ptr::eq(task.raw().pool, self) {
                 task::end_by_shutdown(task.raw());
             }

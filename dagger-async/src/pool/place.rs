@@ -47,8 +47,10 @@ pub(crate) struct Place {
     /// Picks since then, and since its queue was last empty or taken from, or what was submitted was.
     queue_waits: Cell<u32>,
     submissions_wait: Cell<u32>,
-    /// Whose turn it is of those that have submitted something.
-    turn: Cell<u32>,
+    /// Who has had a turn last, of those that have submitted something.
+    turn: Cell<usize>,
+    /// Which domain is the first to be asked for what is overdue.
+    first_domain: Cell<usize>,
     random: Cell<u32>,
     /// A body just returned to the worker's loop: what its completion makes ready may use the slot.
     pub(crate) finishing: Cell<bool>,
@@ -72,7 +74,8 @@ impl Place {
             has_lanes: Cell::new(false),
             queue_waits: Cell::new(0),
             submissions_wait: Cell::new(0),
-            turn: Cell::new(0),
+            turn: Cell::new(index),
+            first_domain: Cell::new(0),
             random: Cell::new(0x9E37_79B9 ^ (index as u32 + 1)),
             finishing: Cell::new(false),
             domains: RefCell::new((0, Vec::new())),
@@ -224,12 +227,7 @@ impl Place {
             return Some(task);
         }
         self.flush_slot(pool);
-        if let Some(task) = self.queue.pop() {
-            self.queue_waits.set(0);
-            return Some(task);
-        }
-        if let Some(task) = self.take_submitted(pool) {
-            self.submissions_wait.set(0);
+        if let Some(task) = self.take_queued().or_else(|| self.take_waiting(pool)) {
             return Some(task);
         }
         if best == 0 { from_best() } else { None }
@@ -241,26 +239,37 @@ impl Place {
             self.queue_waits.set(0);
             self.submissions_wait.set(0);
         }
-        let is_overdue = |waits: &Cell<u32>, is_empty: bool| {
-            let is_overdue = !is_empty && waits.get() >= OVERDUE;
-            waits.set(if is_empty || is_overdue { 0 } else { waits.get() + 1 });
-            is_overdue
+        let wait = |waits: &Cell<u32>, is_empty: bool| {
+            waits.set(if is_empty { 0 } else { waits.get().saturating_add(1) });
+            waits.get()
         };
-        // Both are counted in each pick.
-        let queue = is_overdue(&self.queue_waits, self.queue.is_empty());
-        let submissions = is_overdue(&self.submissions_wait, pool.submissions.is_empty());
-        let plain = || queue.then(|| self.queue.pop()).flatten();
-        let submitted = || submissions.then(|| self.take_submitted(pool)).flatten();
-        let mut picked = plain().or_else(submitted);
+        let queue = wait(&self.queue_waits, self.queue.is_empty());
+        let submissions = wait(&self.submissions_wait, pool.submissions.is_empty());
+        let mut picked = match () {
+            () if queue.max(submissions) <= OVERDUE => None,
+            () if queue >= submissions => self.take_queued(),
+            () => self.take_waiting(pool),
+        };
         if tick.is_multiple_of(EVERY) {
-            // All of them are told of the picks, and each is the first now and then.
-            let first = (tick / EVERY) as usize % domains.len().max(1);
+            // All of them are told of the picks, and each is the first in turn.
+            let first = self.first_domain.get() % domains.len().max(1);
+            self.first_domain.set(first + 1);
             for domain in domains.iter().cycle().skip(first).take(domains.len()) {
                 let overdue = domain.pop_overdue(picked.is_none());
                 picked = picked.or(overdue);
             }
         }
         picked
+    }
+
+    /// While there are tasks in lanes: from the own queue.
+    fn take_queued(&self) -> Option<RawTask> {
+        self.queue.pop().inspect(|_| self.queue_waits.set(0))
+    }
+
+    /// While there are tasks in lanes: of what was submitted.
+    fn take_waiting(&self, pool: &Pool) -> Option<RawTask> {
+        self.take_submitted(pool).inspect(|_| self.submissions_wait.set(0))
     }
 
     #[inline]

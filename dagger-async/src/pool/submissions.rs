@@ -92,13 +92,13 @@ impl Marks {
     }
 }
 
-/// The bits that are set, each once, from this one on.
-fn bits_from(bits: u64, first: u32) -> impl Iterator<Item = usize> {
-    let mut left = bits.rotate_right(first);
+/// The bits that are set, ascending.
+fn numbers(bits: u64) -> impl Iterator<Item = usize> {
+    let mut left = bits;
     std::iter::from_fn(move || {
         let next = (left != 0).then(|| left.trailing_zeros())?;
         left &= left - 1;
-        Some(((next + first) % u64::BITS) as usize)
+        Some(next as usize)
     })
 }
 
@@ -211,12 +211,13 @@ impl Submissions {
     /// There is nothing here, as far as this thread can see.
     pub(super) fn is_empty(&self) -> bool {
         let has_tasks = |number| self.queue(number).is_some_and(|queue| !queue.stealer.is_empty());
-        self.shared.is_empty() && !bits_from(self.marks.all(), 0).any(has_tasks)
+        self.shared.is_empty() && !numbers(self.marks.all()).any(has_tasks)
     }
 
-    /// Takes a task, and some more into a worker's queue. `turn` goes up by one each time, so that each queue has its turn.
+    /// Takes a task, and some more into a worker's queue. `turn`: from which queue that worker has taken last; the next one that has any
+    /// comes now.
     #[inline]
-    pub(super) fn take(&self, turn: &Cell<u32>, into: &Worker<RawTask>, sleep: &Sleep) -> Option<RawTask> {
+    pub(super) fn take(&self, turn: &Cell<usize>, into: &Worker<RawTask>, sleep: &Sleep) -> Option<RawTask> {
         let marks = self.marks.all();
         if marks == 0 && self.shared.is_empty() {
             return None;
@@ -228,14 +229,21 @@ impl Submissions {
     fn take_in_turn(
         &self,
         marks: u64,
-        turn: &Cell<u32>,
+        turn: &Cell<usize>,
         into: &Worker<RawTask>,
         sleep: &Sleep,
     ) -> Option<RawTask> {
-        let now = turn.replace(turn.get().wrapping_add(1));
-        let shared = || until_settled(|| self.shared.steal_batch_and_pop(into));
-        let own = || bits_from(marks, now / 2 % u64::BITS).find_map(|queue| self.take_of(queue, into, sleep));
-        if now.is_multiple_of(2) { shared().or_else(own) } else { own().or_else(shared) }
+        let (later, earlier) = split(marks, turn.get());
+        let own = |marks| {
+            let taken = |queue| self.take_of(queue, into, sleep).inspect(|_| turn.set(queue));
+            numbers(marks).find_map(taken)
+        };
+        // After the last of them comes what is shared.
+        let shared = || {
+            let taken = until_settled(|| self.shared.steal_batch_and_pop(into));
+            taken.inspect(|_| turn.set(QUEUES))
+        };
+        own(later).or_else(shared).or_else(|| own(earlier))
     }
 
     /// From the queue with this number, which was marked.
@@ -249,6 +257,12 @@ impl Submissions {
             sleep.wake_one(); // As after a push: somebody may have looked while it was not marked.
         }
     }
+}
+
+/// Of the bits those after this one, and the others.
+fn split(bits: u64, last: usize) -> (u64, u64) {
+    let later = u64::MAX.checked_shl(last as u32 + 1).unwrap_or(0);
+    (bits & later, bits & !later)
 }
 
 /// Steals until nobody comes in between.
@@ -311,14 +325,17 @@ mod tests {
     use crate::prelude::*;
 
     #[test]
-    fn each_bit_comes_once_from_any_on() {
+    fn each_queue_comes_once_and_first_those_after_the_last() {
         let bits = 1 | 1 << 3 | 1 << 40 | 1 << 63;
-        let from = |first| bits_from(bits, first).collect::<Vec<_>>();
-        assert_eq!(from(0), [0, 3, 40, 63]);
-        assert_eq!(from(3), [3, 40, 63, 0]);
-        assert_eq!(from(41), [63, 0, 3, 40]);
-        assert_eq!(bits_from(0, 5).count(), 0);
-        assert_eq!(bits_from(u64::MAX, 17).collect::<std::collections::HashSet<_>>().len(), 64);
+        let after = |last| {
+            let (later, earlier) = split(bits, last);
+            [later, earlier].map(|bits| numbers(bits).collect::<Vec<_>>())
+        };
+        assert_eq!(after(0), [vec![3, 40, 63], vec![0]]);
+        assert_eq!(after(39), [vec![40, 63], vec![0, 3]]);
+        assert_eq!(after(63), [vec![], vec![0, 3, 40, 63]]);
+        assert_eq!(after(QUEUES), after(63));
+        assert_eq!(numbers(u64::MAX).count(), 64);
     }
 
     fn kept_by_this_thread() -> usize {
@@ -340,8 +357,8 @@ mod tests {
             let other = other.shutdown();
             kept.block_on(other);
         }
-        // The last one may still be there.
-        assert!(kept_by_this_thread() <= 2, "{}", kept_by_this_thread());
+        // The last ones may still be there: a thread that has ended for the runtime may yet have to give the pool up.
+        assert!(kept_by_this_thread() <= 5, "{}", kept_by_this_thread());
         for _ in 0..10 {
             std::thread::scope(|scope| scope.spawn(|| spawn(&kept)).join().unwrap());
         }

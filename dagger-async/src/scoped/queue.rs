@@ -320,6 +320,11 @@ impl Frame {
         }
     }
 
+    /// True if a `bulk` block whose body is being polled here holds tasks back.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.chain().any(|queue| queue.kind == Kind::Bulk && !queue.tasks.borrow().is_empty())
+    }
+
     /// True if a `bulk` block whose body is being polled here holds the task back.
     pub(crate) fn holds(&self, task: RawTask) -> bool {
         if task.state.load().phase() != Phase::Waiting {

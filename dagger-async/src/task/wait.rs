@@ -18,7 +18,7 @@ use super::cell::{Awaiting, RawTask, TaskRef};
 use super::edge::visit_successors;
 use super::state::{Locked, Phase};
 use super::{run, waker};
-use crate::chunk::WaitingPlace;
+use crate::chunk::{Core, WaitingPlace};
 use crate::error::{Error, TaskInfo};
 use crate::pool::{Local, Pool, local};
 use crate::record;
@@ -383,12 +383,18 @@ fn visit_inputs(task: RawTask, guard: &Locked<'_>, visit: &mut dyn FnMut(TaskRef
 }
 
 /// Calls `visit` with each task that waits for `task` (those that only come after it in order wait even when it was ended, until its body
-/// is gone) or for a chunk which it accesses, or will.
-pub(crate) fn visit_waiting_behind(task: RawTask, visit: &mut dyn FnMut(RawTask)) {
+/// is gone) or for a chunk which it accesses, or will, if that `is_new`.
+pub(crate) fn visit_waiting_behind(
+    task: RawTask,
+    is_new: &mut dyn FnMut(*const Core) -> bool,
+    visit: &mut dyn FnMut(RawTask),
+) {
     let guard = task.state.lock();
     visit_successors(task, &guard, visit);
     for access in task.accesses(&guard).iter().filter(|access| access.has_place()) {
-        access.core().visit_waiting_tasks(visit);
+        if is_new(access.core()) {
+            access.core().visit_waiting_tasks(visit);
+        }
     }
 }
 
@@ -410,7 +416,7 @@ pub(crate) fn await_guard(
 ) -> Option<Error> {
     local::with(|local| {
         let Some(me) = local.task() else {
-            local.queue()?; // Only a block around could wait for who waits here.
+            local.searched.set(0); // Of this poll.
             let path = holders.iter().find_map(|holder| find_path(holder.raw(), None, local));
             return path.map(|(path, in_bulk)| deadlock(&path, in_bulk));
         };
