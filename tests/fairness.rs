@@ -629,6 +629,43 @@ fn no_stream_of_tasks_starves_another_lane() {
 }
 
 #[test]
+fn each_of_many_sets_of_workers_gets_through_a_stream_of_a_priority() {
+    guarded(|| {
+        let rt = runtime(5);
+        // Only worker 0 is left for what may run on it and on others.
+        let (release, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let sets = (0..16u32).map(|others| {
+            let others = (1..5).filter(move |worker| others >> (worker - 1) & 1 == 1);
+            Scope::threads(std::iter::once(0).chain(others))
+        });
+        let (first, streams) = rt.block_on(async {
+            for worker in 1..5 {
+                let (release, held) = (release.clone(), released.clone());
+                let hold = move || {
+                    held.fetch_add(1, SeqCst);
+                    compute_until(|| release.load(SeqCst))
+                };
+                spawn!(hold(); scope = Scope::thread(worker));
+            }
+            while released.load(SeqCst) < 4 {
+                std::thread::yield_now();
+            }
+            let first = Stream::start(Options::new().scope(Scope::thread(0)).priority(9), 3);
+            (first, sets.map(|set| Stream::start(Options::new().scope(set), 1)).collect::<Vec<_>>())
+        });
+        let is_over = compute_until(|| first.picks.load(SeqCst) >= 60_000);
+        let picks: Vec<usize> = streams.iter().map(|stream| stream.picks.load(SeqCst)).collect();
+        for stream in streams.iter().chain([&first]) {
+            stream.stop.store(true, SeqCst);
+        }
+        release.store(true, SeqCst);
+        rt.block_on(rt.idle());
+        assert!(is_over, "{picks:?}");
+        assert!(picks.iter().all(|&picks| picks > 50), "{picks:?}");
+    });
+}
+
+#[test]
 fn what_was_submitted_gets_through_a_stream_of_a_priority_and_a_plain_one_together() {
     guarded(|| {
         let rt = runtime(1);
