@@ -24,6 +24,19 @@ fn spawn_counting(rt: &Runtime, count: &Arc<AtomicUsize>, tasks: usize) {
     });
 }
 
+/// Occupies the only worker until the gate is opened.
+fn occupy(rt: &Runtime) -> (Gate, DTask<()>) {
+    let (gate, started) = (Gate::new(), Gate::new());
+    let (held, starts) = (gate.clone(), started.clone());
+    let hold = move || {
+        starts.open();
+        held.block();
+    };
+    let busy = rt.block_on(async { spawn!(hold()) });
+    started.block();
+    (gate, busy)
+}
+
 #[test]
 fn many_threads_at_once_have_all_their_tasks_run() {
     for workers in [1, 2, 8] {
@@ -51,10 +64,8 @@ fn what_a_thread_has_spawned_before_its_end_is_run() {
     watched(|| {
         let rt = runtime(1);
         let count = Arc::new(AtomicUsize::new(0));
-        let gate = Gate::new();
-        let held = gate.clone();
-        // The only worker is busy, so all of it is queued when the threads end.
-        let busy = rt.block_on(async { spawn!((move || held.block())()) });
+        // All of it is queued when the threads end.
+        let (gate, busy) = occupy(&rt);
         for _ in 0..3 * THREADS {
             std::thread::scope(|scope| {
                 scope.spawn(|| spawn_counting(&rt, &count, 7));
@@ -75,14 +86,7 @@ fn more_than_a_queue_of_its_own_holds_is_run_as_well() {
         let rt = runtime(1);
         let count = Arc::new(AtomicUsize::new(0));
         for _ in 0..2 {
-            let (gate, started) = (Gate::new(), Gate::new());
-            let (held, starts) = (gate.clone(), started.clone());
-            let hold = move || {
-                starts.open();
-                held.block();
-            };
-            let busy = rt.block_on(async { spawn!(hold()) });
-            started.block();
+            let (gate, busy) = occupy(&rt);
             let before = count.load(SeqCst);
             std::thread::scope(|scope| {
                 for _ in 0..2 {
@@ -160,14 +164,7 @@ fn each_thread_that_has_submitted_has_its_turn() {
     const TASKS: usize = 2000;
     watched(|| {
         let rt = runtime(1);
-        let (gate, started) = (Gate::new(), Gate::new());
-        let (held, starts) = (gate.clone(), started.clone());
-        let hold = move || {
-            starts.open();
-            held.block();
-        };
-        let busy = rt.block_on(async { spawn!(hold()) });
-        started.block();
+        let (gate, busy) = occupy(&rt);
         let order = Arc::new(Mutex::new(Vec::new()));
         let submitted = std::sync::Barrier::new(THREADS);
         std::thread::scope(|scope| {
