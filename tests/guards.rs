@@ -851,8 +851,8 @@ fn a_reader_that_waits_for_a_reader_behind_a_writer_is_told_so() {
 // Guards that stay.
 
 /// A task of this kind that waits, at its end or inside its body, for a chunk that somebody outside holds for ever.
-fn waiting_by_order(kind: &str, chunk: &Chunk<Vec<i64>>, plan: &Arc<Plan>) -> BoxFuture<'static, DTask<()>> {
-    let (chunk, plan) = (chunk.clone(), plan.clone());
+fn waiting_by_order(kind: &str, chunk: &Chunk<Vec<i64>>) -> BoxFuture<'static, DTask<()>> {
+    let (chunk, plan) = (chunk.clone(), Plan::new());
     let all = move |chunk: &Chunk<Vec<i64>>| spawn!(add(InOut(&chunk.slice(..)), 1));
     let block = move |chunk: Chunk<Vec<i64>>| async move { datadeps(async { all(&chunk) }).await.map(drop) };
     let ended =
@@ -877,6 +877,14 @@ fn waiting_by_order(kind: &str, chunk: &Chunk<Vec<i64>>, plan: &Arc<Plan>) -> Bo
     }
 }
 
+/// Some thread of the process has a name that begins so, where that can be seen.
+fn has_threads(name: &str) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .any(|comm| comm.starts_with(name))
+}
+
 #[test]
 fn what_waits_by_order_behind_a_leaked_guard_ends_with_its_runtime() {
     for way in ["shutdown", "drop"] {
@@ -884,12 +892,10 @@ fn what_waits_by_order_behind_a_leaked_guard_ends_with_its_runtime() {
             watched(move || {
                 // One that blocks its thread has that worker for itself.
                 let workers = if kind == "blocked" { 2 } else { 1 };
-                let rt = Runtime::builder().threads(workers).pin(false).build().unwrap();
-                let (chunk, plan) = (numbers(4), Arc::new(Plan::new()));
-                let run = plan.run(async { drop(spawn!(add(InOut(&chunk.slice(..)), 1))) });
-                rt.block_on(run).unwrap();
+                let rt = Runtime::builder().threads(workers).pin(false).name("leaked").build().unwrap();
+                let chunk = numbers(4);
                 let guard = block_on(chunk.write()).unwrap();
-                let waiting = rt.block_on(waiting_by_order(kind, &chunk, &plan));
+                let waiting = rt.block_on(waiting_by_order(kind, &chunk));
                 // The worker has come to the end of what the body does before.
                 rt.block_on(async { spawn!((|| ())()).await.unwrap() });
                 match way {
@@ -898,6 +904,9 @@ fn what_waits_by_order_behind_a_leaked_guard_ends_with_its_runtime() {
                 }
                 let result = waiting.blocking_wait();
                 assert!(matches!(result, Ok(()) | Err(Error::Shutdown { .. })), "{way} {kind}: {result:?}");
+                while has_threads("leaked-worker") {
+                    std::thread::yield_now();
+                }
                 drop(guard);
             });
         }

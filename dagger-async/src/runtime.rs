@@ -186,7 +186,7 @@ pub(crate) fn default_pool() -> &'static Pool {
         .pool
 }
 
-/// Workers of a runtime, at most: more than any machine has, and what is kept for each still fits into memory.
+/// Workers of a runtime, at most: more than any machine has. What is made before the first of their threads starts fits into memory.
 const THREADS_MAX: usize = 1 << 16;
 
 /// Settings of a [`Runtime`].

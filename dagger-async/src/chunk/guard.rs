@@ -174,9 +174,7 @@ pub(crate) fn visit_waiting_behind_guards(visit: &mut dyn FnMut(RawTask, &dyn fm
         places.visit(&mut |core, mode| {
             let what = if mode.writes() { "write" } else { "read" };
             let (content, made) = (core.content, core.site);
-            let text =
-                format_args!("the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}")
-                    .to_string();
+            let text = format!("the {what} guard of a chunk of `{content}` (made at {made}) taken at {site}");
             core.visit_waiting_tasks(&mut |task| visit(task, &text));
         });
     }

@@ -124,7 +124,7 @@ pub(super) struct Recording {
     /// What the steps take, if they are timed.
     times: Option<Arc<Times>>,
     /// What a frozen graph keeps beside, if this is to be one.
-    copies: Option<StepCalls>,
+    calls: Option<StepCalls>,
 }
 
 /// The calls of the steps.
@@ -166,35 +166,35 @@ impl Recording {
 
     /// Of what is to be frozen.
     pub(super) fn freezing() -> Recording {
-        Recording { copies: Some(StepCalls::default()), ..Recording::new(Some(Arc::default())) }
+        Recording { calls: Some(StepCalls::default()), ..Recording::new(Some(Arc::default())) }
     }
 
     /// What is recorded cannot be frozen, because of this task, if it is one.
     pub(super) fn refuse(&mut self, task: Option<RawTask>, why: &str) {
-        if let Some(copies) = &mut self.copies {
-            copies.refuse(task.map(|task| task.info()), why);
+        if let Some(calls) = &mut self.calls {
+            calls.refuse(task.map(|task| task.info()), why);
         }
     }
 
     /// Keeps the call of the step that was noted last.
     pub(super) fn keep(&mut self, task: RawTask, call: Result<Option<Box<dyn CallsAgain>>, ()>) {
-        match (&mut self.copies, call) {
-            (Some(copies), Ok(Some(call))) => {
+        match (&mut self.calls, call) {
+            (Some(calls), Ok(Some(call))) => {
                 let (name, site) = (record::name_of(&task), task.origin.location());
-                copies.steps.push(StepCall { call, task: task.info(), name, site });
+                calls.steps.push(StepCall { call, task: task.info(), name, site });
             }
-            (Some(copies), Ok(None)) => copies.refuse(Some(task.info()), ONCE),
-            (Some(copies), Err(())) => {
-                copies.refuse(Some(task.info()), "a `clone` of its function or arguments has panicked")
+            (Some(calls), Ok(None)) => calls.refuse(Some(task.info()), ONCE),
+            (Some(calls), Err(())) => {
+                calls.refuse(Some(task.info()), "a `clone` of its function or arguments has panicked")
             }
             (None, _) => {}
         }
     }
 
     /// The calls of the steps, if these can be frozen.
-    pub(super) fn take_copies(&mut self) -> Result<Vec<StepCall>, Error> {
-        let copies = self.copies.take().unwrap_or_default();
-        copies.refusal.map_or(Ok(copies.steps), Err)
+    pub(super) fn take_calls(&mut self) -> Result<Vec<StepCall>, Error> {
+        let calls = self.calls.take().unwrap_or_default();
+        calls.refusal.map_or(Ok(calls.steps), Err)
     }
 
     /// How the next step is timed, if it is.

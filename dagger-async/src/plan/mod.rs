@@ -52,8 +52,8 @@ const PARTIAL_MAX: u32 = 2;
 /// chunks is compared with the one recorded at its position (call site, chunks, regions, modes), and if it is the same its
 /// predecessors are known: no queue is entered and no region looked at. Spawns without accesses to chunks do not matter.
 ///
-/// What differs falls back to a normal run from there on, with the same result; the run after it records anew. A run falls back for its rest, too, when somebody else comes to
-/// wait for one of its chunks (a guard, a task outside the plan); and from the start when others access its chunks at that
+/// What differs falls back to a normal run from there on, with the same result; the run after it records anew. A run falls
+/// back for its rest, too, when somebody else comes to wait for one of its chunks (a guard, a task outside the plan); and from the start when others access its chunks at that
 /// moment, or a recording is on. All of these, and runs that end before the last recorded step, are counted in [`stats`](Plan::stats).
 ///
 /// Results, errors, cancellation and poison are those of a [`datadeps`](crate::datadeps()) block. A plan keeps the chunks

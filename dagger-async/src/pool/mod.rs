@@ -16,7 +16,7 @@ mod affinity;
 pub(crate) mod domain;
 pub(crate) mod local;
 pub(crate) mod patience;
-pub(crate) mod place;
+mod place;
 mod reactor;
 mod sleep;
 mod spares;
@@ -27,7 +27,7 @@ pub(crate) mod window;
 pub(crate) mod worker;
 
 pub(crate) use local::Local;
-pub(crate) use place::Place;
+pub(crate) use place::{Place, REST};
 
 use crate::error::quietly;
 use crate::options::Placement;

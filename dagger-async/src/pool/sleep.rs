@@ -279,6 +279,22 @@ mod models {
         }
     }
 
+    type Shared = (Sleep, Tasks, Tasks);
+
+    /// Runs `push` beside so many workers that do this.
+    fn beside(workers: usize, work: fn(usize, &Shared), push: fn(&Shared)) {
+        let shared = Arc::new((Sleep::new(workers), Tasks::new(0), Tasks::new(0)));
+        let start = |index| {
+            let shared = shared.clone();
+            thread::spawn(move || work(index, &shared))
+        };
+        let workers: Vec<_> = (0..workers).map(start).collect();
+        push(&shared);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    }
+
     fn push(sleep: &Sleep, tasks: &Tasks) {
         // Relaxed on purpose: the fence of `wake_one` is what orders it.
         tasks.fetch_add(1, Relaxed);
@@ -294,15 +310,8 @@ mod models {
     /// If both missed each other the worker would sleep for ever, and loom reports the deadlock.
     #[test]
     fn loom_a_push_is_not_slept_through() {
-        loom::model(|| {
-            let shared = Arc::new((Sleep::new(1), Tasks::new(0), Tasks::new(0)));
-            let sleeper = {
-                let shared = shared.clone();
-                thread::spawn(move || worker(&shared.0, 0, &shared.1, &shared.2, 1))
-            };
-            push(&shared.0, &shared.1);
-            sleeper.join().unwrap();
-        });
+        let work = |index, (sleep, tasks, done): &Shared| worker(sleep, index, tasks, done, 1);
+        loom::model(move || beside(1, work, |(sleep, tasks, _)| push(sleep, tasks)));
     }
 
     /// A task that only worker 1 may take, while worker 0 sleeps, or wakes in vain.
@@ -310,35 +319,26 @@ mod models {
     fn loom_a_push_for_one_worker_is_not_slept_through() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
-        model.check(|| {
-            let shared = Arc::new((Sleep::new(2), Tasks::new(0), Tasks::new(0)));
-            let workers: Vec<_> = (0..2)
-                .map(|index| {
-                    let shared = shared.clone();
-                    thread::spawn(move || {
-                        let (sleep, tasks, done) = &*shared;
-                        sleep.start_search();
-                        while done.load(SeqCst) == 0 {
-                            if index == 1 && tasks.load(SeqCst) != 0 {
-                                sleep.found(|| false);
-                                done.store(1, SeqCst);
-                                sleep.wake_all();
-                                sleep.start_search();
-                            } else {
-                                let sees =
-                                    |_| index == 1 && tasks.load(SeqCst) != 0 || done.load(SeqCst) != 0;
-                                sleep.sleep(index, Duration::ZERO, sees);
-                            }
-                        }
-                    })
-                })
-                .collect();
-            // Relaxed on purpose, as in `push`.
-            shared.1.store(1, Relaxed);
-            shared.0.wake_one_of(&[1]);
-            for worker in workers {
-                worker.join().unwrap();
+        let work = |index, (sleep, tasks, done): &Shared| {
+            sleep.start_search();
+            while done.load(SeqCst) == 0 {
+                if index == 1 && tasks.load(SeqCst) != 0 {
+                    sleep.found(|| false);
+                    done.store(1, SeqCst);
+                    sleep.wake_all();
+                    sleep.start_search();
+                } else {
+                    let sees = |_| index == 1 && tasks.load(SeqCst) != 0 || done.load(SeqCst) != 0;
+                    sleep.sleep(index, Duration::ZERO, sees);
+                }
             }
+        };
+        model.check(move || {
+            // Relaxed on purpose, as in `push`.
+            beside(2, work, |(sleep, tasks, _)| {
+                tasks.store(1, Relaxed);
+                sleep.wake_one_of(&[1]);
+            });
         });
     }
 
@@ -347,19 +347,12 @@ mod models {
     fn loom_two_pushes_are_not_slept_through_by_two_workers() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
-        model.check(|| {
-            let shared = Arc::new((Sleep::new(2), Tasks::new(0), Tasks::new(0)));
-            let sleepers: Vec<_> = (0..2)
-                .map(|index| {
-                    let shared = shared.clone();
-                    thread::spawn(move || worker(&shared.0, index, &shared.1, &shared.2, 2))
-                })
-                .collect();
-            push(&shared.0, &shared.1);
-            push(&shared.0, &shared.1);
-            for sleeper in sleepers {
-                sleeper.join().unwrap();
-            }
+        let work = |index, (sleep, tasks, done): &Shared| worker(sleep, index, tasks, done, 2);
+        model.check(move || {
+            beside(2, work, |(sleep, tasks, _)| {
+                push(sleep, tasks);
+                push(sleep, tasks);
+            });
         });
     }
 }

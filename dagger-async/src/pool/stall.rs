@@ -79,19 +79,7 @@ async fn watch(pool: Weak<Pool>, after: Duration) {
 /// Who waits for whom; `None` if nobody waits for a task or a chunk.
 fn report(pool: &Pool) -> Option<String> {
     let mut waits: Vec<(TaskRef, TaskRef)> = Vec::new();
-    for task in pool.registered_tasks() {
-        task::visit_waits(task.raw(), &mut |waiting, awaited| {
-            if waits.len() <= 10 * LINES_MAX {
-                waits.push((waiting, awaited));
-            }
-        });
-    }
     let mut behind: Vec<String> = Vec::new();
-    crate::chunk::visit_waiting_behind_guards(&mut |task, guard| {
-        if std::ptr::eq(task.pool, pool) && behind.len() <= LINES_MAX {
-            behind.push(format!("{} waits for {guard}", task.info()));
-        }
-    });
     for task in pool.registered_tasks() {
         task::visit_awaited_places(task.raw(), &mut |place| {
             if behind.len() <= LINES_MAX
@@ -100,7 +88,17 @@ fn report(pool: &Pool) -> Option<String> {
                 behind.push(format!("{} waits for {guard}", task.info()));
             }
         });
+        task::visit_waits(task.raw(), &mut |waiting, awaited| {
+            if waits.len() <= 10 * LINES_MAX {
+                waits.push((waiting, awaited));
+            }
+        });
     }
+    crate::chunk::visit_waiting_behind_guards(&mut |task, guard| {
+        if std::ptr::eq(task.pool, pool) && behind.len() <= LINES_MAX {
+            behind.push(format!("{} waits for {guard}", task.info()));
+        }
+    });
     let for_memory = crate::residency::describe_waiting(pool);
     if waits.is_empty() && behind.is_empty() && for_memory.is_none() {
         return None;

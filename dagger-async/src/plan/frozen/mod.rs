@@ -236,7 +236,7 @@ impl Inner {
     }
 
     fn new(mut recording: Recording) -> Result<Inner> {
-        let copies = recording.take_copies()?;
+        let calls = recording.take_calls()?;
         let graph = recording.finish()?.unwrap_or_default();
         let (count, order) = (graph.steps.len(), &graph.order);
         if graph.ranking.is_partial {
@@ -252,7 +252,7 @@ impl Inner {
         let mut steps = Vec::with_capacity(count);
         let mut tasks = Vec::with_capacity(count);
         let (mut successors, mut all_moves) = (Vec::new(), Vec::new());
-        for (number, StepCall { call, task, name, site }) in copies.into_iter().enumerate().take(count) {
+        for (number, StepCall { call, task, name, site }) in calls.into_iter().enumerate().take(count) {
             for access in graph.accesses(number) {
                 let mode = &mut modes[access.index as usize];
                 *mode = Some(mode_of_all(*mode, access));
